@@ -1,0 +1,47 @@
+"""Pieces of a clip: random excerpts for training, tiled windows for evaluation."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def draw_excerpt_start(n_samples: int, *, window: int, shift: int, rng: np.random.Generator) -> int:
+    """A random start for an excerpt, in samples, uniform over all that lie inside the clip.
+
+    Up to `shift` samples of the excerpt may lie beyond either end (they are zeros): a clip no longer than the window
+    would otherwise always give the same excerpt.
+
+    Args:
+        n_samples: Length of the clip.
+        window: Length of the excerpt.
+        shift: How far the excerpt may reach beyond the clip, >= 0.
+        rng: Source of randomness.
+    """
+    return int(rng.integers(-shift, max(n_samples - window, 0) + shift + 1))
+
+
+def cut_window(waveform: NDArray[np.float32], start: int, window: int) -> NDArray[np.float32]:
+    """`window` samples of `waveform` from `start`, zeros where they lie outside."""
+    first, last = max(start, 0), min(start + window, len(waveform))
+    if first == start and last == start + window:
+        return waveform[first:last]
+    piece = np.zeros(window, dtype=np.float32)
+    if last > first:
+        piece[first - start : last - start] = waveform[first:last]
+    return piece
+
+
+def tile_windows(n_samples: int, *, window: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Starts and weights of the non-overlapping windows that cover a clip.
+
+    The tail window is zero-padded and weighs by the share of it that is audio; so does the only window of a clip that is
+    shorter than a window.
+
+    Returns:
+        Starts in samples and weights in (0, 1], both of shape ``(ceil(n_samples / window),)``.
+
+    >>> tile_windows(40000, window=16000)
+    (array([    0, 16000, 32000]), array([1. , 1. , 0.5], dtype=float32))
+    """
+    starts = np.arange(0, n_samples, window, dtype=np.int64)
+    weights = np.minimum(n_samples - starts, window) / window
+    return starts, weights.astype(np.float32)

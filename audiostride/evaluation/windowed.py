@@ -1,0 +1,65 @@
+"""Clip logits: the weighted mean of the logits of the windows that tile a clip."""
+
+import torch
+from torch import Tensor
+
+from audiostride.data import AudioBank, WindowBatches, load_batches
+from audiostride.models import AudioClassifier
+from audiostride.progress import progress_bar
+
+
+class ClipLogits:
+    """Collects window logits and averages them per clip.
+
+    Args:
+        n_clips: Number of clips.
+        n_classes: Number of classes.
+    """
+
+    def __init__(self, n_clips: int, n_classes: int) -> None:
+        # float64, so that the order in which windows are added does not show.
+        self._sums = torch.zeros(n_clips, n_classes, dtype=torch.float64)
+        self._weights = torch.zeros(n_clips, dtype=torch.float64)
+
+    def add(self, logits: Tensor, weights: Tensor, clips: Tensor) -> None:
+        """Add the logits ``(B, classes)`` of windows with weights ``(B,)`` that belong to clips ``(B,)``."""
+        weights = weights.double().cpu()
+        self._sums.index_add_(0, clips.cpu(), logits.double().cpu() * weights[:, None])
+        self._weights.index_add_(0, clips.cpu(), weights)
+
+    def mean(self) -> Tensor:
+        """Clip logits ``(clips, classes)``, float64; clips without a window are NaN."""
+        return self._sums / self._weights[:, None]
+
+
+@torch.no_grad()
+def classify_clips(
+    model: AudioClassifier, bank: AudioBank, *, task: str, batch_size: int = 64, workers: int = 0, progress: bool = True
+) -> Tensor:
+    """Logits of every clip of a bank: the mean over its windows, each weighing by the share of it that is audio.
+
+    There is no randomness, and a clip's logits do not depend on the clips around it (beyond float rounding).
+
+    Args:
+        model: Put into evaluation mode for the call; runs where its parameters are.
+        bank: The clips.
+        task: Which head.
+        batch_size: Windows at a time.
+        workers: Processes that read audio.
+        progress: Whether a progress bar is shown.
+
+    Shape:
+        Result: ``(clips, classes)``, float64, on the CPU.
+    """
+    device = next(model.parameters()).device
+    batches = WindowBatches(bank, window=model.config.window_samples, batch_size=batch_size)
+    collected = ClipLogits(len(bank), len(model.config.tasks[task]))
+    was_training = model.training
+    model.eval()
+    loader = load_batches(batches, workers=workers)
+    for waveform, weights, clips in progress_bar(
+        loader, desc="evaluating", unit="batch", disable=not progress, leave=False
+    ):
+        collected.add(model(waveform.to(device))[task], weights, clips)
+    model.train(was_training)
+    return collected.mean()

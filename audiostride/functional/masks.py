@@ -1,0 +1,154 @@
+"""What a pooling keeps: cut-off bins, masks over frequency, output lengths and stride limits, per axis."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from audiostride.checks import Size, check_bins, check_choice, check_ramp_bins, check_stride
+from audiostride.errors import InputError
+
+# The share of the pass band that the ramp of size="nominal" may take at most. At 1/2 the lower half of the
+# band always passes whole, so that very large strides do not attenuate the slowest modulations.
+NOMINAL_RAMP_SHARE = 0.5
+
+
+def nominal_ramp(cutoff_bin: float, ramp_bins: float) -> float:
+    """Width of the ramp of ``size="nominal"`` in bins: `ramp_bins`, or half the band where that is less."""
+    return min(ramp_bins, NOMINAL_RAMP_SHARE * cutoff_bin)
+
+
+def output_length(n: int, stride: float, *, ramp_bins: float = 4.0, size: Size = "paper") -> int:
+    """Number of bins that pooling an axis of `n` bins with `stride` leaves.
+
+    ``"paper"``: ``min(n, floor(n / S + 2 R))``, the extent of the paper's mask (Riad et al. 2022, algorithm 1).
+    ``"nominal"``: ``ceil(n / S)``, what a convolution with an integer stride S and zero padding leaves.
+
+    Args:
+        n: Bins of the axis, >= 1.
+        stride: S, >= 1; values above `n` count as `n`.
+        ramp_bins: The paper's R in bins, > 0; used by ``"paper"`` only.
+        size: Which of the two sizes.
+
+    Returns:
+        An int in ``[1, n]``.
+
+    Raises:
+        InputError: A value out of its range.
+
+    >>> output_length(100, 2.0), output_length(100, 2.0, size="nominal")
+    (58, 50)
+    """
+    check_choice("output_length", "size", size, Size)
+    check_bins("output_length", n)
+    stride = min(check_stride("output_length", stride), float(n))
+    if size == "nominal":
+        return math.ceil(n / stride)
+    return min(n, math.floor(n / stride + 2 * check_ramp_bins("output_length", ramp_bins)))
+
+
+def minimum_stride(n: int, *, ramp_bins: float = 4.0, size: Size = "paper") -> float:
+    """Smallest stride that is used on an axis of `n` bins.
+
+    With the paper's mask the ramp begins at the cut-off, ``n / (2 S)``: at stride 1 it would lie beyond the
+    spectrum, and the stride would have no gradient. From ``n / (n - R)`` on half of the ramp is inside. Axes of
+    fewer than ``4 R`` bins are too short to give up that much, so their minimum is 1 (a stride of 1 has a
+    gradient there too, see `passband_mask`). The ramp of ``"nominal"`` ends at the cut-off: the minimum is 1.
+
+    # Differs from the paper: its code uses n / (n - R) for every n, which is infinite for n = R.
+
+    >>> minimum_stride(100), minimum_stride(4), minimum_stride(100, size="nominal")
+    (1.0416666666666667, 1.0, 1.0)
+    """
+    check_choice("minimum_stride", "size", size, Size)
+    check_bins("minimum_stride", n)
+    ramp_bins = check_ramp_bins("minimum_stride", ramp_bins)
+    if size == "nominal" or n < 4 * ramp_bins:
+        return 1.0
+    return n / (n - ramp_bins)
+
+
+def limit_stride(
+    stride: Tensor, n: int, *, ramp_bins: float = 4.0, size: Size = "paper", max_stride: float | None = None
+) -> Tensor:
+    """`stride` limited to ``[minimum_stride, min(max_stride, n)]``, with the gradient let through.
+
+    A plain clamp would stop the gradient of a stride beyond its limit, and the stride could never come back.
+
+    Args:
+        stride: A scalar tensor.
+        n: Bins of the axis.
+        ramp_bins, size: As in `minimum_stride`.
+        max_stride: Upper limit; None is the number of bins.
+
+    Returns:
+        A scalar tensor with the limited value and the gradient of `stride`.
+    """
+    low = minimum_stride(n, ramp_bins=ramp_bins, size=size)
+    high = max(low, float(n) if max_stride is None else min(max_stride, float(n)))
+    # The limited value plus an exact zero: `stride + (limited - stride)` would round the limit away for strides above 1e6.
+    return stride.detach().clamp(low, high) + (stride - stride.detach())
+
+
+def clip_ramp(values: Tensor) -> Tensor:
+    """`values` clipped to [0, 1], with the gradient of the values 0 and 1 let through.
+
+    ``clamp`` stops the gradient at its limits in some versions of torch (2.14) and not in others. A stride of 1, whose
+    only bin within the ramp stands exactly on its edge, would then be stuck.
+    """
+    return torch.where((values >= 0) & (values <= 1), values, values.detach().clamp(0, 1))
+
+
+def passband_mask(n: int, stride: float | Tensor, *, ramp_bins: float = 4.0, size: Size = "paper") -> Tensor:
+    """Weights of the frequencies 0 to ``n // 2`` of an axis: 1 in the pass band, a linear ramp, then 0.
+
+    With the cut-off ``h = n / (2 S)`` in bins and the distance k from DC (both signs alike):
+    ``"paper"``: ``clip((R + h - k) / R, 0, 1)``, 1 up to h and 0 from h + R (Riad et al. 2022, eq. 3 to 5);
+    ``"nominal"``: ``clip((h - k) / R', 0, 1)``, 1 up to h - R' and 0 from h, with ``R' = min(R, h / 2)``.
+
+    Differentiable in `stride`. Where the cut-off lies beyond the highest bin (``"paper"``: the mask is 1 everywhere) or
+    below the first (``"nominal"``: it is 0 but for DC), the gradient of that bin is let through: without it such a stride
+    could never move again.
+
+    Args:
+        n: Bins of the axis, >= 1.
+        stride: S >= 1, a number or a scalar tensor.
+        ramp_bins: R, in bins, > 0.
+        size: Which mask.
+
+    Shape:
+        Result: ``(n // 2 + 1,)``, float32 (float64 for a float64 stride).
+
+    Raises:
+        InputError: A value out of its range; a stride tensor that is not a scalar.
+
+    >>> passband_mask(16, 4.0, ramp_bins=2.0)
+    tensor([1.0000, 1.0000, 1.0000, 0.5000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000])
+    """
+    who = "passband_mask"
+    check_choice(who, "size", size, Size)
+    check_bins(who, n)
+    ramp_bins = check_ramp_bins(who, ramp_bins)
+    if isinstance(stride, Tensor):
+        if stride.numel() != 1:
+            raise InputError(
+                f"{who}: stride must be a scalar, got shape {tuple(stride.shape)}; build one mask per axis"
+            )
+        # Half-precision strides would move the cut-off by whole bins.
+        scalar = stride.reshape(()).to(torch.promote_types(stride.dtype, torch.float32))
+    else:
+        scalar = torch.tensor(check_stride(who, stride))
+    distance = torch.arange(n // 2 + 1, device=scalar.device, dtype=scalar.dtype)
+    cutoff = n / (2 * scalar)
+    value = cutoff.detach()
+    if size == "paper":
+        # Beyond the highest bin the mask no longer changes: same value, and a gradient (`clip_ramp` passes it at 1).
+        cutoff = value.clamp(max=float(n // 2)) + (cutoff - value)
+        mask = clip_ramp(1 + (cutoff - distance) / ramp_bins)  # exactly 1 at the cut-off, for every R
+    else:
+        # The same below the first bin, where only DC is left.
+        cutoff = value.clamp(min=1.0) + (cutoff - value)
+        ramp = (NOMINAL_RAMP_SHARE * cutoff).clamp(max=ramp_bins)
+        mask = clip_ramp((cutoff - distance) / ramp)
+    # DC always passes: a constant stays that constant, and axes of one bin stay what they are.
+    return torch.where(distance == 0, torch.ones_like(mask), mask)

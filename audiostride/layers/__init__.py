@@ -1,0 +1,19 @@
+"""Modules that own parameters or buffers: the frontend, strided convolution, spectral pooling, DiffStride."""
+
+from audiostride.layers.diffstride import DiffStride1d, DiffStride2d, DiffStride3d, read_strides_, stride_cost
+from audiostride.layers.log_mel import LogMel
+from audiostride.layers.spectral_pool import SpectralPool1d, SpectralPool2d, SpectralPool3d
+from audiostride.layers.strided_conv import StridedConv2d
+
+__all__ = [
+    "DiffStride1d",
+    "DiffStride2d",
+    "DiffStride3d",
+    "LogMel",
+    "SpectralPool1d",
+    "SpectralPool2d",
+    "SpectralPool3d",
+    "StridedConv2d",
+    "read_strides_",
+    "stride_cost",
+]

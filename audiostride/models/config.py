@@ -1,0 +1,117 @@
+"""What a classifier is made of, as plain values that are saved with its weights."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from audiostride.checks import Pooling, Size, check_axes, check_choice, check_positive, check_ramp_bins, check_stride
+from audiostride.errors import InputError
+
+PAPER_CHANNELS = (64, 128, 256, 256, 512, 512)
+PAPER_STRIDES = ((2.0, 2.0), (2.0, 2.0), (1.0, 1.0), (2.0, 2.0), (1.0, 1.0), (2.0, 2.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig:
+    """Settings of an `AudioClassifier`; the network's defaults are the paper's (Riad et al. 2022, section 3.1).
+
+    Raises:
+        InputError: A value out of its range, a task without two different class names.
+    """
+
+    tasks: dict[str, list[str]]
+    """Class names of each task, in the order of the logits."""
+    pooling: Pooling = "diffstride"
+    """How maps shrink: strided convolution, spectral pooling (fixed strides) or DiffStride (learned strides)."""
+    size: Size = "nominal"
+    """DiffStride's mask and map size: ``paper``, or ``nominal``, the size that strided convolution gives."""
+    strides: Sequence[Sequence[float]] = PAPER_STRIDES
+    """Stride over time and over mel of each block; DiffStride starts from them."""
+    channels: Sequence[int] = PAPER_CHANNELS
+    """Channels of each block at width 1."""
+    width: float = 1.0
+    """Factor on the channels."""
+    ramp_bins: float = 4.0
+    """R, the width of the mask's ramp in FFT bins."""
+    shared_strides: bool = False
+    """One learned stride for both axes of a block."""
+    max_stride: float | None = None
+    """Upper limit of a learned stride; None is the number of bins."""
+    sample_rate: int = 16000
+    """Of the waveform, in Hz."""
+    window_s: float = 1.0
+    """Length of the excerpts and windows that the model is meant for, in seconds."""
+    n_mels: int = 64
+    """Mel bands."""
+    fmin_hz: float = 60.0
+    """Lower edge of the first mel band."""
+    fmax_hz: float = 7800.0
+    """Upper edge of the last mel band."""
+    win_length: int = field(default=400)
+    """Analysis window in samples (25 ms)."""
+    hop_length: int = field(default=160)
+    """Hop between frames in samples (10 ms)."""
+    n_fft: int = 512
+    """Length of the FFT in samples."""
+
+    def __post_init__(self) -> None:
+        who = "ClassifierConfig"
+        check_choice(who, "pooling", self.pooling, Pooling)
+        check_choice(who, "size", self.size, Size)
+        check_ramp_bins(who, self.ramp_bins)
+        check_positive(who, width=self.width, window_s=self.window_s, n_mels=self.n_mels)
+        if not self.tasks:
+            raise InputError(
+                f"{who}: tasks must name at least one task, got {{}}; e.g. tasks={{'pitch': ['60', '61']}}"
+            )
+        for task, names in self.tasks.items():
+            if len(names) < 2 or len(set(names)) != len(names):
+                raise InputError(f"{who}: task {task!r} must have two or more different class names, got {list(names)}")
+        if not self.channels or any(count < 1 for count in self.channels):
+            raise InputError(f"{who}: channels must be one positive number per block, got {tuple(self.channels)}")
+        if len(self.strides) != len(self.channels):
+            raise InputError(
+                f"{who}: strides must have one pair per block ({len(self.channels)}), got {len(self.strides)}"
+            )
+        for pair in self.strides:
+            check_axes(who, pair, 2, "each entry of strides")
+            for stride in pair:
+                check_stride(who, stride)
+        # Plain, comparable values, whatever sequence types came in.
+        object.__setattr__(self, "tasks", {task: [str(name) for name in names] for task, names in self.tasks.items()})
+        object.__setattr__(self, "strides", tuple((float(t), float(m)) for t, m in self.strides))
+        object.__setattr__(self, "channels", tuple(int(count) for count in self.channels))
+
+    @property
+    def window_samples(self) -> int:
+        """Samples of one window."""
+        return round(self.window_s * self.sample_rate)
+
+    @property
+    def window_frames(self) -> int:
+        """Frames of the log-mel spectrogram of one window."""
+        return -(-self.window_samples // self.hop_length)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as values that JSON and YAML know."""
+        values = asdict(self)
+        values["strides"] = [list(pair) for pair in self.strides]
+        values["channels"] = list(self.channels)
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ClassifierConfig":
+        """The inverse of `to_dict`; unknown keys are an error.
+
+        Raises:
+            InputError: A key that this version does not know, or none for the tasks.
+        """
+        unknown = sorted(set(values) - {entry.name for entry in fields(cls)})
+        if unknown:
+            raise InputError(
+                f"ClassifierConfig: keys must be known settings, got {', '.join(unknown)}; "
+                "was the model saved by a newer version of audiostride?"
+            )
+        if "tasks" not in values:
+            raise InputError("ClassifierConfig: tasks must be given, got none")
+        return cls(**values)

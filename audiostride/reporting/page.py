@@ -1,0 +1,151 @@
+"""The report of one or several runs: a self-contained HTML page, and the same tables as CSV."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import yaml
+from markupsafe import Markup
+
+from audiostride.errors import InputError
+from audiostride.models import AudioClassifier, load_classifier
+from audiostride.reporting.cutoffs import cutoff_table, summarise_cutoffs
+from audiostride.reporting.figures import (
+    draw_confusion,
+    draw_cutoffs,
+    draw_history,
+    draw_masks,
+    draw_strides,
+    render,
+)
+from audiostride.writing import write_text
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """What a run has left on disk."""
+
+    name: str
+    path: Path
+    model: AudioClassifier
+    config: dict[str, Any]
+    metrics: dict[str, Any]
+    environment: dict[str, Any]
+    history: pd.DataFrame
+    strides: pd.DataFrame | None
+    cutoffs: pd.DataFrame
+    confusion: pd.DataFrame | None
+    per_class: pd.DataFrame | None
+
+
+def read_run(path: str | Path) -> RunFolder:
+    """Everything that a report needs from a run folder; a run without test results yet has empty metrics.
+
+    Raises:
+        InputError: Not a run folder.
+    """
+    path = Path(path)
+    if not (path / "config.yaml").is_file() or not (path / "history.csv").is_file():
+        raise InputError(
+            f"report: {path} must be a run folder with config.yaml and history.csv; "
+            "'audiostride train' writes one, and its history from the first validation on"
+        )
+    model = load_classifier(path)
+
+    def table(name: str, **options: Any) -> pd.DataFrame | None:
+        return pd.read_csv(path / name, **options) if (path / name).is_file() else None
+
+    def values(name: str) -> dict[str, Any]:
+        found = json.loads((path / name).read_text(encoding="utf-8")) if (path / name).is_file() else {}
+        assert isinstance(found, dict)
+        return found
+
+    return RunFolder(
+        name=path.name or str(path.resolve().name),
+        path=path,
+        model=model,
+        config=yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8")),
+        metrics=values("metrics.json"),
+        environment=values("environment.json"),
+        history=pd.read_csv(path / "history.csv"),
+        strides=table("strides.csv"),
+        cutoffs=cutoff_table(model, window_s=model.config.window_s),
+        confusion=table("confusion_matrix.csv", index_col=0),
+        per_class=table("per_class.csv", dtype={"class": str}),
+    )
+
+
+def write_report(runs: list[str | Path] | list[Path], page: str | Path) -> pd.DataFrame:
+    """Write the HTML page of one or several runs, and beside it the cut-offs as CSV.
+
+    Args:
+        runs: Run folders.
+        page: The HTML file; the table goes to ``<name>_cutoffs.csv`` beside it.
+
+    Returns:
+        The cut-offs: mean and standard deviation over the runs, per pooling, layer and axis.
+
+    Raises:
+        InputError: No run, a folder that is not one, a page that cannot be written.
+    """
+    if not runs:
+        raise InputError("report: there must be at least one run folder, got none")
+    page = Path(page)
+    if not page.parent.is_dir():
+        raise InputError(f"report: the page must go into a folder that exists, got {page}")
+    folders = [read_run(run) for run in runs]
+    summary = summarise_cutoffs([folder.cutoffs for folder in folders])
+    write_text(page.with_name(f"{page.stem}_cutoffs.csv"), summary.to_csv(index=False))
+    write_text(page, render_page(folders, summary))
+    return summary
+
+
+def render_page(folders: list[RunFolder], summary: pd.DataFrame, *, intro: str = "", extra: str = "") -> str:
+    """The HTML of a report; `intro` and `extra` are HTML that goes in front of its sections."""
+    first = folders[0]
+    figures = {
+        "cutoffs": _svg(render(draw_cutoffs(summary), format="svg")),
+        "history": _svg(render(draw_history({folder.name: folder.history for folder in folders}), format="svg")),
+    }
+    learned = [folder.strides for folder in folders if folder.strides is not None]
+    strides = draw_strides(learned)
+    if strides is not None:
+        figures["strides"] = _svg(render(strides, format="svg"))
+    masks = []
+    for pooling in summary["pooling"].unique():
+        shown = next(folder for folder in folders if folder.model.config.pooling == pooling)
+        drawn = draw_masks(shown.model)
+        if drawn is not None:
+            masks.append((shown.name, _svg(render(drawn, format="svg"))))
+    confusions = [
+        (folder, _svg(draw_confusion(folder.confusion, format="svg")))
+        for folder in folders
+        if folder.confusion is not None
+    ]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("audiostride.reporting", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["percent"] = lambda share: "–" if share is None else f"{100 * share:.1f} %"
+    accuracies = pd.Series(
+        [folder.metrics["accuracy"] for folder in folders if "accuracy" in folder.metrics], dtype=float
+    )
+    return environment.get_template("page.html.jinja").render(
+        title=f"audiostride: {first.name}" + (f" and {len(folders) - 1} more" if len(folders) > 1 else ""),
+        folders=folders,
+        summary=summary,
+        figures=figures,
+        masks=masks,
+        confusions=confusions,
+        accuracies=accuracies,
+        intro=Markup(intro),
+        extra=Markup(extra),
+    )
+
+
+def _svg(content: bytes) -> Markup:
+    """The <svg> element of an SVG file, without the XML prologue."""
+    text = content.decode("utf-8")
+    return Markup(text[text.index("<svg") :])

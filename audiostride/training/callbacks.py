@@ -1,0 +1,178 @@
+"""What happens around the training steps: validation, history, checkpoints, progress, a clean stop."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning import Callback, LightningModule, Trainer
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from audiostride.data import AudioBank
+from audiostride.evaluation import classify_clips, evaluate_logits
+from audiostride.layers.diffstride import diffstride_layers
+from audiostride.models import save_classifier
+from audiostride.progress import progress_bar
+from audiostride.training.module import ClassifierTraining
+from audiostride.writing import write_text
+
+STRIDE_ROWS = 200  # strides are recorded this many times over a training, and at every validation
+
+
+class RunRecorder(Callback):
+    """Validates every so many steps and writes the run folder: history, strides, best model, last checkpoint.
+
+    Its state travels with the checkpoint, so that a resumed run continues the tables where the checkpoint was made.
+
+    Args:
+        run: The run folder.
+        bank: Validation clips.
+        class_indices: Their classes, ``(clips,)``.
+    """
+
+    def __init__(self, run: Path, bank: AudioBank, class_indices: NDArray[np.int64]) -> None:
+        self.run, self.bank, self.class_indices = run, bank, class_indices
+        self.history: list[dict[str, float]] = []
+        self.strides: list[dict[str, float]] = []
+        self.best: dict[str, float] = {}
+        self._elapsed_s = 0.0
+        self._started = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "history": self.history,
+            "strides": self.strides,
+            "best": self.best,
+            "elapsed_s": self._elapsed_s + time.monotonic() - self._started,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history, self.strides, self.best = state_dict["history"], state_dict["strides"], state_dict["best"]
+        self._elapsed_s = state_dict["elapsed_s"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = time.monotonic()
+        if not self.strides:
+            self._record_strides(pl_module, step=0)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, ClassifierTraining)
+        config, step = pl_module.config, trainer.global_step
+        validating = step % config.valid_every == 0 or step >= config.max_steps or trainer.should_stop
+        if validating or step % max(1, config.max_steps // STRIDE_ROWS) == 0:
+            self._record_strides(pl_module, step=step)
+        if validating:
+            self._validate(trainer, pl_module, step=step)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # A stop that came between a step and its validation.
+        if trainer.global_step and (not self.history or self.history[-1]["step"] != trainer.global_step):
+            assert isinstance(pl_module, ClassifierTraining)
+            self._validate(trainer, pl_module, step=trainer.global_step)
+
+    def _record_strides(self, module: LightningModule, *, step: int) -> None:
+        values = {}
+        for number, layer in enumerate(diffstride_layers(module), start=1):
+            for axis, value in zip(("time", "mel"), layer.stride_values(), strict=True):
+                values[f"layer{number}_{axis}"] = value
+        if values:
+            self.strides.append({"step": step, **values})
+
+    def _validate(self, trainer: Trainer, module: ClassifierTraining, *, step: int) -> None:
+        train_loss = module.take_mean_loss()
+        logits = classify_clips(
+            module.model, self.bank, task=module.task, batch_size=module.config.batch_size, progress=False
+        )
+        found = evaluate_logits(logits, self.class_indices, module.model.config.tasks[module.task])
+        self.history.append(
+            {
+                "step": step,
+                "train_loss": train_loss,
+                "valid_loss": found.loss,
+                "valid_accuracy": found.accuracy,
+                "lr": trainer.optimizers[0].param_groups[0]["lr"],
+                "elapsed_s": round(self._elapsed_s + time.monotonic() - self._started, 2),
+            }
+        )
+        # Of equal accuracies the later one wins: with a falling learning rate it has the lower loss.
+        if not self.best or found.accuracy >= self.best["valid_accuracy"]:
+            self.best = {"step": step, "valid_accuracy": found.accuracy}
+            save_classifier(module.model, self.run / "model.safetensors")
+        write_text(self.run / "history.csv", pd.DataFrame(self.history).to_csv(index=False))
+        if self.strides:
+            write_text(self.run / "strides.csv", pd.DataFrame(self.strides).to_csv(index=False))
+        partial = self.run / "checkpoints" / "last.partial.ckpt"
+        trainer.save_checkpoint(partial)
+        os.replace(partial, self.run / "checkpoints" / "last.ckpt")
+
+
+class StepProgress(Callback):
+    """A progress bar over the steps: loss, validation accuracy and the strides of the first layer."""
+
+    def __init__(self, recorder: RunRecorder) -> None:
+        self.recorder = recorder
+        self._bar: Any = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._bar = progress_bar(
+            total=trainer.max_steps, initial=trainer.global_step, desc="training", unit="step", dynamic_ncols=True
+        )
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % 10 == 0:  # showing the loss waits for the GPU, so not at every step
+            shown: dict[str, str] = {"loss": f"{float(outputs['loss']):.3f}"}
+            if self.recorder.history:
+                shown["valid"] = f"{self.recorder.history[-1]['valid_accuracy']:.3f}"
+            layers = diffstride_layers(pl_module)
+            if layers:
+                shown["strides"] = "x".join(f"{value:.2f}" for value in layers[0].stride_values())
+            self._bar.set_postfix(shown, refresh=False)
+        self._bar.update(1)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+class CleanStop(Callback):
+    """Ctrl-C or SIGTERM ends the training after the current step, with validation, checkpoint and test report."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        def stop(number: int, frame: Any) -> None:
+            if self.stopped:
+                raise KeyboardInterrupt
+            self.stopped = True
+            trainer.should_stop = True
+            tqdm.write("stopping after this step; press Ctrl-C again to stop at once")
+
+        try:
+            self._before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:
+            self._before = {}  # signals belong to the main thread; elsewhere the caller stops the training
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """Peak memory so far in MiB: of the tensors on a GPU, of the whole process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    import resource  # POSIX only
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,144 @@
+"""All settings of one training run, as they stand in ``config.yaml`` and on the command line."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from audiostride.checks import Pooling, Size, check_choice, check_positive
+from audiostride.errors import InputError
+from audiostride.models.config import PAPER_CHANNELS, PAPER_STRIDES
+
+Schedule = Literal["cosine", "constant"]
+Precision = Literal["auto", "32", "bf16-mixed", "16-mixed"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    """Settings of a training run.
+
+    Raises:
+        InputError: A value out of its range.
+    """
+
+    manifest: str
+    """CSV table of clips, or a folder of class folders."""
+    out: str
+    """Run folder that is written."""
+    label: str = "label"
+    """Column of the manifest with the labels; also the name of the task."""
+    audio_root: str | None = None
+    """Folder that the manifest's paths are relative to (default: the manifest's own)."""
+    random_split: int | None = None
+    """Seed of a train/valid/test split (80/10/10, by group) for a manifest that has none."""
+    pooling: Pooling = "diffstride"
+    """How maps shrink: strided convolution, spectral pooling, or learned strides."""
+    size: Size = "nominal"
+    """DiffStride's map size: nominal (that of strided convolution) or the paper's."""
+    width: float = 1.0
+    """Factor on the channels of the network; 0.25 suits a CPU."""
+    strides: Sequence[Sequence[float]] = PAPER_STRIDES
+    """Stride over time and mel of each block; DiffStride starts from them."""
+    channels: Sequence[int] = PAPER_CHANNELS
+    """Channels of each block at width 1."""
+    shared_strides: bool = False
+    """One learned stride for both axes of a block."""
+    ramp_bins: float = 4.0
+    """Width of the mask's ramp in FFT bins (the paper's R)."""
+    max_steps: int = 1000
+    """Optimizer steps."""
+    batch_size: int = 64
+    """1 s excerpts per step."""
+    lr: float = 1e-3
+    """Learning rate of Adam."""
+    stride_lr: float = 1e-2
+    """Learning rate of the strides."""
+    weight_decay: float = 0.0
+    """Adam's weight decay; never on strides."""
+    stride_cost: float = 0.0
+    """Weight of the paper's cost term (eq. 6), which drives strides up."""
+    schedule: Schedule = "cosine"
+    """Course of both learning rates."""
+    time_shift_s: float = 0.1
+    """How far a training excerpt may reach beyond its clip, in seconds (zeros there)."""
+    seed: int = 0
+    """Seed of weights, order and excerpts."""
+    valid_every: int = 100
+    """Steps between validations, each of which saves a checkpoint."""
+    device: Device = "auto"
+    """Where to train; auto takes a GPU where there is one."""
+    precision: Precision = "auto"
+    """Arithmetic; auto is bf16-mixed on a GPU that has it, else 32."""
+    workers: int = 0
+    """Processes that read audio; 0 suits sets that fit into memory."""
+    memory_mib: float = 4096.0
+    """Decoded audio kept in memory, in MiB."""
+
+    def __post_init__(self) -> None:
+        who = "train"
+        check_choice(who, "pooling", self.pooling, Pooling)
+        check_choice(who, "size", self.size, Size)
+        check_choice(who, "schedule", self.schedule, Schedule)
+        check_choice(who, "precision", self.precision, Precision)
+        check_choice(who, "device", self.device, Device)
+        check_positive(
+            who,
+            width=self.width,
+            max_steps=self.max_steps,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            valid_every=self.valid_every,
+            ramp_bins=self.ramp_bins,
+        )
+        for name in ("stride_lr", "weight_decay", "stride_cost", "time_shift_s", "workers", "memory_mib", "seed"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{who}: {name} must be >= 0, got {getattr(self, name)}")
+        if self.batch_size < 2:
+            raise InputError(f"{who}: batch_size must be at least 2 (batch norm), got {self.batch_size}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as values that YAML knows."""
+        values = asdict(self)
+        values["strides"] = [list(pair) for pair in self.strides]
+        values["channels"] = list(self.channels)
+        return values
+
+    @classmethod
+    def load(cls, run: str | Path) -> "TrainConfig":
+        """The settings of a run folder.
+
+        Raises:
+            InputError: Not a run folder, or a ``config.yaml`` that this version does not know.
+        """
+        file = Path(run) / "config.yaml"
+        if not file.is_file():
+            raise InputError(f"{run} must be a run folder written by 'audiostride train', but has no config.yaml")
+        try:
+            values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise InputError(f"{file} must be YAML, but reading it failed: {error}") from error
+        known = {entry.name for entry in fields(cls)}
+        unknown = sorted(set(values) - known) if isinstance(values, dict) else ["(not a table of settings)"]
+        if unknown:
+            raise InputError(f"{file} must hold known settings, got {', '.join(unknown)}")
+        return cls(**values)
+
+
+# Settings that may differ when a run is taken up again: they do not change what is learned.
+RESUMABLE_CHANGES = ("out", "workers", "memory_mib", "device")
+
+
+def check_same_settings(old: TrainConfig, new: TrainConfig) -> None:
+    """Raise, showing the differences, unless `new` continues the training that `old` began."""
+    before, after = old.to_dict(), new.to_dict()
+    changed = [f"  {key}: {before[key]} -> {after[key]}" for key in before if before[key] != after[key]]
+    changed = [line for line in changed if line.split(":")[0].strip() not in RESUMABLE_CHANGES]
+    if changed:
+        raise InputError(
+            f"train: a resumed run must keep its settings, but in {new.out} these differ:\n"
+            + "\n".join(changed)
+            + "\ngive the old values, or another --out"
+        )

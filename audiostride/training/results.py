@@ -1,0 +1,163 @@
+"""The results of a run: test metrics, tables, confusion matrix and report, written into its folder."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from audiostride.data import AudioBank, assign_random_splits, read_clips
+from audiostride.errors import InputError
+from audiostride.evaluation import Evaluation, baseline_accuracies, classify_clips, evaluate_logits
+from audiostride.models import AudioClassifier, load_classifier
+from audiostride.reporting import cutoff_table, draw_confusion, write_report
+from audiostride.training.config import TrainConfig
+from audiostride.writing import write_bytes, write_json, write_text
+
+
+@dataclass(frozen=True)
+class LabelledClips:
+    """Clips with their classes."""
+
+    bank: AudioBank
+    class_indices: NDArray[np.int64]
+
+    @classmethod
+    def load(
+        cls, clips: pd.DataFrame, names: list[str], *, where: str, memory_mib: float = 4096.0, progress: bool = True
+    ) -> "LabelledClips":
+        """Read the audio of a table of clips whose labels are among `names`.
+
+        Raises:
+            InputError: Bad audio; labels that are not class names.
+        """
+        indices = clips["label"].map({name: index for index, name in enumerate(names)})
+        unknown = sorted(clips.loc[indices.isna(), "label"].unique())
+        if unknown:
+            raise InputError(
+                f"{where}: labels must be classes of the model, got {', '.join(unknown)}; it knows {', '.join(names)}"
+            )
+        bank = AudioBank(clips, where=where, memory_mib=memory_mib, progress=progress)
+        return cls(bank, indices.to_numpy(dtype=np.int64))
+
+
+def write_results(
+    run: Path,
+    model: AudioClassifier,
+    *,
+    test: LabelledClips,
+    train: LabelledClips,
+    facts: dict[str, Any],
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Evaluate a model on the test clips and write metrics, tables, confusion matrix, cut-offs and report.
+
+    Args:
+        run: The run folder.
+        model: The trained classifier.
+        test: Clips to evaluate on.
+        train: Training clips, for the baselines.
+        facts: What else goes into ``metrics.json``.
+        progress: Whether a progress bar is shown.
+
+    Returns:
+        What stands in ``metrics.json``.
+    """
+    task = next(iter(model.config.tasks))
+    found = evaluate_clips(model, test, progress=progress)
+    baselines = baseline_accuracies(train.bank, train.class_indices, test.bank, test.class_indices)
+    metrics = {
+        "task": task,
+        "split": "test",
+        **summarise(found),
+        "baseline_majority": baselines.majority,
+        "baseline_classic": baselines.classic,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        **facts,
+    }
+    write_tables(run, found)
+    write_text(run / "cutoffs.csv", cutoff_table(model, window_s=model.config.window_s).to_csv(index=False))
+    write_json(run / "metrics.json", metrics)
+    write_report([run], run / "report.html")
+    return metrics
+
+
+def evaluate_clips(model: AudioClassifier, clips: LabelledClips, *, progress: bool = True) -> Evaluation:
+    """Classify clips with the model's first task and compare with their classes."""
+    task = next(iter(model.config.tasks))
+    logits = classify_clips(model, clips.bank, task=task, progress=progress)
+    return evaluate_logits(logits, clips.class_indices, model.config.tasks[task])
+
+
+def summarise(found: Evaluation) -> dict[str, Any]:
+    """The numbers of an evaluation, without its tables."""
+    values = {key: value for key, value in asdict(found).items() if key not in ("per_class", "confusion")}
+    values["interval"] = list(found.interval)
+    values["macro_recall"] = float(found.per_class.loc[found.per_class["clips"] > 0, "recall"].mean())
+    return values
+
+
+def write_tables(run: Path, found: Evaluation, *, suffix: str = "") -> None:
+    """Write the per-class table and the confusion matrix, as CSV and as a picture."""
+    write_text(run / f"per_class{suffix}.csv", found.per_class.round(4).to_csv(index=False))
+    write_text(run / f"confusion_matrix{suffix}.csv", found.confusion.to_csv())
+    write_bytes(run / f"confusion_matrix{suffix}.png", draw_confusion(found.confusion, format="png"))
+
+
+def evaluate_run(
+    run: str | Path, *, split: str = "test", manifest: str | None = None, device: str = "cpu", progress: bool = True
+) -> dict[str, Any]:
+    """Evaluate the best model of a run; the test split of its own manifest gives the run its results and report.
+
+    Args:
+        run: Run folder; one that was killed in mid-training has a model too, once it validated.
+        split: train, valid or test.
+        manifest: Another manifest with the same label column; None is the run's own.
+        device: Where to compute.
+        progress: Whether progress bars are shown.
+
+    Returns:
+        What is written: ``metrics.json`` for the run's own test clips, else ``metrics_<split>.json`` (with the name of
+        the other manifest).
+
+    Raises:
+        InputError: Not a run folder, bad manifest or audio, no clips in the split, labels that the model does not know.
+    """
+    run = Path(run)
+    config = TrainConfig.load(run)
+    model = load_classifier(run, device=device)
+    names = model.config.tasks[next(iter(model.config.tasks))]
+    clips = read_clips(
+        manifest or config.manifest, label=config.label, audio_root=None if manifest else config.audio_root
+    )
+    if clips["split"].isna().all() and manifest:
+        clips = clips.assign(split=split)  # a manifest without splits, given for evaluation, is evaluated whole
+    elif config.random_split is not None and not manifest:
+        clips = assign_random_splits(clips, seed=config.random_split)
+
+    def load(part: str) -> LabelledClips:
+        chosen = clips[clips["split"] == part]
+        if chosen.empty:
+            raise InputError(f"evaluate: split {part!r} of {manifest or config.manifest} must have clips, got none")
+        where = f"{manifest or config.manifest}, {part} clips"
+        return LabelledClips.load(chosen, names, where=where, memory_mib=config.memory_mib, progress=progress)
+
+    if split == "test" and not manifest:
+        history = pd.read_csv(run / "history.csv")
+        best = history[history["valid_accuracy"] == history["valid_accuracy"].max()].iloc[-1]
+        steps = int(history["step"].iloc[-1])
+        facts = {
+            "steps": steps,
+            "stopped_early": steps < config.max_steps,
+            "best_step": int(best["step"]),
+            "valid_accuracy": float(best["valid_accuracy"]),
+        }
+        return write_results(run, model, test=load("test"), train=load("train"), facts=facts, progress=progress)
+    found = evaluate_clips(model, load(split), progress=progress)
+    suffix = f"_{split}" + (f"_{Path(manifest).stem}" if manifest else "")
+    metrics = {"task": config.label, "split": split, "manifest": manifest or config.manifest, **summarise(found)}
+    write_tables(run, found, suffix=suffix)
+    write_json(run / f"metrics{suffix}.json", metrics)
+    return metrics
