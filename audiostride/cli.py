@@ -36,7 +36,7 @@ def _demo_parser() -> ArgumentParser:
 
 def run_demo(arguments: Any) -> int:
     """Make sounds with known modulations, learn them, and show whether the cut-offs follow."""
-    from audiostride.demo import demo
+    from audiostride.demo.run import demo
 
     demo(arguments.out, seed=arguments.seed)
     return 0
@@ -132,7 +132,8 @@ def run_predict(arguments: Any) -> int:
         raise InputError(f"predict: -o must lie in a folder that exists, got {out}")
     model = load_classifier(arguments.run, device=choose_device(arguments.device))
     files = expand_paths(arguments.paths)
-    tables, errors = [], []
+    tables: list[str] = []
+    errors: list[str] = []
     found = predict_files(model, files, per_window=arguments.per_window)
     for item in progress_bar(found, total=len(files), desc="predicting", unit="file"):
         if isinstance(item, InputError):

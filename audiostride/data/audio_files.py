@@ -64,7 +64,8 @@ def read_audio(
     Args:
         path: Any file that libsndfile can read.
         start_s: Start in seconds.
-        duration_s: Length in seconds; None reads to the end. What lies beyond the end is not there: the result is shorter.
+        duration_s: Length in seconds; None reads to the end. What lies beyond the end is not there: the result is
+            shorter.
         sample_rate: Of the result, in Hz.
 
     Shape:

@@ -87,7 +87,8 @@ class AudioBank:
                 f"audio file {self._paths[index]} is {info.duration_s:g} s long, too short for start_s={start:g}"
                 + (f", duration_s={duration:g}" if duration == duration else "")
             )
-        return round((info.duration_s - start if duration != duration else duration) * self.sample_rate)
+        length_s: float = info.duration_s - start if duration != duration else duration
+        return round(length_s * self.sample_rate)
 
     def _decode(self, index: int) -> NDArray[np.float32]:
         duration = self._durations_s[index]

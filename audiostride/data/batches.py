@@ -58,7 +58,7 @@ class ExcerptBatches(Dataset[tuple[Tensor, Tensor]]):
 
 
 class StepSampler(Sampler[int]):
-    """The steps from `first` to `last - 1` in order; its length counts those before `first`, which were done earlier."""
+    """The steps from `first` to `last - 1` in order; its length counts those done earlier too."""
 
     def __init__(self, first: int, last: int) -> None:
         self.first, self.last = first, last

@@ -21,8 +21,8 @@ def read_clips(manifest: str | Path, *, label: str = "label", audio_root: str | 
     """The clips of a manifest, or of a folder of class folders, with one column of labels.
 
     Args:
-        manifest: A CSV table with a column ``path`` and optional ``start_s``, ``duration_s``, ``split`` (train, valid or
-            test; val, validation and dev mean valid) and ``group``; or a folder ``ROOT/<class>/<file>``, or
+        manifest: A CSV table with a column ``path`` and optional ``start_s``, ``duration_s``, ``split`` (train, valid
+            or test; val, validation and dev mean valid) and ``group``; or a folder ``ROOT/<class>/<file>``, or
             ``ROOT/<split>/<class>/<file>``, whose classes are then the folder names.
         label: Column with the labels; not used for a folder.
         audio_root: Folder that paths are relative to; None is the manifest's own.
@@ -169,8 +169,8 @@ def check_training_clips(clips: pd.DataFrame, *, where: str) -> list[str]:
     """
     if clips["split"].isna().all():
         raise InputError(
-            f"{where}: a split column with train, valid and test must be there, got none, and audiostride does not invent "
-            "one silently; add the column, or draw one, by group where there is a column 'group', with --random-split SEED"
+            f"{where}: a split column with train, valid and test must be there, got none, and none is invented "
+            "silently; add the column, or draw one (by group, where there is a column 'group') with --random-split SEED"
         )
     for split in SPLITS:
         if not (clips["split"] == split).any():

@@ -33,8 +33,8 @@ def cut_window(waveform: NDArray[np.float32], start: int, window: int) -> NDArra
 def tile_windows(n_samples: int, *, window: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Starts and weights of the non-overlapping windows that cover a clip.
 
-    The tail window is zero-padded and weighs by the share of it that is audio; so does the only window of a clip that is
-    shorter than a window.
+    The tail window is zero-padded and weighs by the share of it that is audio; so does the only window of a clip that
+    is shorter than a window.
 
     Returns:
         Starts in samples and weights in (0, 1], both of shape ``(ceil(n_samples / window),)``.

@@ -28,7 +28,8 @@ def log_mel_statistics(bank: AudioBank, *, max_s: float = 10.0) -> NDArray[np.fl
     """Statistics over time, per clip, of the log-mel bands and of their cepstrum.
 
     Mean, standard deviation and standard deviation of the change from frame to frame of the 64 bands; the same with
-    maximum and minimum of the first 40 coefficients of the cosine transform over mel (which separate pitch from timbre).
+    maximum and minimum of the first 40 coefficients of the cosine transform over mel (which separate pitch from
+    timbre).
 
     Args:
         bank: The clips.

@@ -48,8 +48,8 @@ def predict_file(model: AudioClassifier, path: str | Path, *, per_window: bool =
         per_window: One row per window instead of one for the file.
 
     Returns:
-        Rows ``path, start_s, end_s, label, score`` (score: the softmax probability of the label), with a column ``task``
-        in front of ``label`` where the model has several tasks.
+        Rows ``path, start_s, end_s, label, score`` (score: the softmax probability of the label), with a column
+        ``task`` in front of ``label`` where the model has several tasks.
 
     Raises:
         InputError: The file is missing, unreadable, empty or not finite.

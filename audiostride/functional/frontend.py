@@ -22,7 +22,8 @@ def hz_to_mel(hz: float) -> float:
 def mel_filterbank(*, sample_rate: int, n_fft: int, n_mels: int, fmin_hz: float, fmax_hz: float) -> Tensor:
     """Triangular filters that sum FFT power into mel bands, each with a peak of 1.
 
-    Centres lie at equal distances on the mel scale; each triangle, in Hz, reaches from the centre below to the one above.
+    Centres lie at equal distances on the mel scale; each triangle, in Hz, reaches from the centre below to the one
+    above.
 
     Shape:
         Result: ``(n_fft // 2 + 1, n_mels)``, float64 (the caller rounds once).
@@ -67,7 +68,7 @@ def log_mel_from_parts(
         )
     n_samples, win_length = waveform.shape[-1], window.shape[0]
     n_frames = -(-n_samples // hop_length)
-    # |--pad--| hop | hop | ... | hop |--pad--|   frame i is centred on the middle of hop i: 1 s gives exactly 100 frames
+    # |--pad--| hop | hop | ... | hop |--pad--|   frame i is centred on hop i: 1 s gives 100 frames
     pad = (win_length - hop_length) // 2
     right = (n_frames - 1) * hop_length + win_length - pad - n_samples
     with torch.autocast(waveform.device.type, enabled=False):  # bfloat16 has 8 bits: log power would lose 0.4 %
@@ -75,7 +76,8 @@ def log_mel_from_parts(
         frames = F.pad(samples, (pad, max(right, 0))).unfold(-1, win_length, hop_length)[..., :n_frames, :]
         spectrum = torch.fft.rfft(frames * window.to(samples.dtype), n=n_fft)  # (..., T, n_fft // 2 + 1)
         power = spectrum.real.square() + spectrum.imag.square()
-        return (power @ filters.to(samples.dtype)).clamp(min=power_floor).log()
+        bands: Tensor = power @ filters.to(samples.dtype)  # (..., T, M)
+        return bands.clamp(min=power_floor).log()
 
 
 def log_mel_spectrogram(
@@ -92,9 +94,11 @@ def log_mel_spectrogram(
 ) -> Tensor:
     """Natural logarithm of the power in mel bands, one frame per hop.
 
-    Periodic Hann window, power spectrum, triangular mel filters with a peak of 1 (`mel_filterbank`), a fixed floor. Frame
-    i is centred on the middle of the i-th hop and sees zeros beyond the ends, so that 1 s gives exactly 100 frames. The
-    floor is absolute: a window cut from a clip has the same values as that part of the clip, up to the frames at its ends.
+    Periodic Hann window, power spectrum, triangular mel filters with a peak of 1 (`mel_filterbank`), a fixed floor.
+    Frame i is centred on the middle of the i-th hop and sees zeros beyond the ends, so that 1 s gives exactly 100
+    frames. The
+    floor is absolute: a window cut from a clip has the same values as that part of the clip, up to the frames at its
+        ends.
 
     Args:
         waveform: Samples in [-1, 1]; half precision is computed in float32.
@@ -144,7 +148,7 @@ def frontend_parts(
     fmax_hz: float,
     power_floor: float,
 ) -> tuple[Tensor, Tensor]:
-    """Window ``(win_length,)`` and mel filters ``(n_fft // 2 + 1, n_mels)`` of a frontend, float64, settings checked."""
+    """Window ``(win_length,)`` and mel filters ``(n_fft // 2 + 1, n_mels)`` of a frontend, in float64."""
     who = "log_mel_spectrogram"
     check_positive(who, hop_length=hop_length, power_floor=power_floor)
     if not hop_length <= win_length <= n_fft:

@@ -86,7 +86,7 @@ def limit_stride(
     """
     low = minimum_stride(n, ramp_bins=ramp_bins, size=size)
     high = max(low, float(n) if max_stride is None else min(max_stride, float(n)))
-    # The limited value plus an exact zero: `stride + (limited - stride)` would round the limit away for strides above 1e6.
+    # The limit plus an exact zero: `stride + (limited - stride)` would round the limit away for strides above 1e6.
     return stride.detach().clamp(low, high) + (stride - stride.detach())
 
 
@@ -107,8 +107,8 @@ def passband_mask(n: int, stride: float | Tensor, *, ramp_bins: float = 4.0, siz
     ``"nominal"``: ``clip((h - k) / R', 0, 1)``, 1 up to h - R' and 0 from h, with ``R' = min(R, h / 2)``.
 
     Differentiable in `stride`. Where the cut-off lies beyond the highest bin (``"paper"``: the mask is 1 everywhere) or
-    below the first (``"nominal"``: it is 0 but for DC), the gradient of that bin is let through: without it such a stride
-    could never move again.
+    below the first (``"nominal"``: it is 0 but for DC), the gradient of that bin is let through: without it such a
+    stride could never move again.
 
     Args:
         n: Bins of the axis, >= 1.

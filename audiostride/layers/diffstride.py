@@ -135,8 +135,8 @@ class DiffStride2d(_DiffStride):
     """Pooling of the last two axes with learnable strides (DiffStride, Riad et al., ICLR 2022).
 
     Each axis is low-passed by `passband_mask` in the Fourier domain and resampled to `output_length` bins; the stride
-    sets the cut-off ``n / (2 S)`` and gets its gradient through the ramp of the mask. As everything is linear, an axis is
-    one product with `pooling_matrix`.
+    sets the cut-off ``n / (2 S)`` and gets its gradient through the ramp of the mask. As everything is linear, an axis
+    is one product with `pooling_matrix`.
 
     Args:
         strides: Starting values, one per axis, >= 1.
@@ -224,7 +224,7 @@ def stride_cost(model: nn.Module) -> Tensor:
     Returns:
         A scalar tensor, differentiable in the strides; 0 for a model without DiffStride layers.
 
-    >>> float(stride_cost(DiffStride2d((2.0, 4.0))))
+    >>> stride_cost(DiffStride2d((2.0, 4.0))).item()
     0.125
     """
     layers = diffstride_layers(model)

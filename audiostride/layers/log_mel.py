@@ -1,5 +1,8 @@
 """The frontend as a module."""
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
 
 from audiostride.functional.frontend import POWER_FLOOR, frontend_parts, log_mel_from_parts
@@ -12,7 +15,8 @@ class LogMel(nn.Module):
     computation is in float32 also inside autocast and in half-precision models.
 
     Shape:
-        waveform: ``(..., samples)``. Result: ``(..., ceil(samples / hop_length), n_mels)``: time is axis -2, mel axis -1.
+        waveform: ``(..., samples)``. Result: ``(..., ceil(samples / hop_length), n_mels)``: time is axis -2, mel axis
+        -1.
 
     Raises:
         InputError: An empty or integer waveform, a setting out of range.
@@ -52,6 +56,14 @@ class LogMel(nn.Module):
         )
         self.register_buffer("window", window.float(), persistent=False)
         self.register_buffer("filters", filters.float(), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LogMel":
+        window, filters = self.window, self.filters
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if torch.finfo(self.window.dtype).bits < 32:
+            # .half() and .bfloat16() would round both: log power off by 0.002 and 0.01.
+            self.window, self.filters = window.to(self.window.device), filters.to(self.filters.device)
+        return self
 
     def forward(self, waveform: Tensor) -> Tensor:
         return log_mel_from_parts(

@@ -61,12 +61,14 @@ class EncoderBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm_time(self.conv_time(x).relu_())
         if isinstance(self.pool, nn.Identity):
-            return self.norm_mel(self.conv_mel(x).relu_())
-        # Pooling over time commutes exactly with a convolution over mel (a constant, the offset, stays that constant), so
-        # time is pooled first and the convolution and the pooling over mel see the shorter map.
-        matrix_time, matrix_mel = self._pooling_matrices(x)
-        x = self.conv_mel(apply_matrix(x, matrix_time, -2))
-        return self.norm_mel(apply_matrix(x, matrix_mel, -1).relu_())
+            pooled: Tensor = self.conv_mel(x)
+        else:
+            # Pooling over time commutes exactly with a convolution over mel (its offset, a constant, stays that), so
+            # time is pooled first: the convolution and the pooling over mel see the shorter map.
+            matrix_time, matrix_mel = self._pooling_matrices(x)
+            pooled = apply_matrix(self.conv_mel(apply_matrix(x, matrix_time, -2)), matrix_mel, -1)
+        normed: Tensor = self.norm_mel(pooled.relu_())
+        return normed
 
     def _pooling_matrices(self, x: Tensor) -> list[Tensor]:
         if isinstance(self.pool, DiffStride2d):
@@ -133,8 +135,8 @@ class Encoder(nn.Module):
         """Sizes (frames, mel bins) of the input and after each block."""
         sizes = [(n_frames, n_mels)]
         for block in self.blocks:
-            assert_block = block
-            sizes.append(assert_block.output_size(*sizes[-1]))  # type: ignore[operator]
+            assert isinstance(block, EncoderBlock)
+            sizes.append(block.output_size(*sizes[-1]))
         return sizes
 
     def project_strides_(self, n_frames: int, n_mels: int) -> None:

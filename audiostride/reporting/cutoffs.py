@@ -20,8 +20,8 @@ def cutoff_table(model: AudioClassifier | Encoder, window_s: float = 1.0) -> pd.
     """What each layer of a model passes, one row per layer and axis.
 
     Over a window of T seconds the FFT bins of the time axis lie 1/T Hz apart, at every layer; those of the mel axis lie
-    1/M cycles/mel apart, M being the number of mel bands. With n bins and stride S the cut-off is bin ``n / (2 S)``, which
-    is ``rate / (2 S)`` (Riad et al. 2022, section 3.1); Table 2 of the paper gives it rounded down to a bin, with
+    1/M cycles/mel apart, M being the number of mel bands. With n bins and stride S the cut-off is bin ``n / (2 S)``,
+    which is ``rate / (2 S)`` (Riad et al. 2022, section 3.1); Table 2 of the paper gives it rounded down to a bin, with
     windows of 1.6 s.
 
     Args:
@@ -29,12 +29,13 @@ def cutoff_table(model: AudioClassifier | Encoder, window_s: float = 1.0) -> pd.
         window_s: Length of the windows that the model sees, in seconds, > 0.
 
     Returns:
-        A table with the columns ``layer`` (from 1), ``axis`` (time or mel), ``unit``, ``pooling``; ``stride`` (as used),
-        ``n_in``, ``n_out`` (bins) and ``effective_stride`` (their ratio); the edges of the mask ``pass_edge`` (last
-        frequency with weight 1), ``half_edge`` (weight 1/2) and ``stop_edge`` (first with weight 0), in `unit` and, with
-        the suffix ``_bins``, in bins, none above the Nyquist frequency; ``cutoff``, the paper's ``rate / (2 S)``, and
-        ``cutoff_floor``, the same rounded down to a bin. A hard crop has its three edges in one place. Strided
-        convolution has no mask (its edges are NaN): what lies above its cut-off folds down to lower frequencies.
+        A table with the columns ``layer`` (from 1), ``axis`` (time or mel), ``unit``, ``pooling``; ``stride`` (as
+        used), ``n_in``, ``n_out`` (bins) and ``effective_stride`` (their ratio); the edges of the mask ``pass_edge``
+        (last frequency with weight 1), ``half_edge`` (weight 1/2) and ``stop_edge`` (first with weight 0), in `unit`
+        and, with the suffix ``_bins``, in bins, none above the Nyquist frequency; ``cutoff``, the paper's ``rate / (2
+        S)``, and ``cutoff_floor``, the same rounded down to a bin. A hard crop has its three edges in one place.
+        Strided convolution has no mask (its edges are NaN): what lies above its cut-off folds down to lower
+        frequencies.
 
     Raises:
         InputError: Another kind of model; a window that is not positive.

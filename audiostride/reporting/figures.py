@@ -1,10 +1,12 @@
 """The pictures of a report, drawn without a display, as SVG or PNG."""
 
 import io
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -18,7 +20,7 @@ from audiostride.reporting.cutoffs import AXES, mask_edges, used_strides
 AXIS_TITLES = {"time": "time", "mel": "mel frequency"}
 AXIS_LABELS = {"time": "modulation rate (Hz)", "mel": "modulation density (cycles/mel)"}
 RUN_STYLES = ("-", "--", ":", "-.")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 10,
     "axes.spines.top": False,
@@ -43,6 +45,12 @@ def render(figure: Figure, *, format: str) -> bytes:
     with mpl.rc_context(STYLE):
         figure.savefig(buffer, format=format, dpi=144, bbox_inches="tight", metadata=metadata)
     return buffer.getvalue()
+
+
+def inline_svg(content: bytes) -> Markup:
+    """The <svg> element of an SVG file, without the XML prologue, to stand in a page."""
+    text = content.decode("utf-8")
+    return Markup(text[text.index("<svg") :])
 
 
 def _two_panels(height: float) -> tuple[Figure, dict[str, Axes]]:

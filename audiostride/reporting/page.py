@@ -19,6 +19,7 @@ from audiostride.reporting.figures import (
     draw_history,
     draw_masks,
     draw_strides,
+    inline_svg,
     render,
 )
 from audiostride.writing import write_text
@@ -29,6 +30,7 @@ class RunFolder:
     """What a run has left on disk."""
 
     name: str
+    variant: str
     path: Path
     model: AudioClassifier
     config: dict[str, Any]
@@ -63,8 +65,10 @@ def read_run(path: str | Path) -> RunFolder:
         assert isinstance(found, dict)
         return found
 
+    pooling, size = model.config.pooling, model.config.size
     return RunFolder(
         name=path.name or str(path.resolve().name),
+        variant=f"{pooling} {size}" if pooling == "diffstride" else pooling,
         path=path,
         model=model,
         config=yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8")),
@@ -97,31 +101,36 @@ def write_report(runs: list[str | Path] | list[Path], page: str | Path) -> pd.Da
     if not page.parent.is_dir():
         raise InputError(f"report: the page must go into a folder that exists, got {page}")
     folders = [read_run(run) for run in runs]
-    summary = summarise_cutoffs([folder.cutoffs for folder in folders])
+    summary = summarise_runs(folders)
     write_text(page.with_name(f"{page.stem}_cutoffs.csv"), summary.to_csv(index=False))
-    write_text(page, render_page(folders, summary))
+    write_text(page, render_page(folders))
     return summary
 
 
-def render_page(folders: list[RunFolder], summary: pd.DataFrame, *, intro: str = "", extra: str = "") -> str:
-    """The HTML of a report; `intro` and `extra` are HTML that goes in front of its sections."""
-    first = folders[0]
+def summarise_runs(folders: list[RunFolder]) -> pd.DataFrame:
+    """The cut-offs of runs: mean and standard deviation over those of the same variant, per layer and axis."""
+    return summarise_cutoffs([folder.cutoffs.assign(pooling=folder.variant) for folder in folders])
+
+
+def render_page(folders: list[RunFolder], *, intro: str = "", title: str | None = None) -> str:
+    """The HTML of a report; `intro` is HTML that goes in front of its sections."""
+    first, summary = folders[0], summarise_runs(folders)
     figures = {
-        "cutoffs": _svg(render(draw_cutoffs(summary), format="svg")),
-        "history": _svg(render(draw_history({folder.name: folder.history for folder in folders}), format="svg")),
+        "cutoffs": inline_svg(render(draw_cutoffs(summary), format="svg")),
+        "history": inline_svg(render(draw_history({folder.name: folder.history for folder in folders}), format="svg")),
     }
     learned = [folder.strides for folder in folders if folder.strides is not None]
     strides = draw_strides(learned)
     if strides is not None:
-        figures["strides"] = _svg(render(strides, format="svg"))
+        figures["strides"] = inline_svg(render(strides, format="svg"))
     masks = []
-    for pooling in summary["pooling"].unique():
-        shown = next(folder for folder in folders if folder.model.config.pooling == pooling)
+    for variant in summary["pooling"].unique():
+        shown = next(folder for folder in folders if folder.variant == variant)
         drawn = draw_masks(shown.model)
         if drawn is not None:
-            masks.append((shown.name, _svg(render(drawn, format="svg"))))
+            masks.append((shown.name, inline_svg(render(drawn, format="svg"))))
     confusions = [
-        (folder, _svg(draw_confusion(folder.confusion, format="svg")))
+        (folder, inline_svg(draw_confusion(folder.confusion, format="svg")))
         for folder in folders
         if folder.confusion is not None
     ]
@@ -133,7 +142,7 @@ def render_page(folders: list[RunFolder], summary: pd.DataFrame, *, intro: str =
         [folder.metrics["accuracy"] for folder in folders if "accuracy" in folder.metrics], dtype=float
     )
     return environment.get_template("page.html.jinja").render(
-        title=f"audiostride: {first.name}" + (f" and {len(folders) - 1} more" if len(folders) > 1 else ""),
+        title=title or f"audiostride: {first.name}" + (f" and {len(folders) - 1} more" if len(folders) > 1 else ""),
         folders=folders,
         summary=summary,
         figures=figures,
@@ -141,11 +150,4 @@ def render_page(folders: list[RunFolder], summary: pd.DataFrame, *, intro: str =
         confusions=confusions,
         accuracies=accuracies,
         intro=Markup(intro),
-        extra=Markup(extra),
     )
-
-
-def _svg(content: bytes) -> Markup:
-    """The <svg> element of an SVG file, without the XML prologue."""
-    text = content.decode("utf-8")
-    return Markup(text[text.index("<svg") :])

@@ -1,0 +1,1 @@
+"""The embedded demo: sounds with known modulations, learned and explained."""

@@ -1,0 +1,105 @@
+"""Strided convolution, spectral pooling and DiffStride (nominal and paper size) on one manifest, as one table.
+
+Data: any manifest with a train/valid/test split.
+Command: python recipes/compare_pooling.py --manifest MANIFEST.csv --label COLUMN --width 0.25 --seeds 0 1
+Expected: see recipes/README.md for tables with their seeds, hardware and time.
+Resumable: run folders go to --out; a finished run is not trained again, an interrupted one is taken up.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from audiostride.models import load_classifier
+from audiostride.reporting import cutoff_table, write_report
+
+VARIANTS = {
+    "strided": ["--pooling", "strided"],
+    "spectral": ["--pooling", "spectral"],
+    "DiffStride nominal": ["--pooling", "diffstride", "--size", "nominal"],
+    "DiffStride paper": ["--pooling", "diffstride", "--size", "paper"],
+}
+
+
+def main() -> int:
+    """Train what is missing, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--manifest", required=True)
+    parser.add_argument("--label", default="label")
+    parser.add_argument("--width", type=float, default=0.25)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--max-steps", type=int, default=400)
+    parser.add_argument("--out", type=Path, help="folder of the runs (default: runs/compare_<manifest>_<label>)")
+    arguments, more = parser.parse_known_args()
+    manifest = Path(arguments.manifest)
+    name = manifest.parent.name if manifest.stem == "manifest" else manifest.stem
+    out = arguments.out or Path("runs") / f"compare_{name}_{arguments.label}"
+    settings = ["--manifest", str(manifest), "--label", arguments.label, "--width", str(arguments.width)]
+    settings += ["--max-steps", str(arguments.max_steps), *more]
+    runs: dict[str, list[Path]] = {variant: [] for variant in VARIANTS}
+    for seed in arguments.seeds:
+        for variant, options in VARIANTS.items():
+            run = out / f"{variant.replace(' ', '_').lower()}_seed{seed}"
+            status = train_run(run, [*settings, *options, "--seed", str(seed)])
+            if status != 0:
+                return status
+            runs[variant].append(run)
+    table = pd.DataFrame([describe_variant(variant, folders) for variant, folders in runs.items()])
+    strided = table.iloc[0]
+    for column in ("time", "memory"):
+        table[column] = [f"{value / strided[column]:.2f} x" for value in table[column]]
+    lines = ["| " + " | ".join(table.columns) + " |", "|" + " --- |" * len(table.columns)]
+    lines += ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)]
+    environment = json.loads((runs["strided"][0] / "environment.json").read_text(encoding="utf-8"))
+    print(
+        f"\n{manifest}, label {arguments.label}: width {arguments.width}, {arguments.max_steps} steps, seeds "
+        f"{' '.join(map(str, arguments.seeds))}; {environment['device']}, {environment['threads']} threads, "
+        f"torch {environment['packages']['torch']}\n"
+        f"strided: {strided['time']:.0f} s and {strided['memory']:.0f} MiB a training\n"
+    )
+    print("\n".join(lines))
+    page = out / "report.html"
+    write_report([folder for folders in runs.values() for folder in folders], page)
+    print(f"\npage: {page}")
+    return 0
+
+
+def train_run(run: Path, options: list[str]) -> int:
+    """Train one run in a process of its own, so that its time and memory are its own."""
+    command = [sys.executable, "-m", "audiostride", "train", "--out", str(run), *options]
+    if (run / "config.yaml").is_file():
+        command.append("--resume")
+    print(" ".join(command[2:]), flush=True)
+    return subprocess.run(command, check=False).returncode
+
+
+def describe_variant(variant: str, folders: list[Path]) -> dict[str, object]:
+    """One row of the table: means over the runs of a variant; time and memory still in s and MiB."""
+    metrics = pd.DataFrame([json.loads((run / "metrics.json").read_text(encoding="utf-8")) for run in folders])
+    costs = pd.DataFrame([json.loads((run / "environment.json").read_text(encoding="utf-8")) for run in folders])
+    models = [load_classifier(run) for run in folders]
+    sizes = {model.encoder.map_sizes(model.config.window_frames, model.config.n_mels)[-1] for model in models}
+    first = pd.concat(cutoff_table(model).query("layer == 1") for model in models)
+    spread = metrics["accuracy"].std() if len(folders) > 1 else float("nan")
+
+    def mean_of(axis: str, column: str, digits: int) -> str:
+        return f"{first.loc[first['axis'] == axis, column].mean():.{digits}f}"
+
+    return {
+        "pooling": variant,
+        "test accuracy": f"{metrics['accuracy'].mean():.3f} ± {spread:.3f}",
+        "time": costs["training_s"].mean(),
+        "memory": costs["training_memory_mib"].mean(),
+        "last map (time x mel)": ", ".join(f"{n_t} x {n_m}" for n_t, n_m in sorted(sizes)),
+        "stride 1 (time, mel)": f"{mean_of('time', 'stride', 2)}, {mean_of('mel', 'stride', 2)}",
+        "cut-off 1 (Hz)": mean_of("time", "cutoff", 1),
+        "cut-off 1 (c/mel)": mean_of("mel", "cutoff", 3),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""A tiny data set that the tests make: tones against noise, in files of several rates and channel counts."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+COUNTS = {"train": 12, "valid": 4, "test": 6}
+
+
+def write_tone_or_noise(path: Path, *, tone: bool, seed: int, sample_rate: int = 16000, channels: int = 1) -> None:
+    rng = np.random.default_rng(seed)
+    n_samples = int(sample_rate * (0.6 + 0.3 * (seed % 4)))
+    times_s = np.arange(n_samples) / sample_rate
+    samples = np.sin(2 * np.pi * rng.uniform(300, 900) * times_s) if tone else rng.standard_normal(n_samples) / 4
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(str(path), np.repeat(0.5 * samples[:, None], channels, axis=1), sample_rate)
+
+
+@pytest.fixture(scope="session")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of 22 clips, classes tone and noise, with the column names that users have."""
+    root = tmp_path_factory.mktemp("tones")
+    rows = []
+    for split, count in COUNTS.items():
+        for number in range(count):
+            tone, seed = number % 2 == 0, len(rows)
+            name = f"audio/{split}_{number}.{'wav' if number % 3 else 'flac'}"
+            rate, channels = (44100, 2) if number % 4 == 3 else (16000, 1)
+            write_tone_or_noise(root / name, tone=tone, seed=seed, sample_rate=rate, channels=channels)
+            named = {"valid": "val"}.get(split, split)
+            rows.append({"path": name, "kind": "tone" if tone else "noise", "split": named, "note": f"clip {seed}"})
+    pd.DataFrame(rows).to_csv(root / "manifest.csv", index=False)
+    return root / "manifest.csv"
+
+
+TINY = ["--width", "0.03", "--max-steps", "8", "--valid-every", "3", "--batch-size", "4"]
+
+
+@pytest.fixture(scope="session")
+def tiny() -> list[str]:
+    """Options of a training that takes a second."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def trained_run(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on the tiny data set, trained through the command line."""
+    from audiostride.cli import main
+
+    out = tmp_path_factory.mktemp("runs") / "run"
+    assert main(["train", "--manifest", str(manifest), "--label", "kind", "--out", str(out), *TINY]) == 0
+    return out

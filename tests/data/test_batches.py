@@ -1,0 +1,123 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+
+from audiostride.data import (
+    AudioBank,
+    ExcerptBatches,
+    StepSampler,
+    WindowBatches,
+    cut_window,
+    draw_excerpt_start,
+    load_batches,
+    read_clips,
+    tile_windows,
+)
+from audiostride.errors import InputError
+
+
+def test_windows_tile_a_clip_and_the_tail_weighs_its_share() -> None:
+    starts, weights = tile_windows(2500, window=1000)
+    assert starts.tolist() == [0, 1000, 2000]
+    assert weights.tolist() == [1.0, 1.0, 0.5]
+    assert tile_windows(2000, window=1000)[1].tolist() == [1.0, 1.0]
+    assert tile_windows(1, window=1000)[1].tolist() == pytest.approx([0.001])
+
+
+@pytest.mark.parametrize("start", [-700, -3, 0, 4, 9, 10, 500])
+def test_a_window_has_zeros_outside_the_clip(start: int) -> None:
+    clip = np.arange(1, 11, dtype=np.float32)
+    padded = np.concatenate([np.zeros(1000), clip, np.zeros(1000)])
+    np.testing.assert_array_equal(cut_window(clip, start, 6), padded[1000 + start : 1006 + start])
+
+
+def test_excerpts_cover_all_starts_and_reach_beyond_the_ends_by_the_shift_only() -> None:
+    rng = np.random.default_rng(0)
+    starts = [draw_excerpt_start(20, window=10, shift=3, rng=rng) for _ in range(2000)]
+    assert set(starts) == set(range(-3, 14))
+    short = [draw_excerpt_start(5, window=10, shift=0, rng=rng) for _ in range(20)]
+    assert set(short) == {0}
+
+
+def make_batches(bank: AudioBank, *, seed: int = 0) -> ExcerptBatches:
+    classes = np.arange(len(bank))
+    return ExcerptBatches(bank, classes, batch_size=5, window=16000, shift=800, seed=seed)
+
+
+def test_batches_are_a_function_of_seed_and_step(manifest: Path) -> None:
+    bank = AudioBank(read_clips(manifest, label="kind"), progress=False)
+    batches, again = make_batches(bank), make_batches(bank)
+    later = again[7]  # asked for first: no order, no state
+    for step in range(8):
+        expected = batches[step]
+    assert torch.equal(later[0], expected[0])
+    assert torch.equal(later[1], expected[1])
+    assert not torch.equal(make_batches(bank, seed=1)[7][0], later[0])
+
+
+def test_every_clip_comes_once_per_pass(manifest: Path) -> None:
+    bank = AudioBank(read_clips(manifest, label="kind"), progress=False)
+    batches = make_batches(bank)
+    seen = torch.cat([batches[step][1] for step in range(22)])
+    passes = seen.reshape(-1, 22)
+    assert all(sorted(row.tolist()) == list(range(22)) for row in passes)
+    assert not torch.equal(passes[0], passes[1])
+
+
+def test_worker_processes_give_the_same_batches(manifest: Path) -> None:
+    bank = AudioBank(read_clips(manifest, label="kind"), progress=False)
+    loaded = list(load_batches(make_batches(bank), workers=1, sampler=StepSampler(3, 6)))
+    assert len(loaded) == 3
+    for step, (waveform, classes) in enumerate(loaded, start=3):
+        assert torch.equal(waveform, make_batches(bank)[step][0])
+        assert torch.equal(classes, make_batches(bank)[step][1])
+
+
+def test_reading_from_files_gives_the_samples_that_memory_gives(manifest: Path) -> None:
+    clips = read_clips(manifest, label="kind")
+    memory, files = AudioBank(clips, progress=False), AudioBank(clips, memory_mib=0, progress=False)
+    np.testing.assert_array_equal(memory.n_samples, files.n_samples)
+    for index in range(len(clips)):
+        for start in (-500, 100, 8000, 40000):
+            # Parts of resampled files agree to the cut of the filter, the others to the bit.
+            np.testing.assert_allclose(files.read(index, start, 16000), memory.read(index, start, 16000), atol=1e-4)
+
+
+def test_windows_of_all_clips_come_in_order(manifest: Path) -> None:
+    bank = AudioBank(read_clips(manifest, label="kind"), progress=False)
+    items = list(load_batches(WindowBatches(bank, window=16000, batch_size=7)))
+    clips = torch.cat([item[2] for item in items])
+    weights = torch.cat([item[1] for item in items])
+    assert torch.equal(clips, clips.sort().values)
+    assert clips.unique().numel() == len(bank)
+    assert weights.sum().item() * 16000 == pytest.approx(bank.n_samples.sum(), rel=1e-6)
+    assert torch.equal(items[0][0][0], torch.from_numpy(bank.read(0, 0, 16000)))
+
+
+def test_parts_of_a_file_are_clips(tmp_path: Path) -> None:
+    samples = np.linspace(-0.5, 0.5, 32000, dtype=np.float32)
+    soundfile.write(str(tmp_path / "long.wav"), samples, 16000, subtype="FLOAT")
+    (tmp_path / "m.csv").write_text("path,label,start_s,duration_s\nlong.wav,a,0.5,0.25\nlong.wav,b,1.5,\n")
+    bank = AudioBank(read_clips(tmp_path / "m.csv"), progress=False)
+    assert bank.n_samples.tolist() == [4000, 8000]
+    np.testing.assert_array_equal(bank.read_clip(0), samples[8000:12000])
+    np.testing.assert_array_equal(bank.read_clip(1), samples[24000:])
+
+
+def test_all_bad_audio_is_reported_with_lines_before_anything_starts(tmp_path: Path) -> None:
+    soundfile.write(str(tmp_path / "good.wav"), np.zeros(1600), 16000)
+    soundfile.write(str(tmp_path / "nan.wav"), np.full(100, np.nan), 16000, subtype="FLOAT")
+    soundfile.write(str(tmp_path / "empty.wav"), np.zeros(0), 16000)
+    (tmp_path / "text.wav").write_text("no audio")
+    rows = ["good.wav,a,", "nan.wav,a,", "empty.wav,a,", "text.wav,a,", "good.wav,a,3"]
+    (tmp_path / "m.csv").write_text("\n".join(["path,label,duration_s", *rows]))
+    with pytest.raises(InputError) as caught:
+        AudioBank(read_clips(tmp_path / "m.csv"), where="m.csv", progress=False)
+    message = str(caught.value)
+    assert message.startswith("m.csv: 4 bad rows")
+    for part in ("line 3: .*nan.wav", "line 4: .*empty.wav", "line 5: .*text.wav", "line 6: .*good.wav is 0.1 s long"):
+        assert pd.Series([message]).str.contains(part).all(), part
