@@ -71,7 +71,7 @@ def evaluate_logits(logits: Tensor, class_indices: NDArray[np.int64], names: lis
     Raises:
         InputError: No clips; logits that are not finite.
     """
-    truth = torch.from_numpy(np.asarray(class_indices, dtype=np.int64))
+    truth = torch.tensor(class_indices, dtype=torch.int64)
     if len(truth) == 0:
         raise InputError("evaluate_logits: there must be at least one clip, got none; is the split empty?")
     if not bool(torch.isfinite(logits).all()):

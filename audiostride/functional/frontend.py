@@ -96,9 +96,8 @@ def log_mel_spectrogram(
 
     Periodic Hann window, power spectrum, triangular mel filters with a peak of 1 (`mel_filterbank`), a fixed floor.
     Frame i is centred on the middle of the i-th hop and sees zeros beyond the ends, so that 1 s gives exactly 100
-    frames. The
-    floor is absolute: a window cut from a clip has the same values as that part of the clip, up to the frames at its
-        ends.
+    frames. The floor is absolute: a window cut from a clip has the same values as that part of the clip, up to the
+    frames at its ends.
 
     Args:
         waveform: Samples in [-1, 1]; half precision is computed in float32.

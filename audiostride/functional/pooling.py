@@ -30,14 +30,20 @@ def fourier_crop_matrix(mask: Tensor, n: int, n_out: int) -> Tensor:
     Shape:
         mask: ``(n // 2 + 1,)``. Result: ``(n_out, n)``, in the dtype and on the device of `mask`.
     """
-    k = torch.arange(n_out // 2 + 1, device=mask.device)
+    if n_out == 1 and n > 1 and mask.requires_grad:
+        # One bin is the mean, which no stride changes. The gradient of bin 1 is let through (its value is not): without
+        # it a stride of n could never come back.
+        mask = torch.cat([mask[:1], mask[1:2] - mask[1:2].detach()])
+    else:
+        mask = mask[: n_out // 2 + 1]
+    k = torch.arange(len(mask), device=mask.device)
     sides = torch.where((k == 0) | (2 * k == n), 1.0, 2.0).to(mask.dtype)
     # Phases modulo one turn, in integers: float32 products k * t of a long axis would lose them.
     t = torch.arange(n, device=mask.device)
     j = torch.arange(n_out, device=mask.device)
     phase_in = (k[:, None] * t).remainder(n).to(mask.dtype) * (2 * math.pi / n)
     phase_out = (j[:, None] * k).remainder(n_out).to(mask.dtype) * (2 * math.pi / n_out)
-    weights = (sides * mask[: len(k)] / n)[:, None]
+    weights = (sides * mask / n)[:, None]
     # cos(a - b) = cos a cos b + sin a sin b: two thin products instead of n_out * n * n_out / 2 cosines.
     analysis = torch.cat([weights * phase_in.cos(), weights * phase_in.sin()])
     synthesis = torch.cat([phase_out.cos(), phase_out.sin()], dim=1)
@@ -73,6 +79,8 @@ def pooling_matrix(
     tensor([1., 1.])
     """
     check_bins("pooling_matrix", n)
+    if max_stride is not None:
+        check_stride("pooling_matrix", max_stride)
     if not isinstance(stride, Tensor):
         stride = torch.tensor(check_stride("pooling_matrix", stride))
     stride = stride.to(torch.promote_types(stride.dtype, torch.float32))

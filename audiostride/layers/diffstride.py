@@ -25,6 +25,8 @@ class _DiffStride(nn.Module):
     ) -> None:
         super().__init__()
         who = type(self).__name__
+        if not isinstance(strides, Sequence):
+            raise InputError(f"{who}: strides must have one entry per axis ({self.n_axes}), got {strides!r}")
         values = [check_stride(who, stride) for stride in strides]
         if shared and len(set(values)) == 1:
             values = values[:1]
@@ -38,7 +40,7 @@ class _DiffStride(nn.Module):
         self.shared = shared
         self.max_stride = None if max_stride is None else check_stride(who, max_stride)
         self.strides = nn.Parameter(torch.tensor(values))
-        self._host_strides: tuple[int, tuple[float, ...]] | None = None
+        self._host_strides: tuple[tuple[int, int], tuple[float, ...]] | None = None
 
     def stride_values(self) -> tuple[float, ...]:
         """The parameter as Python floats, one per axis, not limited.
@@ -47,13 +49,17 @@ class _DiffStride(nn.Module):
         """
         if self.strides.device.type == "cpu":
             values = tuple(self.strides.detach().tolist())
-        elif self._host_strides is not None and self._host_strides[0] == self.strides._version:
+        elif self._host_strides is not None and self._host_strides[0] == self._stride_key():
             values = self._host_strides[1]
         else:
             values = tuple(self.strides.detach().tolist())
             # A copy of the parameter, not state: dropped when it changes.
-            self._host_strides = self.strides._version, values
+            self._host_strides = self._stride_key(), values
         return values * self.n_axes if self.shared else values
+
+    def _stride_key(self) -> tuple[int, int]:
+        """Changes when the parameter is written to or replaced."""
+        return id(self.strides), self.strides._version
 
     def used_strides(self, *sizes: int) -> tuple[float, ...]:
         """The strides that maps of these sizes are pooled with: the parameter limited as in `minimum_stride`."""
@@ -208,7 +214,7 @@ def read_strides_(model: nn.Module) -> None:
     values = torch.cat([layer.strides.detach().flatten() for layer in layers]).tolist()
     for layer in layers:
         count = layer.strides.numel()
-        layer._host_strides = layer.strides._version, tuple(values[:count])
+        layer._host_strides = layer._stride_key(), tuple(values[:count])
         values = values[count:]
 
 

@@ -15,8 +15,8 @@ class LogMel(nn.Module):
     computation is in float32 also inside autocast and in half-precision models.
 
     Shape:
-        waveform: ``(..., samples)``. Result: ``(..., ceil(samples / hop_length), n_mels)``: time is axis -2, mel axis
-        -1.
+        waveform: ``(..., samples)``. Result: ``(..., ceil(samples / hop_length), n_mels)``: time is axis -2,
+        mel is axis -1.
 
     Raises:
         InputError: An empty or integer waveform, a setting out of range.

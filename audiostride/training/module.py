@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from audiostride.errors import InputError
 from audiostride.layers import stride_cost
-from audiostride.layers.diffstride import diffstride_layers
+from audiostride.layers.diffstride import diffstride_layers, read_strides_
 from audiostride.models import AudioClassifier
 from audiostride.training.config import TrainConfig
 
@@ -34,6 +34,7 @@ class ClassifierTraining(LightningModule):
         super().__init__()
         self.model, self.config = model, config
         self.task = next(iter(model.config.tasks))
+        self.strided_layers = diffstride_layers(model)
         self._loss_sum = torch.zeros(())
         self._loss_steps = 0
 
@@ -49,6 +50,9 @@ class ClassifierTraining(LightningModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
+        read_strides_(self.model)
+        if not all(math.isfinite(stride) for layer in self.strided_layers for stride in layer.stride_values()):
+            raise self.diverged("strides")
         self.model.project_strides_()
 
     def take_mean_loss(self) -> float:
@@ -60,14 +64,18 @@ class ClassifierTraining(LightningModule):
         mean = float(self._loss_sum) / max(1, self._loss_steps)
         self._loss_sum, self._loss_steps = torch.zeros_like(self._loss_sum), 0
         if not math.isfinite(mean):
-            raise InputError(
-                f"train: the loss must stay finite, got {mean} by step {self.global_step}; "
-                f"the last checkpoint stands; lower --lr ({self.config.lr}) or --stride-lr ({self.config.stride_lr})"
-            )
+            raise self.diverged("loss")
         return mean
 
+    def diverged(self, what: str) -> InputError:
+        """The error that ends a training whose numbers are no longer finite."""
+        return InputError(
+            f"train: the {what} must stay finite, got NaN or infinity by step {self.global_step}; the last checkpoint "
+            f"stands; lower --lr ({self.config.lr:g}) or --stride-lr ({self.config.stride_lr:g})"
+        )
+
     def configure_optimizers(self) -> Any:
-        strides = [layer.strides for layer in diffstride_layers(self.model)]
+        strides = [layer.strides for layer in self.strided_layers]
         stride_ids = {id(parameter) for parameter in strides}
         weights = [parameter for parameter in self.model.parameters() if id(parameter) not in stride_ids]
         groups = [{"params": weights, "lr": self.config.lr, "weight_decay": self.config.weight_decay}]

@@ -40,7 +40,7 @@ class LabelledClips:
                 f"{where}: labels must be classes of the model, got {', '.join(unknown)}; it knows {', '.join(names)}"
             )
         bank = AudioBank(clips, where=where, memory_mib=memory_mib, progress=progress)
-        return cls(bank, np.asarray(indices, dtype=np.int64))
+        return cls(bank, np.array(indices.tolist(), dtype=np.int64))
 
 
 def write_results(

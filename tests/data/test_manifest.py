@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+
 from audiostride.data import assign_random_splits, check_training_clips, class_names, read_clips
 from audiostride.errors import InputError
 

@@ -89,7 +89,7 @@ def passed_tones(layer: DiffStride1d, n: int) -> Tensor:
 @pytest.mark.parametrize("n", [5, 8, 20])
 @pytest.mark.parametrize("size", SIZES)
 def test_a_stride_at_or_beyond_its_limit_comes_back(size: Size, n: int) -> None:
-    # At stride n the nominal size leaves one bin, the mean, which no stride can change.
+    # At stride n the nominal size leaves one bin, the mean: see the next test.
     largest = 5.0 * n if size == "paper" else 0.95 * n
     for start in (0.5, 1.0):
         layer = DiffStride1d(size=size)
@@ -103,6 +103,18 @@ def test_a_stride_at_or_beyond_its_limit_comes_back(size: Size, n: int) -> None:
         (-passed_tones(layer, n)).backward()
         assert layer.strides.grad is not None
         assert layer.strides.grad > 0, start  # to pass more, a step down the gradient lowers it
+
+
+@pytest.mark.parametrize("n", [2, 5, 8])
+@pytest.mark.parametrize("stride", [1.0, 7.0])
+def test_a_stride_that_leaves_only_the_mean_comes_back(n: int, stride: float) -> None:
+    layer = DiffStride1d((stride * n,), size="nominal")
+    x = 1 + torch.cos(2 * torch.pi * torch.arange(n) / n)
+    pooled = layer(x)
+    torch.testing.assert_close(pooled, torch.ones(1))  # the mean, without what the gradient is let through by
+    (-pooled).sum().backward()
+    assert layer.strides.grad is not None
+    assert layer.strides.grad > 0  # to pass more, a step down the gradient lowers it
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -1,0 +1,157 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from audiostride import AudioClassifier, ClassifierConfig, Encoder, InputError, load_classifier
+from audiostride.models import save_classifier
+
+TASKS = {"word": ["no", "yes", "stop"], "pitch": ["60", "61"]}
+VARIANTS = [("strided", "nominal"), ("spectral", "nominal"), ("diffstride", "nominal"), ("diffstride", "paper")]
+
+
+def make_model(**settings: object) -> AudioClassifier:
+    torch.manual_seed(0)
+    return AudioClassifier(ClassifierConfig(**{"tasks": TASKS, "width": 0.04, **settings}))
+
+
+@pytest.mark.parametrize(("pooling", "size"), VARIANTS)
+def test_every_parameter_gets_a_gradient(pooling: str, size: str) -> None:
+    model = make_model(pooling=pooling, size=size)
+    logits = model(torch.randn(4, 16000))
+    assert {task: tuple(values.shape) for task, values in logits.items()} == {"word": (4, 3), "pitch": (4, 2)}
+    sum(values.square().sum() for values in logits.values()).backward()
+    without = [name for name, value in model.named_parameters() if value.grad is None or not value.grad.abs().sum() > 0]
+    assert without == []
+
+
+@pytest.mark.parametrize(("pooling", "size"), VARIANTS)
+def test_map_sizes_are_those_of_the_maps(pooling: str, size: str) -> None:
+    encoder = Encoder(pooling=pooling, size=size, width=0.04)
+    for n_frames, n_mels in [(100, 64), (37, 20), (1, 1), (3, 10)]:
+        x = torch.zeros(2, 1, n_frames, n_mels)
+        sizes = encoder.map_sizes(n_frames, n_mels)
+        for block, expected in zip(encoder.blocks, sizes[1:], strict=True):
+            x = block(x)
+            assert tuple(x.shape[2:]) == expected
+
+
+def test_nominal_maps_have_the_size_of_strided_ones() -> None:
+    strided, nominal = (Encoder(pooling=pooling, width=0.04) for pooling in ("strided", "diffstride"))
+    assert nominal.map_sizes(100, 64) == strided.map_sizes(100, 64)
+    assert strided.map_sizes(100, 64)[-1] == (7, 4)
+
+
+@pytest.mark.parametrize("n_bins", range(1, 11))
+def test_maps_of_few_bins_train(n_bins: int) -> None:
+    for size in ("paper", "nominal"):
+        encoder = Encoder(pooling="diffstride", size=size, width=0.04)
+        optimizer = torch.optim.SGD([block.pool.strides for block in encoder.blocks], lr=1.0)
+        for _ in range(3):
+            optimizer.zero_grad()
+            encoder(torch.randn(3, 1, n_bins, n_bins)).square().sum().backward()
+            optimizer.step()
+            encoder.project_strides_(n_bins, n_bins)
+        strides = torch.cat([block.pool.strides.detach() for block in encoder.blocks])
+        assert strides.isfinite().all()
+        assert ((strides >= 1) & (strides <= max(n_bins, 1) + 1e-6)).all()
+
+
+def test_evaluation_changes_nothing_and_has_no_batch_dependence() -> None:
+    model = make_model().eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    waveform = torch.randn(5, 16000)
+    with torch.no_grad():
+        together = model(waveform)["word"]
+        alone = torch.cat([model(row[None])["word"] for row in waveform])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)  # other blocking of the products
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_width_scales_the_channels() -> None:
+    assert Encoder(width=0.25).out_channels == 128
+    assert Encoder(width=1e-6).out_channels == 1
+
+
+def test_a_saved_model_is_one_file_that_gives_the_same_logits(tmp_path: Path) -> None:
+    model = make_model(strides=((1.5, 2), (2, 2), (1, 1), (2, 2), (1, 1), (2, 2))).eval()
+    save_classifier(model, tmp_path / "model.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+    loaded = load_classifier(tmp_path)
+    assert loaded.config == model.config
+    assert not loaded.training
+    waveform = torch.randn(2, 16000)
+    with torch.no_grad():
+        for task, logits in model(waveform).items():
+            assert torch.equal(loaded(waveform)[task], logits)
+
+
+def test_the_file_holds_configuration_and_class_names(tmp_path: Path) -> None:
+    save_classifier(make_model(), tmp_path / "m.safetensors")
+    with safe_open(tmp_path / "m.safetensors", framework="pt") as stored:
+        assert json.loads(stored.metadata()["audiostride"])["config"]["tasks"] == TASKS
+
+
+def test_loading_says_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="must be a run folder"):
+        load_classifier(tmp_path)
+    (tmp_path / "text.safetensors").write_text("not weights")
+    with pytest.raises(InputError, match=r"text\.safetensors must be a safetensors file"):
+        load_classifier(tmp_path / "text.safetensors")
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match="has no such metadata"):
+        load_classifier(tmp_path / "other.safetensors")
+    path = tmp_path / "cut.safetensors"
+    save_classifier(make_model(), path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"cut\.safetensors must be a safetensors file"):
+        load_classifier(path)
+
+
+def test_a_newer_format_and_unknown_settings_are_refused(tmp_path: Path) -> None:
+    config = make_model().config.to_dict()
+    for header, message in [
+        ({"format": 99, "config": config}, "update audiostride"),
+        ({"format": 1, "config": {**config, "future": 1}}, "got future"),
+        ({"format": 1}, "must be the JSON of a model"),
+        ({"format": 1, "config": config}, "must fit its configuration"),
+    ]:
+        save_file({"a": torch.zeros(1)}, tmp_path / "m.safetensors", metadata={"audiostride": json.dumps(header)})
+        with pytest.raises(InputError, match=message):
+            load_classifier(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tasks": {}}, "at least one task"),
+        ({"tasks": {"t": ["a"]}}, "two or more different class names"),
+        ({"tasks": {"t": ["a", "a"]}}, "two or more different class names"),
+        ({"pooling": "max"}, "pooling must be one of strided, spectral, diffstride, got 'max'"),
+        ({"size": "small"}, "size must be one of paper, nominal"),
+        ({"ramp_bins": 0}, "ramp_bins must be finite and > 0 FFT bins, got 0"),
+        ({"width": 0}, "width must be > 0"),
+        ({"strides": ((2, 2),)}, r"one pair per block \(6\), got 1"),
+        ({"channels": (8,), "strides": ((2, 0.5),)}, "strides must be finite and >= 1"),
+        ({"channels": (8,), "strides": ((2,),)}, "one entry per axis"),
+        ({"channels": (0,), "strides": ((2, 2),)}, "channels must be one positive number"),
+    ],
+)
+def test_bad_settings_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ClassifierConfig(**{"tasks": TASKS, **settings})
+
+
+def test_fractional_strides_need_a_pooling_that_has_them() -> None:
+    with pytest.raises(InputError, match="fractional strides need pooling"):
+        make_model(pooling="strided", channels=(4,), strides=((1.5, 2),))
+
+
+def test_bad_shapes_are_refused() -> None:
+    with pytest.raises(InputError, match=r"shape \(B, samples\), got \(16000,\)"):
+        make_model()(torch.zeros(16000))
+    with pytest.raises(InputError, match=r"shape \(B, 1, T, M\)"):
+        Encoder(width=0.04)(torch.zeros(2, 100, 64))

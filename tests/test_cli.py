@@ -1,0 +1,183 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import yaml
+
+from audiostride.cli import main
+
+BAD_INPUT = 2
+
+
+def run(*arguments: object) -> int:
+    """The exit code of a command; jsonargparse ends with SystemExit on its own errors."""
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as ended:
+        return int(ended.code or 0)
+
+
+def make_manifest(root: Path, rows: list[str], *, header: str = "path,label,split") -> Path:
+    (root / "m.csv").write_text("\n".join([header, *rows]) + "\n")
+    return root / "m.csv"
+
+
+def write_audio(path: Path, samples: np.ndarray | None = None) -> None:
+    soundfile.write(str(path), np.zeros(1600) if samples is None else samples, 16000, subtype="FLOAT")
+
+
+GOOD_ROWS = [f"a.wav,{label},{split}" for split in ("train", "valid", "test") for label in ("x", "y")]
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    shown = capsys.readouterr().out
+    for command in ("demo", "train", "evaluate", "predict", "report"):
+        assert command in shown
+        assert run(command, "--help") == 0
+        assert capsys.readouterr().out.startswith("usage:")
+
+
+def test_every_setting_has_an_option_with_a_help_text(capsys: pytest.CaptureFixture[str]) -> None:
+    run("train", "--help")
+    shown = capsys.readouterr().out
+    for option in ("--max-steps", "--stride-lr", "--batch-size", "--time-shift-s", "--random-split", "--resume"):
+        assert option in shown
+    assert "Learning rate of the strides." in shown
+
+
+def test_train_evaluate_predict_report(trained_run: Path, manifest: Path, tmp_path: Path, capsys) -> None:
+    assert run("evaluate", trained_run) == 0
+    assert "95 % interval" in capsys.readouterr().out
+    out = tmp_path / "predictions.csv"
+    assert run("predict", trained_run, manifest.parent / "audio", "-o", out) == 0
+    table = pd.read_csv(out)
+    assert table.columns.tolist() == ["path", "start_s", "end_s", "label", "score"]
+    assert len(table) == 22
+    assert set(table["label"]) <= {"noise", "tone"}
+    assert table["score"].between(0.5, 1).all()
+    assert run("predict", trained_run, manifest.parent / "audio", "-o", out, "--per-window", "--overwrite") == 0
+    assert len(pd.read_csv(out)) > 22
+    page = tmp_path / "page.html"
+    assert run("report", trained_run, trained_run, "-o", page) == 0
+    shown = capsys.readouterr().out
+    assert "cycles/mel" in shown
+    assert "cut-off" in shown
+    text = page.read_text()
+    assert text.count("<svg") >= 4
+    assert "http://" not in text.replace("http://www.w3.org/", "").replace("http://purl.org/", "").replace(
+        "http://creativecommons.org/", ""
+    )
+    assert len(pd.read_csv(tmp_path / "page_cutoffs.csv")) == 12
+
+
+def test_a_yaml_file_gives_settings_and_the_command_line_wins(manifest: Path, tmp_path: Path) -> None:
+    settings = {"manifest": str(manifest), "label": "kind", "width": 0.03, "max_steps": 2, "batch_size": 4, "lr": 0.5}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
+    assert run("train", "--config", tmp_path / "run.yaml", "--out", tmp_path / "run", "--lr", "0.001") == 0
+    used = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert (used["width"], used["lr"], used["max_steps"]) == (0.03, 0.001, 2)
+
+
+def test_unknown_keys_and_values_are_refused(manifest: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({"max_step": 2}))
+    base = ("train", "--manifest", manifest, "--out", tmp_path / "run")
+    assert run(*base, "--config", tmp_path / "run.yaml") == BAD_INPUT
+    assert "max_step" in capsys.readouterr().err
+    assert run(*base, "--pooling", "max") == BAD_INPUT
+    assert "strided" in capsys.readouterr().err
+    assert run(*base, "--no-such-option", "1") == BAD_INPUT
+    assert not (tmp_path / "run").exists()
+
+
+def bad_audio(root: Path) -> dict[str, tuple[Path, str]]:
+    write_audio(root / "a.wav")
+    write_audio(root / "nan.wav", np.full(100, np.nan))
+    write_audio(root / "empty.wav", np.zeros(0))
+    (root / "text.wav").write_text("no audio")
+    return {
+        "nan.wav": (root / "nan.wav", "NaN or infinite"),
+        "empty.wav": (root / "empty.wav", "holds no samples"),
+        "text.wav": (root / "text.wav", "cannot be read"),
+        "gone.wav": (root / "gone.wav", "does not exist"),
+    }
+
+
+@pytest.mark.parametrize("name", ["nan.wav", "empty.wav", "text.wav", "gone.wav"])
+def test_bad_audio_is_named_before_training(tmp_path: Path, capsys, name: str) -> None:
+    _, message = bad_audio(tmp_path)[name]
+    manifest = make_manifest(tmp_path, [*GOOD_ROWS, f"{name},x,train"])
+    assert run("train", "--manifest", manifest, "--out", tmp_path / "run") == BAD_INPUT
+    shown = capsys.readouterr().err
+    assert name in shown
+    assert message in shown
+    assert "line 8" in shown
+    assert "Traceback" not in shown
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "options", "message"),
+    [
+        (GOOD_ROWS, "path,label,split", ["--label", "word"], "must have a column 'word', got path, label, split"),
+        ([*GOOD_ROWS, "a.wav,z,test"], "path,label,split", [], "these have none: z"),
+        (GOOD_ROWS[:4], "path,label,split", [], "split 'test' must have at least one clip"),
+        (["a.wav,x", "a.wav,y"], "path,label", [], "--random-split SEED"),
+        ([*GOOD_ROWS, "a.wav,x,someday"], "path,label,split", [], "line 8: split must be train, valid"),
+        (GOOD_ROWS, "path,label,split", ["--ramp-bins", "0"], "ramp_bins must be > 0, got 0"),
+        (GOOD_ROWS, "path,label,split", ["--strides", "[[0.5,2]]", "--channels", "[4]"], ">= 1"),
+        (GOOD_ROWS, "path,label,split", ["--width", "-1"], "width must be > 0, got -1"),
+        (GOOD_ROWS, "path,label,split", ["--max-steps", "0"], "max_steps must be > 0, got 0"),
+        (GOOD_ROWS, "path,label,split", ["--manifest", "nowhere.csv"], "nowhere.csv does not exist"),
+        (GOOD_ROWS, "path,label,split", ["--resume"], "has no config.yaml"),
+    ],
+)
+def test_bad_input_ends_with_code_2(
+    tmp_path: Path, capsys, rows: list[str], header: str, options: list[str], message: str
+) -> None:
+    write_audio(tmp_path / "a.wav")
+    manifest = make_manifest(tmp_path, rows, header=header)
+    assert run("train", "--manifest", manifest, "--out", tmp_path / "run", *options) == BAD_INPUT
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize("command", ["evaluate", "report"])
+def test_folders_that_are_no_runs_are_refused(tmp_path: Path, capsys, command: str) -> None:
+    assert run(command, tmp_path) == BAD_INPUT
+    assert f"{tmp_path} must be a run folder" in capsys.readouterr().err
+
+
+def test_predict_names_what_it_cannot_read_and_goes_on(trained_run: Path, tmp_path: Path, capsys) -> None:
+    bad = bad_audio(tmp_path)
+    paths = [path for name, (path, _) in bad.items() if name != "gone.wav"]
+    assert run("predict", trained_run, tmp_path / "a.wav", *paths, "-o", tmp_path / "p.csv") == BAD_INPUT
+    shown = capsys.readouterr().err
+    assert all(str(path) in shown for path in paths)
+    assert pd.read_csv(tmp_path / "p.csv")["path"].tolist() == [str(tmp_path / "a.wav")]
+
+
+def test_predict_refuses_bad_places_and_keeps_what_exists(trained_run: Path, tmp_path: Path, capsys) -> None:
+    write_audio(tmp_path / "a.wav")
+    (tmp_path / "p.csv").write_text("precious")
+    assert run("predict", trained_run, tmp_path / "a.wav", "-o", tmp_path / "p.csv") == BAD_INPUT
+    assert "--overwrite" in capsys.readouterr().err
+    assert (tmp_path / "p.csv").read_text() == "precious"
+    assert run("predict", trained_run, tmp_path / "a.wav", "-o", tmp_path / "no" / "p.csv") == BAD_INPUT
+    assert run("predict", trained_run, tmp_path / "gone.wav", "-o", tmp_path / "q.csv") == BAD_INPUT
+    assert run("predict", tmp_path, tmp_path / "a.wav", "-o", tmp_path / "q.csv") == BAD_INPUT
+    assert "must be a run folder" in capsys.readouterr().err
+
+
+def test_a_folder_of_class_folders_trains(manifest: Path, tmp_path: Path, tiny: list[str]) -> None:
+    for index, row in pd.read_csv(manifest).iterrows():
+        target = tmp_path / "set" / row["kind"] / f"{index}{Path(row['path']).suffix}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(manifest.parent / row["path"], target)
+    options = ["--random-split", "0", "--max-steps", "2", *tiny[:2], *tiny[6:]]
+    assert run("train", "--manifest", tmp_path / "set", "--out", tmp_path / "run", *options) == 0
+    assert (tmp_path / "run" / "report.html").exists()

@@ -1,0 +1,154 @@
+"""Properties of the package as a whole: floors, imports, the README, recipes."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import audiostride
+
+PACKAGE = Path(audiostride.__file__).parent
+ROOT = Path(__file__).parent.parent
+FLOORS = {
+    "errors": 0, "checks": 0, "writing": 0, "progress": 0,
+    "functional": 1, "data": 1,
+    "layers": 2,
+    "models": 3,
+    "evaluation": 4, "reporting": 4,
+    "training": 5,
+    "demo": 6, "cli": 6, "__main__": 7,
+}  # fmt: skip
+
+
+def imported_modules(tree: ast.AST) -> set[str]:
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide the floor"
+            found.add(node.module or "")
+    return {name for name in found if name.startswith("audiostride.")}
+
+
+def upward_imports(name: str, source: str) -> list[str]:
+    """Imports of a module called `name` that lead to a higher floor, or to a sibling on the same one."""
+    floor = FLOORS[name]
+    targets = {module.split(".")[1] for module in imported_modules(ast.parse(source))}
+    return sorted(
+        other
+        for other in targets
+        if other != name and (FLOORS[other] > floor or (FLOORS[other] == floor and 0 < floor < 6))
+    )
+
+
+def test_imports_go_down_only() -> None:
+    files = [path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.name != "__init__.py"]
+    assert len(files) > 40
+    assert {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in files} == set(FLOORS)
+    wrong = {
+        str(path.relative_to(PACKAGE)): found
+        for path in files
+        if (found := upward_imports(path.relative_to(PACKAGE).parts[0].removesuffix(".py"), path.read_text()))
+    }
+    assert wrong == {}
+
+
+def test_an_upward_import_is_found() -> None:
+    assert upward_imports("layers", "def f():\n    from audiostride.data import manifest") == []
+    assert upward_imports("layers", "def f():\n    from audiostride.models.encoder import Encoder") == ["models"]
+    assert upward_imports("data", "import audiostride.functional.masks") == ["functional"]
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, check=False
+    )
+
+
+def test_importing_the_package_loads_torch_and_nothing_heavier() -> None:
+    heavy = ["pandas", "matplotlib", "lightning", "librosa", "torchaudio", "sklearn", "scipy", "soundfile", "jinja2"]
+    loaded = run_python(f"import sys, audiostride; print([name for name in {heavy} if name in sys.modules])")
+    assert loaded.stdout.strip() == "[]", loaded.stderr
+
+
+def test_public_names_are_there() -> None:
+    for name in audiostride.__all__:
+        assert getattr(audiostride, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        audiostride.nothing  # noqa: B018
+
+
+@pytest.mark.slow
+def test_the_whole_job_runs_where_torchaudio_does_not_load(manifest: Path, tmp_path: Path, tiny: list[str]) -> None:
+    """A torchaudio built for another torch fails on import with an OSError."""
+    (tmp_path / "broken" / "torchaudio").mkdir(parents=True)
+    (tmp_path / "broken" / "torchaudio" / "__init__.py").write_text("raise OSError('undefined symbol: torch_library')")
+    path = os.pathsep.join([str(tmp_path / "broken"), str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")])
+    assert "undefined symbol" in run_python("import torchaudio", PYTHONPATH=path).stderr
+    run, page, out = (str(tmp_path / name) for name in ("run", "page.html", "p.csv"))
+    commands = [
+        ["train", "--manifest", str(manifest), "--label", "kind", "--out", run, *tiny],
+        ["evaluate", run],
+        ["predict", run, str(manifest.parent / "audio"), "-o", out],
+        ["report", run, "-o", page],
+    ]
+    code = f"from audiostride.cli import main\nfor command in {commands!r}:\n    assert main(command) == 0, command"
+    done = run_python(code, PYTHONPATH=path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert Path(page).exists()
+    assert Path(out).exists()
+
+
+def readme_blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def test_the_python_examples_of_the_readme_run(trained_run: Path, manifest: Path, tmp_path: Path) -> None:
+    blocks = readme_blocks("python")
+    assert len(blocks) >= 2
+    recording = next((manifest.parent / "audio").glob("*.wav"))
+    for number, block in enumerate(blocks):
+        code = block.replace('"runs/mine"', repr(str(trained_run))).replace('"recording.wav"', repr(str(recording)))
+        done = run_python(code, PYTHONPATH=str(PACKAGE.parent))
+        assert done.returncode == 0, f"example {number}: {done.stderr[-1500:]}"
+
+
+def test_the_commands_of_the_readme_parse() -> None:
+    from audiostride.cli import build_parser
+
+    commands = [
+        line.removeprefix("audiostride ").split()
+        for block in readme_blocks("bash")
+        for line in block.replace("\\\n", " ").splitlines()
+        if line.startswith("audiostride ")
+    ]
+    assert len(commands) >= 3
+    for command in commands:
+        build_parser().parse_args(command)
+
+
+@pytest.mark.slow
+def test_the_comparison_recipe_prints_its_table_and_resumes(manifest: Path, tmp_path: Path, tiny: list[str]) -> None:
+    recipes = sorted(path.name for path in (ROOT / "recipes").glob("*.py"))
+    assert recipes == ["compare_pooling.py"]
+    command = [sys.executable, str(ROOT / "recipes" / recipes[0]), "--manifest", str(manifest), "--label", "kind"]
+    command += ["--seeds", "0", "--out", str(tmp_path / "runs"), *tiny]
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    first, second = (
+        subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout for _ in range(2)
+    )
+    rows = [line for line in first.splitlines() if line.startswith("|")]
+    assert [row.split("|")[1].strip() for row in rows[2:]] == [
+        "strided",
+        "spectral",
+        "DiffStride nominal",
+        "DiffStride paper",
+    ]
+    assert "1.00 x" in rows[2]
+    assert rows == [line for line in second.splitlines() if line.startswith("|")]
+    assert (tmp_path / "runs" / "report.html").exists()
