@@ -102,4 +102,7 @@ def describe_variant(variant: str, folders: list[Path]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on where this one stopped")

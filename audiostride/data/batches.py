@@ -1,5 +1,6 @@
 """Batches of audio as functions of (seed, step) for training, and of the clips alone for evaluation."""
 
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -105,5 +106,16 @@ def load_batches(
 ) -> DataLoader[tuple[Tensor, ...]]:
     """A loader of data sets whose items are whole batches."""
     return DataLoader(
-        batches, batch_size=None, sampler=sampler, num_workers=workers, pin_memory=pin, persistent_workers=workers > 0
+        batches,
+        batch_size=None,
+        sampler=sampler,
+        num_workers=workers,
+        pin_memory=pin,
+        persistent_workers=workers > 0,
+        worker_init_fn=_leave_interrupts_to_parent,
     )
+
+
+def _leave_interrupts_to_parent(worker: int) -> None:
+    # Ctrl-C reaches all processes of a terminal; a worker that ends at once would break the parent's clean stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

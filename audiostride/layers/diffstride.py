@@ -1,5 +1,6 @@
 """DiffStride: pooling whose strides are learned."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -25,7 +26,7 @@ class _DiffStride(nn.Module):
     ) -> None:
         super().__init__()
         who = type(self).__name__
-        if not isinstance(strides, Sequence):
+        if isinstance(strides, float | int):
             raise InputError(f"{who}: strides must have one entry per axis ({self.n_axes}), got {strides!r}")
         values = [check_stride(who, stride) for stride in strides]
         if shared and len(set(values)) == 1:
@@ -61,15 +62,18 @@ class _DiffStride(nn.Module):
         """Changes when the parameter is written to or replaced."""
         return id(self.strides), self.strides._version
 
+    def _limits(self, n: int) -> tuple[float, float]:
+        """Smallest and largest stride that is used on an axis of `n` bins."""
+        low = minimum_stride(n, ramp_bins=self.ramp_bins, size=self.size)
+        return low, max(low, float(n) if self.max_stride is None else min(self.max_stride, float(n)))
+
     def used_strides(self, *sizes: int) -> tuple[float, ...]:
         """The strides that maps of these sizes are pooled with: the parameter limited as in `minimum_stride`."""
         check_axes(f"{type(self).__name__}.used_strides", sizes, self.n_axes, "sizes")
-        used = []
-        for stride, n in zip(self.stride_values(), sizes, strict=True):
-            low = minimum_stride(n, ramp_bins=self.ramp_bins, size=self.size)
-            high = float(n) if self.max_stride is None else min(self.max_stride, float(n))
-            used.append(min(max(stride, low), max(low, high)))
-        return tuple(used)
+        limits = [self._limits(n) for n in sizes]
+        return tuple(
+            min(max(stride, low), high) for stride, (low, high) in zip(self.stride_values(), limits, strict=True)
+        )
 
     def output_size(self, *sizes: int) -> tuple[int, ...]:
         """Sizes of the pooled axes after the layer, given those before it."""
@@ -87,15 +91,19 @@ class _DiffStride(nn.Module):
         """
         if sizes:
             check_axes(f"{type(self).__name__}.project_strides_", sizes, self.n_axes, "sizes")
-            low = [minimum_stride(n, ramp_bins=self.ramp_bins, size=self.size) for n in sizes]
-            high = [max(a, min(float(n), self.max_stride or float(n))) for a, n in zip(low, sizes, strict=True)]
+            limits = [self._limits(n) for n in sizes]
         else:
-            low, high = [1.0] * self.n_axes, [self.max_stride or float("inf")] * self.n_axes
+            limits = [(1.0, self.max_stride or math.inf)] * self.n_axes
         if self.shared:
-            low = [max(low)]
-            high = [max(low[0], min(high))]
-        strides = self.strides
-        strides.copy_(strides.clamp(min=strides.new_tensor(low)).clamp(max=strides.new_tensor(high)))
+            low = max(low for low, _ in limits)
+            limits = [(low, max(low, min(high for _, high in limits)))]
+        values = self.stride_values()[: len(limits)]
+        projected = [min(max(value, low), high) for value, (low, high) in zip(values, limits, strict=True)]
+        # Worked out on the host, where the values are anyway, and written only where they change: no second copy.
+        limited = torch.tensor(projected, dtype=self.strides.dtype)
+        if tuple(limited.tolist()) != values:
+            self.strides.copy_(limited)
+            self._host_strides = self._stride_key(), tuple(limited.tolist())
 
     def pooling_matrices(self, *sizes: int) -> list[Tensor]:
         """The matrix of each axis, for maps of these sizes; differentiable in the strides."""
@@ -207,9 +215,12 @@ def diffstride_layers(model: nn.Module) -> list[_DiffStride]:
 
 
 def read_strides_(model: nn.Module) -> None:
-    """Copy the strides of all layers of a model from the device at once, for the sizes of the next forward passes."""
+    """Copy the strides of all layers of a model from the device at once, for the sizes of the next forward passes.
+
+    Nothing is copied where the copies are fresh, or where the strides are on the CPU.
+    """
     layers = [layer for layer in diffstride_layers(model) if layer.strides.device.type != "cpu"]
-    if not layers:
+    if all(layer._host_strides is not None and layer._host_strides[0] == layer._stride_key() for layer in layers):
         return
     values = torch.cat([layer.strides.detach().flatten() for layer in layers]).tolist()
     for layer in layers:

@@ -1,6 +1,7 @@
 """The encoder: blocks of separable convolutions, each followed by one pooling of both axes."""
 
 from collections.abc import Sequence
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -39,42 +40,40 @@ class EncoderBlock(nn.Module):
         self.conv_time = StridedConv2d(in_channels, out_channels, (3, 1), strides=(stride_time, 1))
         self.norm_time = nn.BatchNorm2d(out_channels)
         self.conv_mel = StridedConv2d(out_channels, out_channels, (1, 3), strides=(1, stride_mel))
-        self.pool: nn.Module
+        self.pool: DiffStride2d | SpectralPool2d | None = None
         if pooling == "diffstride":
             self.pool = DiffStride2d(
                 strides, ramp_bins=ramp_bins, size=size, shared=shared_strides, max_stride=max_stride
             )
         elif pooling == "spectral":
             self.pool = SpectralPool2d(strides)
-        else:
-            self.pool = nn.Identity()
         self.norm_mel = nn.BatchNorm2d(out_channels)
 
     def output_size(self, n_frames: int, n_mels: int) -> tuple[int, int]:
         """Frames and mel bins after the block."""
         sizes = self.conv_mel.output_size(*self.conv_time.output_size(n_frames, n_mels))
-        if isinstance(self.pool, DiffStride2d | SpectralPool2d):
+        if self.pool is not None:
             n_t, n_m = self.pool.output_size(*sizes)
             return n_t, n_m
         return sizes
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm_time(self.conv_time(x).relu_())
-        if isinstance(self.pool, nn.Identity):
+        if self.pool is None:
             pooled: Tensor = self.conv_mel(x)
         else:
             # Pooling over time commutes exactly with a convolution over mel (its offset, a constant, stays that), so
             # time is pooled first: the convolution and the pooling over mel see the shorter map.
-            matrix_time, matrix_mel = self._pooling_matrices(x)
+            matrix_time, matrix_mel = self._pooling_matrices(self.pool, x)
             pooled = apply_matrix(self.conv_mel(apply_matrix(x, matrix_time, -2)), matrix_mel, -1)
         normed: Tensor = self.norm_mel(pooled.relu_())
         return normed
 
-    def _pooling_matrices(self, x: Tensor) -> list[Tensor]:
-        if isinstance(self.pool, DiffStride2d):
-            return self.pool.pooling_matrices(*x.shape[-2:])
-        assert isinstance(self.pool, SpectralPool2d)
-        return self.pool.pooling_matrices(*x.shape[-2:], like=x)
+    @staticmethod
+    def _pooling_matrices(pool: DiffStride2d | SpectralPool2d, x: Tensor) -> list[Tensor]:
+        if isinstance(pool, DiffStride2d):
+            return pool.pooling_matrices(*x.shape[-2:])
+        return pool.pooling_matrices(*x.shape[-2:], like=x)
 
 
 class Encoder(nn.Module):
@@ -131,11 +130,14 @@ class Encoder(nn.Module):
         self.pooling: Pooling = pooling
         self.out_channels = counts[-1]
 
+    def block_list(self) -> list[EncoderBlock]:
+        """The blocks in order, with their type (a ModuleList knows modules only)."""
+        return cast("list[EncoderBlock]", list(self.blocks))
+
     def map_sizes(self, n_frames: int, n_mels: int) -> list[tuple[int, int]]:
         """Sizes (frames, mel bins) of the input and after each block."""
         sizes = [(n_frames, n_mels)]
-        for block in self.blocks:
-            assert isinstance(block, EncoderBlock)
+        for block in self.block_list():
             sizes.append(block.output_size(*sizes[-1]))
         return sizes
 
@@ -145,10 +147,9 @@ class Encoder(nn.Module):
         Costs one copy from the device for the whole encoder, which the next forward pass shares.
         """
         read_strides_(self)
-        for block, sizes in zip(self.blocks, self.map_sizes(n_frames, n_mels)[:-1], strict=True):
+        for block, sizes in zip(self.block_list(), self.map_sizes(n_frames, n_mels)[:-1], strict=True):
             if isinstance(block.pool, DiffStride2d):
                 block.pool.project_strides_(*sizes)
-        read_strides_(self)
 
     def forward(self, spectrogram: Tensor) -> Tensor:
         if spectrogram.ndim != 4 or spectrogram.shape[1] != 1:

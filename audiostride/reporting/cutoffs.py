@@ -51,8 +51,9 @@ def cutoff_table(model: AudioClassifier | Encoder, window_s: float = 1.0) -> pd.
     sizes = encoder.map_sizes(math.ceil(window_s * frame_rate_hz - 1e-9), n_mels)
     bin_width = {"time": 1 / window_s, "mel": 1 / n_mels}
     rows = []
-    for layer, (block, n_in, n_out) in enumerate(zip(encoder.blocks, sizes[:-1], sizes[1:], strict=True), start=1):
-        assert isinstance(block, EncoderBlock)
+    for layer, (block, n_in, n_out) in enumerate(
+        zip(encoder.block_list(), sizes[:-1], sizes[1:], strict=True), start=1
+    ):
         for number, (axis, stride) in enumerate(zip(AXES, used_strides(block, n_in), strict=True)):
             n = n_in[number]
             cutoff_bin = n / (2 * stride)

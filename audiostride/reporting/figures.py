@@ -14,7 +14,6 @@ from matplotlib.ticker import MaxNLocator
 from audiostride.functional import passband_mask
 from audiostride.layers import DiffStride2d
 from audiostride.models import AudioClassifier
-from audiostride.models.encoder import EncoderBlock
 from audiostride.reporting.cutoffs import AXES, mask_edges, used_strides
 
 AXIS_TITLES = {"time": "time", "mel": "mel frequency"}
@@ -92,9 +91,8 @@ def draw_masks(model: AudioClassifier) -> Figure | None:
         sizes = model.encoder.map_sizes(config.window_frames, config.n_mels)
         bin_width = {"time": 1 / config.window_s, "mel": 1 / config.n_mels}
         for layer, (block, n_in, n_out) in enumerate(
-            zip(model.encoder.blocks, sizes[:-1], sizes[1:], strict=True), start=1
+            zip(model.encoder.block_list(), sizes[:-1], sizes[1:], strict=True), start=1
         ):
-            assert isinstance(block, EncoderBlock)
             for number, (axis, stride) in enumerate(zip(AXES, used_strides(block, n_in), strict=True)):
                 n = n_in[number]
                 if isinstance(block.pool, DiffStride2d):

@@ -61,8 +61,7 @@ def read_run(path: str | Path) -> RunFolder:
         return pd.read_csv(path / name, **options) if (path / name).is_file() else None
 
     def values(name: str) -> dict[str, Any]:
-        found = json.loads((path / name).read_text(encoding="utf-8")) if (path / name).is_file() else {}
-        assert isinstance(found, dict)
+        found: dict[str, Any] = json.loads((path / name).read_text(encoding="utf-8")) if (path / name).is_file() else {}
         return found
 
     pooling, size = model.config.pooling, model.config.size

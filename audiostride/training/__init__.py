@@ -1,7 +1,21 @@
 """Training runs: settings, the training step, callbacks, results."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from audiostride.training.config import TrainConfig
-from audiostride.training.results import evaluate_run
-from audiostride.training.run import train
+
+if TYPE_CHECKING:
+    from audiostride.training.results import evaluate_run
+    from audiostride.training.run import train
+
+# Lightning and matplotlib take seconds to load, which the command line's help and errors need not wait for.
+_LAZY = {"evaluate_run": "audiostride.training.results", "train": "audiostride.training.run"}
 
 __all__ = ["TrainConfig", "evaluate_run", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'audiostride.training' has no attribute {name!r}")

@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -63,19 +63,18 @@ class RunRecorder(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, ClassifierTraining)
-        config, step = pl_module.config, trainer.global_step
+        module = cast(ClassifierTraining, pl_module)
+        config, step = module.config, trainer.global_step
         validating = step % config.valid_every == 0 or step >= config.max_steps or trainer.should_stop
         if validating or step % max(1, config.max_steps // STRIDE_ROWS) == 0:
             self._record_strides(pl_module, step=step)
         if validating:
-            self._validate(trainer, pl_module, step=step)
+            self._validate(trainer, module, step=step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # A stop that came between a step and its validation.
         if trainer.global_step and (not self.history or self.history[-1]["step"] != trainer.global_step):
-            assert isinstance(pl_module, ClassifierTraining)
-            self._validate(trainer, pl_module, step=trainer.global_step)
+            self._validate(trainer, cast(ClassifierTraining, pl_module), step=trainer.global_step)
 
     def _record_strides(self, module: LightningModule, *, step: int) -> None:
         values = {}

@@ -1,5 +1,6 @@
 """All settings of one training run, as they stand in ``config.yaml`` and on the command line."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -93,6 +94,9 @@ class TrainConfig:
             valid_every=self.valid_every,
             ramp_bins=self.ramp_bins,
         )
+        # A run folder must be understood from any working directory.
+        self.manifest = os.path.abspath(self.manifest)
+        self.audio_root = None if self.audio_root is None else os.path.abspath(self.audio_root)
         for name in ("stride_lr", "weight_decay", "stride_cost", "time_shift_s", "workers", "memory_mib", "seed"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{who}: {name} must be >= 0, got {getattr(self, name)}")

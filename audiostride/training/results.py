@@ -66,6 +66,8 @@ def write_results(
         What stands in ``metrics.json``.
     """
     task = next(iter(model.config.tasks))
+    # A report that stands means that everything before it stands.
+    (run / "report.html").unlink(missing_ok=True)
     found = evaluate_clips(model, test, progress=progress)
     baselines = baseline_accuracies(train.bank, train.class_indices, test.bank, test.class_indices)
     metrics = {
