@@ -77,7 +77,7 @@ def draw_cutoffs(summary: pd.DataFrame) -> Figure:
             panel.set_ylabel(AXIS_LABELS[axis])
             panel.set_ylim(bottom=0)
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-        panels["mel"].legend(title="pooling: dot cut-off, bar ramp", frameon=False)
+        panels["mel"].legend(title="dot: cut-off, bar: ramp", frameon=False)
         return figure
 
 
