@@ -51,9 +51,9 @@ class TrainConfig:
     """Width of the mask's ramp in FFT bins (the paper's R)."""
     max_steps: int = 1000
     """Optimizer steps."""
-    batch_size: int = 64
+    batch_size: int = 32
     """1 s excerpts per step."""
-    lr: float = 1e-3
+    lr: float = 2e-3
     """Learning rate of Adam."""
     stride_lr: float = 1e-2
     """Learning rate of the strides."""

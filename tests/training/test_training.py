@@ -168,7 +168,7 @@ def test_a_finished_run_is_not_trained_again(trained_run: Path) -> None:
 def test_resuming_with_other_settings_shows_the_difference(trained_run: Path) -> None:
     config = TrainConfig.load(trained_run)
     other = TrainConfig(**{**config.to_dict(), "lr": 0.5, "workers": 3})
-    with pytest.raises(InputError, match=r"lr: 0\.001 -> 0\.5") as caught:
+    with pytest.raises(InputError, match=r"lr: 0\.002 -> 0\.5") as caught:
         check_same_settings(config, other)
     assert "workers" not in str(caught.value)
 
