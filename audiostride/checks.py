@@ -6,8 +6,9 @@ from typing import Any, Literal, get_args
 
 from audiostride.errors import InputError
 
-Size = Literal["paper", "nominal"]
+Size = Literal["paper", "nominal", "folded"]
 Pooling = Literal["strided", "spectral", "diffstride"]
+PoolingPlace = Literal["block", "convolution"]
 
 
 def check_choice(who: str, name: str, value: str, choices: Any) -> None:
@@ -20,7 +21,7 @@ def check_choice(who: str, name: str, value: str, choices: Any) -> None:
 def check_stride(who: str, stride: float) -> float:
     """Return `stride` as a float; raise unless it is finite and at least 1."""
     value = float(stride)
-    if not (math.isfinite(value) and value >= 1):
+    if not 1 <= value < math.inf:  # also what torch.compile understands of a float
         raise InputError(
             f"{who}: strides must be finite and >= 1 (bins in / bins out), got {stride}; use 1 to leave an axis alone"
         )
@@ -30,7 +31,7 @@ def check_stride(who: str, stride: float) -> float:
 def check_ramp_bins(who: str, ramp_bins: float) -> float:
     """Return `ramp_bins` as a float; raise unless it is finite and positive."""
     value = float(ramp_bins)
-    if not (math.isfinite(value) and value > 0):
+    if not 0 < value < math.inf:
         raise InputError(
             f"{who}: ramp_bins must be finite and > 0 FFT bins, got {ramp_bins}; "
             "the paper uses 4, and SpectralPool is the layer with a hard edge"

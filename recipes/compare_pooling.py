@@ -8,6 +8,7 @@ Resumable: run folders go to --out; a finished run is not trained again, an inte
 
 import argparse
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -17,11 +18,18 @@ import pandas as pd
 from audiostride.models import load_classifier
 from audiostride.reporting import cutoff_table, write_report
 
+EACH, BLOCK = ["--pool-after", "convolution"], ["--pool-after", "block"]
 VARIANTS = {
+    # Each axis pooled right after its own convolution, as strided convolutions do.
     "strided": ["--pooling", "strided"],
-    "spectral": ["--pooling", "spectral"],
-    "DiffStride nominal": ["--pooling", "diffstride", "--size", "nominal"],
-    "DiffStride paper": ["--pooling", "diffstride", "--size", "paper"],
+    "spectral": ["--pooling", "spectral", *EACH],
+    "DiffStride folded": ["--pooling", "diffstride", "--size", "folded", *EACH],
+    "DiffStride nominal": ["--pooling", "diffstride", "--size", "nominal", *EACH],
+    # Both axes pooled after a block.
+    "spectral, block": ["--pooling", "spectral", *BLOCK],
+    "DiffStride folded, block": ["--pooling", "diffstride", "--size", "folded", *BLOCK],
+    "DiffStride nominal, block": ["--pooling", "diffstride", "--size", "nominal", *BLOCK],
+    "DiffStride paper, block": ["--pooling", "diffstride", "--size", "paper", *BLOCK],
 }
 
 
@@ -33,18 +41,30 @@ def main() -> int:
     parser.add_argument("--width", type=float, default=0.25)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--max-steps", type=int, default=400)
+    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), help="poolings to compare")
+    parser.add_argument(
+        "--draw-strides",
+        type=int,
+        metavar="SEED",
+        help="start from strides drawn from 1, 2, 3 for every block and axis, not from the paper's",
+    )
     parser.add_argument("--out", type=Path, help="folder of the runs (default: runs/compare_<manifest>_<label>)")
     arguments, more = parser.parse_known_args()
     manifest = Path(arguments.manifest)
     name = manifest.parent.name if manifest.stem == "manifest" else manifest.stem
-    out = arguments.out or Path("runs") / f"compare_{name}_{arguments.label}"
+    drawn = "" if arguments.draw_strides is None else f"_drawn{arguments.draw_strides}"
+    out = arguments.out or Path("runs") / f"compare_{name}_{arguments.label}{drawn}"
     settings = ["--manifest", str(manifest), "--label", arguments.label, "--width", str(arguments.width)]
     settings += ["--max-steps", str(arguments.max_steps), *more]
-    runs: dict[str, list[Path]] = {variant: [] for variant in VARIANTS}
+    if arguments.draw_strides is not None:
+        drawn_strides = random.Random(arguments.draw_strides).choices([1.0, 2.0, 3.0], k=12)
+        settings += ["--strides", json.dumps([drawn_strides[i : i + 2] for i in range(0, 12, 2)])]
+    chosen = ["strided", *(variant for variant in arguments.only if variant != "strided")]
+    runs: dict[str, list[Path]] = {variant: [] for variant in chosen}
     for seed in arguments.seeds:
-        for variant, options in VARIANTS.items():
-            run = out / f"{variant.replace(' ', '_').lower()}_seed{seed}"
-            status = train_run(run, [*settings, *options, "--seed", str(seed)])
+        for variant in chosen:
+            run = out / f"{variant.replace(', ', '_').replace(' ', '_').lower()}_seed{seed}"
+            status = train_run(run, [*settings, *VARIANTS[variant], "--seed", str(seed)])
             if status != 0:
                 return status
             runs[variant].append(run)

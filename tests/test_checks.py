@@ -56,7 +56,7 @@ def test_bins() -> None:
 def test_choices_of_a_literal_and_of_a_sequence() -> None:
     check_choice("who", "size", "nominal", Size)
     check_choice("who", "split", "train", ["train", "test"])
-    with pytest.raises(InputError, match=r"^who: size must be one of paper, nominal, got 'Paper'$"):
+    with pytest.raises(InputError, match=r"^who: size must be one of paper, nominal, folded, got 'Paper'$"):
         check_choice("who", "size", "Paper", Size)
     with pytest.raises(InputError, match=r"^who: split must be one of train, test, got 'dev'$"):
         check_choice("who", "split", "dev", ["train", "test"])

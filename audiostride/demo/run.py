@@ -26,6 +26,8 @@ SETTINGS: dict[str, Any] = {
     "max_steps": 160,
     "valid_every": 40,
     "batch_size": 32,
+    "size": "nominal",
+    "pool_after": "block",
     "lr": 2e-3,
     "stride_lr": 5e-2,
     "stride_cost": 1.0,

@@ -2,17 +2,12 @@
 
 from audiostride.functional.frontend import log_mel_spectrogram, mel_filterbank
 from audiostride.functional.masks import limit_stride, minimum_stride, output_length, passband_mask
-from audiostride.functional.pooling import (
-    diffstride_pool,
-    fourier_crop_matrix,
-    pooling_matrix,
-    spectral_output_length,
-    spectral_pool,
-)
+from audiostride.functional.matrices import fourier_pooling_matrix, pooling_matrix, spectral_output_length
+from audiostride.functional.pooling import diffstride_pool, spectral_pool
 
 __all__ = [
     "diffstride_pool",
-    "fourier_crop_matrix",
+    "fourier_pooling_matrix",
     "limit_stride",
     "log_mel_spectrogram",
     "mel_filterbank",

@@ -68,6 +68,10 @@ def log_mel_from_parts(
         )
     n_samples, win_length = waveform.shape[-1], window.shape[0]
     n_frames = -(-n_samples // hop_length)
+    if not torch.compiler.is_compiling() and waveform.numel() == 0:  # an empty batch, which the FFT refuses
+        return waveform.new_zeros(
+            *waveform.shape[:-1], n_frames, filters.shape[1], dtype=torch.promote_types(waveform.dtype, torch.float32)
+        )
     # |--pad--| hop | hop | ... | hop |--pad--|   frame i is centred on hop i: 1 s gives 100 frames
     pad = (win_length - hop_length) // 2
     right = (n_frames - 1) * hop_length + win_length - pad - n_samples

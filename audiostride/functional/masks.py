@@ -1,6 +1,7 @@
 """What a pooling keeps: cut-off bins, masks over frequency, output lengths and stride limits, per axis."""
 
 import math
+import operator
 
 import torch
 from torch import Tensor
@@ -18,17 +19,21 @@ def nominal_ramp(cutoff_bin: float, ramp_bins: float) -> float:
     return min(ramp_bins, NOMINAL_RAMP_SHARE * cutoff_bin)
 
 
-def output_length(n: int, stride: float, *, ramp_bins: float = 4.0, size: Size = "paper") -> int:
+def output_length(
+    n: int, stride: float, *, ramp_bins: float = 4.0, size: Size = "paper", size_multiple: int = 1
+) -> int:
     """Number of bins that pooling an axis of `n` bins with `stride` leaves.
 
     ``"paper"``: ``min(n, floor(n / S + 2 R))``, the extent of the paper's mask (Riad et al. 2022, algorithm 1).
-    ``"nominal"``: ``ceil(n / S)``, what a convolution with an integer stride S and zero padding leaves.
+    ``"nominal"``, ``"folded"``: ``ceil(n / S)``, what a convolution with an integer stride S and zero padding leaves.
 
     Args:
         n: Bins of the axis, >= 1.
         stride: S, >= 1; values above `n` count as `n`.
         ramp_bins: The paper's R in bins, > 0; used by ``"paper"`` only.
-        size: Which of the two sizes.
+        size: Which of the sizes.
+        size_multiple: Round the length up to a multiple of this, so that a drifting stride changes it less often; the
+            frequencies beyond the mask stay zero.
 
     Returns:
         An int in ``[1, n]``.
@@ -41,10 +46,14 @@ def output_length(n: int, stride: float, *, ramp_bins: float = 4.0, size: Size =
     """
     check_choice("output_length", "size", size, Size)
     check_bins("output_length", n)
+    check_bins("output_length", size_multiple)
     stride = min(check_stride("output_length", stride), float(n))
-    if size == "nominal":
-        return math.ceil(n / stride)
-    return min(n, math.floor(n / stride + 2 * check_ramp_bins("output_length", ramp_bins)))
+    if size != "paper":
+        length = math.ceil(n / stride)
+    else:
+        length = math.floor(n / stride + 2 * check_ramp_bins("output_length", ramp_bins))
+    # A plain int also where torch.compile traces settings as symbols.
+    return operator.index(min(n, -(-length // size_multiple) * size_multiple))
 
 
 def minimum_stride(n: int, *, ramp_bins: float = 4.0, size: Size = "paper") -> float:
@@ -53,7 +62,8 @@ def minimum_stride(n: int, *, ramp_bins: float = 4.0, size: Size = "paper") -> f
     With the paper's mask the ramp begins at the cut-off, ``n / (2 S)``: at stride 1 it would lie beyond the
     spectrum, and the stride would have no gradient. From ``n / (n - R)`` on half of the ramp is inside. Axes of
     fewer than ``4 R`` bins are too short to give up that much, so their minimum is 1 (a stride of 1 has a
-    gradient there too, see `passband_mask`). The ramp of ``"nominal"`` ends at the cut-off: the minimum is 1.
+    gradient there too, see `passband_mask`). With the other sizes the minimum is 1: the ramp of ``"nominal"`` ends at
+    the cut-off, and that of ``"folded"`` is felt as soon as a bin lies beyond it.
 
     # Differs from the paper: its code uses n / (n - R) for every n, which is infinite for n = R.
 
@@ -63,7 +73,7 @@ def minimum_stride(n: int, *, ramp_bins: float = 4.0, size: Size = "paper") -> f
     check_choice("minimum_stride", "size", size, Size)
     check_bins("minimum_stride", n)
     ramp_bins = check_ramp_bins("minimum_stride", ramp_bins)
-    if size == "nominal" or n < 4 * ramp_bins:
+    if size != "paper" or n < 4 * ramp_bins:
         return 1.0
     return n / (n - ramp_bins)
 
@@ -104,11 +114,12 @@ def passband_mask(n: int, stride: float | Tensor, *, ramp_bins: float = 4.0, siz
 
     With the cut-off ``h = n / (2 S)`` in bins and the distance k from DC (both signs alike):
     ``"paper"``: ``clip((R + h - k) / R, 0, 1)``, 1 up to h and 0 from h + R (Riad et al. 2022, eq. 3 to 5);
-    ``"nominal"``: ``clip((h - k) / R', 0, 1)``, 1 up to h - R' and 0 from h, with ``R' = min(R, h / 2)``.
+    ``"nominal"``: ``clip((h - k) / R', 0, 1)``, 1 up to h - R' and 0 from h, with ``R' = min(R, h / 2)``;
+    ``"folded"``: as ``"paper"``; the ramp lies beyond what ``ceil(n / S)`` bins hold, and folds back onto them.
 
-    Differentiable in `stride`. Where the cut-off lies beyond the highest bin (``"paper"``: the mask is 1 everywhere) or
-    below the first (``"nominal"``: it is 0 but for DC), the gradient of that bin is let through: without it such a
-    stride could never move again.
+    Differentiable in `stride`. Where the cut-off lies beyond the highest bin (``"paper"``, ``"folded"``: the mask is 1
+    everywhere) or below the first (``"nominal"``: it is 0 but for DC), the gradient of that bin is let through: without
+    it such a stride could never move again.
 
     Args:
         n: Bins of the axis, >= 1.
@@ -141,7 +152,7 @@ def passband_mask(n: int, stride: float | Tensor, *, ramp_bins: float = 4.0, siz
     distance = torch.arange(n // 2 + 1, device=scalar.device, dtype=scalar.dtype)
     cutoff = n / (2 * scalar)
     value = cutoff.detach()
-    if size == "paper":
+    if size != "nominal":
         # Beyond the highest bin the mask no longer changes: same value, and a gradient (`clip_ramp` passes it at 1).
         cutoff = value.clamp(max=float(n // 2)) + (cutoff - value)
         mask = clip_ramp(1 + (cutoff - distance) / ramp_bins)  # exactly 1 at the cut-off, for every R
@@ -152,3 +163,35 @@ def passband_mask(n: int, stride: float | Tensor, *, ramp_bins: float = 4.0, siz
         mask = clip_ramp((cutoff - distance) / ramp)
     # DC always passes: a constant stays that constant, and axes of one bin stay what they are.
     return torch.where(distance == 0, torch.ones_like(mask), mask)
+
+
+def ramp_slope(n: int, stride: Tensor, *, ramp_bins: float = 4.0, size: Size = "paper") -> tuple[Tensor, Tensor]:
+    """Where `passband_mask` depends on the stride, and how much: the bins of its ramp and ``d mask_k / d S`` there.
+
+    All other weights are constant in S, so these few bins carry the whole gradient of a stride.
+
+    Args:
+        n: Bins of the axis, >= 1.
+        stride: S >= 1, a scalar tensor in float32 or float64.
+        ramp_bins, size: As in `passband_mask`.
+
+    Shape:
+        Both ``(floor(R) + 1,)``: distances from DC in bins (whole numbers in the dtype of `stride`, some perhaps beyond
+        ``n // 2``) and slopes (0 beyond ``n // 2`` and at DC, which always passes).
+    """
+    bins = torch.arange(operator.index(math.floor(ramp_bins)) + 1, device=stride.device, dtype=stride.dtype)
+    cutoff_slope = -n / (2 * stride.square())
+    if size != "nominal":
+        cutoff = (n / (2 * stride)).clamp(max=float(n // 2))
+        k = cutoff.ceil() + bins
+        value = 1 + (cutoff - k) / ramp_bins
+        slope = cutoff_slope / ramp_bins
+    else:
+        cutoff = (n / (2 * stride)).clamp(min=1.0)
+        ramp = (NOMINAL_RAMP_SHARE * cutoff).clamp(max=ramp_bins)
+        k = (cutoff - ramp).ceil() + bins
+        value = (cutoff - k) / ramp
+        # A ramp that is a share of the band moves with its cut-off.
+        slope = cutoff_slope * torch.where(ramp < ramp_bins, k / (NOMINAL_RAMP_SHARE * cutoff.square()), 1 / ramp)
+    inside = (value >= 0) & (value <= 1) & (k >= 1) & (k <= n // 2)
+    return k, torch.where(inside, slope, torch.zeros_like(value))

@@ -1,93 +1,17 @@
-"""Pooling in the Fourier domain as one real matrix per axis, and the poolings built from it."""
+"""Pooling in the Fourier domain: how the matrices of `matrices` are applied to tensors, and what that gives."""
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from audiostride.checks import Size, check_bins, check_stride
+from audiostride.checks import Size, check_stride
 from audiostride.errors import InputError
-from audiostride.functional.masks import limit_stride, output_length, passband_mask
-
-
-def fourier_crop_matrix(mask: Tensor, n: int, n_out: int) -> Tensor:
-    """The matrix that applies `mask` to the spectrum of `n` samples and resamples them to `n_out`.
-
-    DFT, mask, crop to the low frequencies and inverse DFT of a real axis are together real and linear:
-    ``P[j, t] = 1/n * sum_k c_k mask_k cos(2 pi k (j / n_out - t / n))`` over ``0 <= k <= n_out // 2``, with c = 1
-    for DC and for the Nyquist bin of an even n, else 2 (k and -k). The Nyquist bin of an even `n_out` below `n` so gets
-    both its halves summed, as SciPy's FFT resampling does.
-
-    # Differs from the paper: scaled by 1/n (a constant stays that constant), not orthonormal or by 1/n_out, with which
-    # activations would grow or shrink with the learned stride.
-
-    Args:
-        mask: Weights of the frequencies 0 to ``n // 2``.
-        n: Bins in.
-        n_out: Bins out, 1 to `n`.
-
-    Shape:
-        mask: ``(n // 2 + 1,)``. Result: ``(n_out, n)``, in the dtype and on the device of `mask`.
-    """
-    if n_out == 1 and n > 1 and mask.requires_grad:
-        # One bin is the mean, which no stride changes. The gradient of bin 1 is let through (its value is not): without
-        # it a stride of n could never come back.
-        mask = torch.cat([mask[:1], mask[1:2] - mask[1:2].detach()])
-    else:
-        mask = mask[: n_out // 2 + 1]
-    k = torch.arange(len(mask), device=mask.device)
-    sides = torch.where((k == 0) | (2 * k == n), 1.0, 2.0).to(mask.dtype)
-    # Phases modulo one turn, in integers: float32 products k * t of a long axis would lose them.
-    t = torch.arange(n, device=mask.device)
-    j = torch.arange(n_out, device=mask.device)
-    phase_in = (k[:, None] * t).remainder(n).to(mask.dtype) * (2 * math.pi / n)
-    phase_out = (j[:, None] * k).remainder(n_out).to(mask.dtype) * (2 * math.pi / n_out)
-    weights = (sides * mask / n)[:, None]
-    # cos(a - b) = cos a cos b + sin a sin b: two thin products instead of n_out * n * n_out / 2 cosines.
-    analysis = torch.cat([weights * phase_in.cos(), weights * phase_in.sin()])
-    synthesis = torch.cat([phase_out.cos(), phase_out.sin()], dim=1)
-    with torch.autocast(mask.device.type, enabled=False):  # half-precision matrices would misplace the cut-off
-        return synthesis @ analysis
-
-
-def pooling_matrix(
-    n: int,
-    stride: float | Tensor,
-    *,
-    ramp_bins: float = 4.0,
-    size: Size = "paper",
-    max_stride: float | None = None,
-    n_out: int | None = None,
-) -> Tensor:
-    """The real matrix that DiffStride applies to an axis of `n` bins: ``y = P x``.
-
-    Args:
-        n: Bins of the axis, >= 1.
-        stride: S >= 1, a number or a scalar tensor (the matrix is differentiable in it); limited as in `limit_stride`.
-        ramp_bins, size: As in `passband_mask`.
-        max_stride: Upper limit of the stride; None is `n`.
-        n_out: `output_length` where the caller knows it; None reads it from the stride (a copy from the device).
-
-    Shape:
-        Result: ``(n_out, n)``, float32, or float64 for a float64 stride.
-
-    Raises:
-        InputError: A value out of its range.
-
-    >>> pooling_matrix(4, 2.0, size="nominal").sum(dim=1)  # a constant stays that constant
-    tensor([1., 1.])
-    """
-    check_bins("pooling_matrix", n)
-    if max_stride is not None:
-        check_stride("pooling_matrix", max_stride)
-    if not isinstance(stride, Tensor):
-        stride = torch.tensor(check_stride("pooling_matrix", stride))
-    stride = stride.to(torch.promote_types(stride.dtype, torch.float32))
-    limited = limit_stride(stride, n, ramp_bins=ramp_bins, size=size, max_stride=max_stride)
-    if n_out is None:
-        n_out = output_length(n, float(limited.detach()), ramp_bins=ramp_bins, size=size)
-    return fourier_crop_matrix(passband_mask(n, limited, ramp_bins=ramp_bins, size=size), n, n_out)
+from audiostride.functional.masks import limit_stride, output_length
+from audiostride.functional.matrices import AxisPooling, SpectrumPooling, axis_pooling, full_precision, spectral_axis
 
 
 def check_poolable(who: str, x: Tensor, n_axes: int) -> None:
@@ -100,35 +24,177 @@ def check_poolable(who: str, x: Tensor, n_axes: int) -> None:
         raise InputError(f"{who}: pooled axes must not be empty, got shape {tuple(x.shape)}")
 
 
-def apply_matrix(x: Tensor, matrix: Tensor, axis: int) -> Tensor:
-    """Multiply one axis of `x` by a matrix, in the dtype of `x`.
+def multiply_axis(matrix: Tensor, x: Tensor) -> Tensor:
+    """Multiply the second axis of `x` by a matrix.
+
+    Shape:
+        matrix: ``(n_out, n)``; x: ``(outer, n, inner)`` or ``(outer, n)``. Result: the same with n_out.
+    """
+    if x.ndim == 2:
+        return x @ matrix.T
+    # The same matrix for every leading index: no transposed copies, which would cost as much as the products.
+    return torch.bmm(matrix.expand(x.shape[0], -1, -1), x)
+
+
+class _MatrixAxis(torch.autograd.Function):
+    """`multiply_axis` that keeps for its backward only what the ramp of the mask sees.
+
+    The gradient of the stride is ``<g, P' x>`` with ``P' = synthesis @ analysis`` of a rank of a few bins: saving
+    ``analysis @ x`` takes a fraction of the memory of x, and makes the second large product of a matrix gradient small.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, stride: Tensor, matrix: Tensor, synthesis: Tensor, analysis: Tensor) -> Tensor:
+        ctx.save_for_backward(matrix, synthesis, multiply_axis(analysis, x))
+        ctx.stride_dtype = stride.dtype
+        return multiply_axis(matrix, x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        matrix, synthesis, ramp_of_x = ctx.saved_tensors
+        for_x = multiply_axis(matrix.T, gradient) if ctx.needs_input_grad[0] else None
+        for_stride = inner_product(multiply_axis(synthesis.T, gradient), ramp_of_x, ctx.stride_dtype)
+        return for_x, for_stride, None, None, None
+
+
+def inner_product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+    """Sum of the products of two tensors, accumulated in `dtype` (a sum of bfloat16 would lose small terms)."""
+    return torch.dot(a.flatten().to(dtype), b.flatten().to(dtype))
+
+
+class _SpectrumAxis(torch.autograd.Function):
+    """Pooling of the middle axis by the real FFT: the numbers of `_MatrixAxis`, for axes whose matrix is too large."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, stride: Tensor, mask: Tensor, n_out: int, k: Tensor, slope: Tensor) -> Tensor:
+        spectrum = torch.fft.rfft(x, dim=1)
+        ctx.save_for_backward(mask, k, slope, spectrum.index_select(1, k))
+        ctx.n, ctx.stride_dtype = x.shape[1], stride.dtype
+        return resample_spectrum(spectrum, mask, x.shape[1], n_out)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        mask, k, slope, ramp_of_x = ctx.saved_tensors
+        spectrum, n_out = torch.fft.rfft(gradient, dim=1), gradient.shape[1]
+        for_x = None
+        if ctx.needs_input_grad[0]:
+            # The transposed matrix: the spectrum of the short axis, repeated and weighted, as that of the long one.
+            repeated = periodic_bins(spectrum, torch.arange(len(mask), device=k.device), n_out)
+            for_x = torch.fft.irfft(repeated * mask[:, None], n=ctx.n, dim=1)
+        ramp_of_g = periodic_bins(spectrum, k, n_out)
+        products = (ramp_of_g.real * ramp_of_x.real + ramp_of_g.imag * ramp_of_x.imag).sum(dim=(0, 2))
+        for_stride = (products * both_sides(k, ctx.n) * slope / ctx.n).sum().to(ctx.stride_dtype)
+        return for_x, for_stride, None, None, None, None
+
+
+def both_sides(k: Tensor, n: int) -> Tensor:
+    """How many of +k and -k are different frequencies of `n` samples: 1 for DC and Nyquist, else 2."""
+    return torch.where((k == 0) | (2 * k == n), 1, 2)
+
+
+def folded_bins(k: Tensor, n_out: int) -> tuple[Tensor, Tensor]:
+    """The bin of `n_out` samples onto which frequency k folds, and whether it does so mirrored (as a conjugate)."""
+    remainder = k.remainder(n_out)
+    mirrored = 2 * remainder > n_out
+    return torch.where(mirrored, n_out - remainder, remainder), mirrored
+
+
+def periodic_bins(spectrum: Tensor, k: Tensor, n_out: int) -> Tensor:
+    """The spectrum of `n_out` samples at any frequencies k, from its half."""
+    bins, mirrored = folded_bins(k, n_out)
+    values = spectrum.index_select(1, bins)
+    return torch.where(mirrored[:, None], values.conj(), values)
+
+
+def resample_spectrum(spectrum: Tensor, mask: Tensor, n: int, n_out: int) -> Tensor:
+    """Weight the low frequencies of a half spectrum and go back to `n_out` samples.
+
+    Scaled so that a constant stays that constant. Frequencies above ``n_out // 2`` fold back; the Nyquist bin of an
+    even `n_out` below `n` gets both its halves.
+
+    Shape:
+        spectrum: ``(outer, n // 2 + 1, inner)``; mask: ``(bins,)``. Result: ``(outer, n_out, inner)``.
+    """
+    k = torch.arange(len(mask), device=mask.device)
+    bins, mirrored = folded_bins(k, n_out)
+    # The inverse FFT counts every bin between DC and Nyquist twice by itself.
+    weights = mask * (both_sides(k, n) / both_sides(bins, n_out)) * (n_out / n)
+    kept = spectrum[:, : len(mask)] * weights[:, None].to(mask.dtype)
+    if len(mask) > n_out // 2 + 1:
+        kept = torch.where(mirrored[:, None], kept.conj(), kept)
+        kept = kept.new_zeros(kept.shape[0], n_out // 2 + 1, kept.shape[2]).index_add(1, bins, kept)
+    samples: Tensor = torch.fft.irfft(kept, n=n_out, dim=1)
+    return samples
+
+
+def pool_axis(x: Tensor, axis: int, pooling: AxisPooling | SpectrumPooling) -> Tensor:
+    """Pool one axis of `x`, in the dtype of `x` and in its memory format.
 
     Args:
-        x: Real floating-point tensor.
-        matrix: The matrix.
+        x: Real floating-point tensor; under autocast it is cast as the inputs of a product are.
         axis: Negative index of the axis.
+        pooling: How, from `axis_pooling` or `spectral_axis`.
 
     Shape:
-        x: ``(..., n, ...)``; matrix: ``(n_out, n)``. Result: ``(..., n_out, ...)``.
+        x: ``(..., n, ...)``. Result: ``(..., n_out, ...)``.
     """
-    weight = matrix.to(x.dtype)
-    if axis == -1:
-        return x @ weight.T
-    # One product per leading index with the same matrix, the axes behind it flattened: no transposed copies, which
-    # cost as much as the products (100 x 64 maps on a CPU: 6 ms against 19 ms).
-    lead, tail = x.shape[:axis], x.shape[axis + 1 :]
-    flat = x.reshape(lead.numel(), x.shape[axis], tail.numel())
-    return torch.bmm(weight.expand(len(flat), -1, -1), flat).reshape(*lead, len(weight), *tail)
+    if is_channels_last(x) and x.ndim + axis >= 2:
+        # (B, C, ..., n) stored as (B, ..., n, C): both axes are multiplied from the left there, without a copy.
+        return pool_axis(x.movedim(1, -1), axis - 1, pooling).movedim(-1, 1)
+    x = cast_for_product(x)
+    lead, n, tail = x.shape[:axis], x.shape[axis], x.shape[x.ndim + axis + 1 :]
+    flat = x.reshape(math.prod(lead), n, *([math.prod(tail)] if tail else []))
+    if isinstance(pooling, SpectrumPooling):
+        pooled = _pool_spectrum(flat, pooling)
+    elif pooling.stride is None or pooling.synthesis is None or pooling.analysis is None:
+        pooled = multiply_axis(pooling.matrix.to(x.dtype), flat)
+    else:
+        matrices = (pooling.matrix.to(x.dtype), pooling.synthesis.to(x.dtype), pooling.analysis.to(x.dtype))
+        pooled = _MatrixAxis.apply(flat, pooling.stride, *matrices)
+    return pooled.reshape(*lead, pooled.shape[1], *tail)
 
 
-def apply_matrices(x: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """Multiply the last ``len(matrices)`` axes of `x` by one matrix each.
+def _pool_spectrum(flat: Tensor, pooling: SpectrumPooling) -> Tensor:
+    """`pool_axis` by the FFT, which knows float32 and float64 only."""
+    samples = flat.unsqueeze(2) if flat.ndim == 2 else flat
+    samples = samples.to(torch.promote_types(flat.dtype, torch.float32))
+    mask = pooling.mask.to(samples.dtype)
+    with full_precision(flat.device):
+        if pooling.stride is None or pooling.k is None or pooling.slope is None:
+            pooled = resample_spectrum(torch.fft.rfft(samples, dim=1), mask, flat.shape[1], pooling.n_out)
+        else:
+            pooled = _SpectrumAxis.apply(samples, pooling.stride, mask, pooling.n_out, pooling.k, pooling.slope)
+    return pooled.to(flat.dtype)
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether a map ``(B, C, ...)`` of two or three axes is stored with its channels together."""
+    if x.ndim == 4:
+        return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return x.ndim == 5 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def cast_for_product(x: Tensor) -> Tensor:
+    """`x` in the dtype that autocast gives the inputs of a product (custom functions are not cast by themselves)."""
+    if (
+        torch.amp.is_autocast_available(x.device.type)
+        and torch.is_autocast_enabled(x.device.type)
+        and x.dtype != torch.float64
+    ):
+        return x.to(torch.get_autocast_dtype(x.device.type))
+    return x
+
+
+def pool_axes(x: Tensor, poolings: Sequence[AxisPooling | SpectrumPooling]) -> Tensor:
+    """Pool the last ``len(poolings)`` axes of `x`, the first of them first: faster than the other way round.
 
     Shape:
-        x: ``(..., n_1, ..., n_d)``; matrix i: ``(n_out_i, n_i)``. Result: ``(..., n_out_1, ..., n_out_d)``.
+        x: ``(..., n_1, ..., n_d)``. Result: ``(..., n_out_1, ..., n_out_d)``.
     """
-    for axis, matrix in enumerate(matrices, start=-len(matrices)):
-        x = apply_matrix(x, matrix, axis)
+    for axis, pooling in enumerate(poolings, start=-len(poolings)):
+        x = pool_axis(x, axis, pooling)
     return x
 
 
@@ -159,30 +225,16 @@ def diffstride_pool(
     torch.Size([1, 50, 32])
     """
     check_poolable("diffstride_pool", x, len(strides))
-    sizes = x.shape[x.ndim - len(strides) :]
-    matrices = [
-        pooling_matrix(
-            n,
-            stride.to(x.device) if isinstance(stride, Tensor) else stride,
-            ramp_bins=ramp_bins,
-            size=size,
-            max_stride=max_stride,
-        )
-        for n, stride in zip(sizes, strides, strict=True)
-    ]
-    return apply_matrices(x, matrices)
-
-
-def spectral_output_length(n: int, stride: float) -> int:
-    """Number of bins that spectral pooling leaves of `n`: ``floor(n / S)``, at least 1."""
-    return max(1, math.floor(check_bins("spectral_output_length", n) / check_stride("spectral_output_length", stride)))
-
-
-def spectral_matrix(n: int, stride: float, *, like: Tensor) -> Tensor:
-    """The real matrix that spectral pooling applies to an axis of `n` bins, on the device of `like`."""
-    dtype = torch.promote_types(like.dtype, torch.float32)
-    mask = torch.ones(n // 2 + 1, device=like.device, dtype=dtype)
-    return fourier_crop_matrix(mask, n, spectral_output_length(n, stride))
+    if not isinstance(strides, Tensor):
+        strides = torch.tensor([check_stride("diffstride_pool", stride) for stride in strides], device=x.device)
+    # Half-precision strides would move the cut-off by whole bins.
+    strides = strides.to(torch.promote_types(strides.dtype, torch.float32))
+    poolings = []
+    for n, stride in zip(x.shape[x.ndim - len(strides) :], strides, strict=True):
+        limited = limit_stride(stride, n, ramp_bins=ramp_bins, size=size, max_stride=max_stride)
+        n_out = output_length(n, float(limited.detach()), ramp_bins=ramp_bins, size=size)
+        poolings.append(axis_pooling(n, limited, n_out, ramp_bins=ramp_bins, size=size))
+    return pool_axes(x, poolings)
 
 
 def spectral_pool(x: Tensor, strides: Sequence[float]) -> Tensor:
@@ -205,4 +257,4 @@ def spectral_pool(x: Tensor, strides: Sequence[float]) -> Tensor:
     """
     check_poolable("spectral_pool", x, len(strides))
     sizes = x.shape[x.ndim - len(strides) :]
-    return apply_matrices(x, [spectral_matrix(n, float(s), like=x) for n, s in zip(sizes, strides, strict=True)])
+    return pool_axes(x, [spectral_axis(n, float(s), like=x) for n, s in zip(sizes, strides, strict=True)])

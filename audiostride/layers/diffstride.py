@@ -1,15 +1,18 @@
 """DiffStride: pooling whose strides are learned."""
 
 import math
+import operator
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from audiostride.checks import Size, check_axes, check_choice, check_ramp_bins, check_stride
+from audiostride.checks import Size, check_axes, check_choice, check_positive, check_ramp_bins, check_stride
 from audiostride.errors import InputError
-from audiostride.functional.masks import minimum_stride, output_length
-from audiostride.functional.pooling import apply_matrices, check_poolable, pooling_matrix
+from audiostride.functional.masks import limit_stride, minimum_stride, output_length
+from audiostride.functional.matrices import AxisPooling, SpectrumPooling, axis_pooling
+from audiostride.functional.pooling import check_poolable, pool_axes
+from audiostride.layers.frozen_pool import FrozenPool
 
 
 class _DiffStride(nn.Module):
@@ -22,7 +25,14 @@ class _DiffStride(nn.Module):
     n_axes: int
 
     def __init__(
-        self, strides: Sequence[float], *, ramp_bins: float, size: Size, shared: bool, max_stride: float | None
+        self,
+        strides: Sequence[float],
+        *,
+        ramp_bins: float = 4.0,
+        size: Size = "paper",
+        shared: bool = False,
+        max_stride: float | None = None,
+        size_multiple: int = 1,
     ) -> None:
         super().__init__()
         who = type(self).__name__
@@ -36,31 +46,51 @@ class _DiffStride(nn.Module):
         else:
             check_axes(who, values, self.n_axes, "strides")
         check_choice(who, "size", size, Size)
+        check_positive(who, size_multiple=size_multiple)
         self.ramp_bins = check_ramp_bins(who, ramp_bins)
         self.size: Size = size
         self.shared = shared
         self.max_stride = None if max_stride is None else check_stride(who, max_stride)
+        self.size_multiple = size_multiple
         self.strides = nn.Parameter(torch.tensor(values))
-        self._host_strides: tuple[tuple[int, int], tuple[float, ...]] | None = None
+        # Copies of the parameter for the sizes of maps, which must be known on the host; see `stride_values`.
+        # As text: torch.compile takes floats for symbols of the graph, and sizes must be plain numbers.
+        self._host_strides = tuple(map(repr, torch.tensor(values, device="cpu").tolist()))
+        self._host_key = (self.strides, *self._parameter_state())
+        self._known_sizes: dict[tuple[int, ...], tuple[int, ...]] = {}
 
     def stride_values(self) -> tuple[float, ...]:
         """The parameter as Python floats, one per axis, not limited.
 
-        On a GPU the copy made by `read_strides_` is used as long as the parameter has not changed since.
+        The parameter is read where it has changed since `project_strides_`: after an optimizer's step, a loaded state
+        or any other write that autograd counts. It does not count writes to ``strides.data`` and those of fused
+        optimizers: after these, `project_strides_` is a must and not just advised.
         """
-        if self.strides.device.type == "cpu":
-            values = tuple(self.strides.detach().tolist())
-        elif self._host_strides is not None and self._host_strides[0] == self._stride_key():
-            values = self._host_strides[1]
-        else:
-            values = tuple(self.strides.detach().tolist())
-            # A copy of the parameter, not state: dropped when it changes.
-            self._host_strides = self._stride_key(), values
+        # A compiled graph cannot look at the parameter.
+        if not torch.compiler.is_compiling() and not self._is_fresh():
+            self._keep_strides(self.strides.detach().tolist())
+        values = tuple(float(value) for value in self._host_strides)
         return values * self.n_axes if self.shared else values
 
-    def _stride_key(self) -> tuple[int, int]:
-        """Changes when the parameter is written to or replaced."""
-        return id(self.strides), self.strides._version
+    def _is_fresh(self) -> bool:
+        """Whether nothing has written to the parameter, or replaced it, since its values were kept."""
+        parameter, *kept = self._host_key
+        return self.strides.is_meta or (parameter is self.strides and kept == self._parameter_state())
+
+    def _parameter_state(self) -> list[object]:
+        # Tensors made in inference mode cannot be written to outside of it and count no versions.
+        version = -1 if self.strides.is_inference() else self.strides._version
+        return [version, self.strides.dtype, self.strides.device]
+
+    def _keep_strides(self, values: Sequence[float]) -> None:
+        """Remember the values that the parameter has now, and the sizes that known maps get by them."""
+        self._host_strides, self._host_key = tuple(map(repr, values)), (self.strides, *self._parameter_state())
+        if not all(map(math.isfinite, values)):
+            return  # diverged: whoever trains says so
+        for sizes, known in self._known_sizes.items():
+            length = self._output_size(sizes)
+            if length != known:
+                self._known_sizes[sizes] = length
 
     def _limits(self, n: int) -> tuple[float, float]:
         """Smallest and largest stride that is used on an axis of `n` bins."""
@@ -75,22 +105,47 @@ class _DiffStride(nn.Module):
             min(max(stride, low), high) for stride, (low, high) in zip(self.stride_values(), limits, strict=True)
         )
 
+    def expect_sizes(self, *sizes: int) -> None:
+        """Keep the pooled size of maps of these sizes up to date, beside the copies of the strides.
+
+        Under ``torch.compile`` the forward pass of such maps is compiled again when their pooled size changes, that of
+        others whenever a stride does. `project_strides_` does this for the sizes that it is given.
+        """
+        self._known_sizes[sizes] = self._output_size(sizes)
+
     def output_size(self, *sizes: int) -> tuple[int, ...]:
         """Sizes of the pooled axes after the layer, given those before it."""
+        if not torch.compiler.is_compiling():
+            self.stride_values()
+        # With its sizes known, a compiled graph depends on them and not on each change of a stride.
+        if sizes not in self._known_sizes:
+            if not torch.compiler.is_compiling():
+                return self._output_size(sizes)
+            self._known_sizes[sizes] = self._output_size(sizes)
+        return self._known_sizes[sizes]
+
+    def _output_size(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(
-            output_length(n, stride, ramp_bins=self.ramp_bins, size=self.size)
+            output_length(n, stride, ramp_bins=self.ramp_bins, size=self.size, size_multiple=self.size_multiple)
             for n, stride in zip(sizes, self.used_strides(*sizes), strict=True)
         )
 
-    @torch.no_grad()
     def project_strides_(self, *sizes: int) -> None:
-        """Move the parameter into its limits; call it after the optimizer's step.
+        """Move the parameter into its limits; call it after each optimizer step.
 
         Without `sizes` the limits are 1 and `max_stride`; with the sizes of the pooled axes also `minimum_stride` and
-        the number of bins. A shared stride is limited by the axis with the tightest bound.
+        the number of bins. A shared stride is limited by the axis with the tightest bound. Values that are not finite
+        stay as they are, for whoever trains to see.
         """
+        read_strides_(self)
+        self._project_known_(*sizes)
+
+    @torch.no_grad()
+    def _project_known_(self, *sizes: int) -> None:
+        """`project_strides_` without a copy from the device: the values are those that `read_strides_` brought."""
         if sizes:
             check_axes(f"{type(self).__name__}.project_strides_", sizes, self.n_axes, "sizes")
+            self.expect_sizes(*sizes)
             limits = [self._limits(n) for n in sizes]
         else:
             limits = [(1.0, self.max_stride or math.inf)] * self.n_axes
@@ -98,26 +153,46 @@ class _DiffStride(nn.Module):
             low = max(low for low, _ in limits)
             limits = [(low, max(low, min(high for _, high in limits)))]
         values = self.stride_values()[: len(limits)]
-        projected = [min(max(value, low), high) for value, (low, high) in zip(values, limits, strict=True)]
+        projected = [
+            min(max(value, low), high) if math.isfinite(value) else value
+            for value, (low, high) in zip(values, limits, strict=True)
+        ]
         # Worked out on the host, where the values are anyway, and written only where they change: no second copy.
         limited = torch.tensor(projected, dtype=self.strides.dtype)
         if tuple(limited.tolist()) != values:
             self.strides.copy_(limited)
-            self._host_strides = self._stride_key(), tuple(limited.tolist())
+        self._keep_strides(limited.tolist())
 
-    def pooling_matrices(self, *sizes: int) -> list[Tensor]:
-        """The matrix of each axis, for maps of these sizes; differentiable in the strides."""
-        strides = self.strides.expand(self.n_axes)
+    def axis_poolings(self, *sizes: int) -> list[AxisPooling | SpectrumPooling]:
+        """How each axis of maps of these sizes is pooled; gradients go to the strides."""
+        # Half-precision strides would move the cut-off by whole bins.
+        strides = self.strides.to(torch.promote_types(self.strides.dtype, torch.float32)).expand(self.n_axes)
         return [
-            pooling_matrix(
-                n, strides[axis], ramp_bins=self.ramp_bins, size=self.size, max_stride=self.max_stride, n_out=n_out
+            axis_pooling(
+                n,
+                limit_stride(stride, n, ramp_bins=self.ramp_bins, size=self.size, max_stride=self.max_stride),
+                n_out,
+                ramp_bins=self.ramp_bins,
+                size=self.size,
             )
-            for axis, (n, n_out) in enumerate(zip(sizes, self.output_size(*sizes), strict=True))
+            for n, n_out, stride in zip(sizes, self.output_size(*sizes), strides.unbind(), strict=True)
         ]
+
+    def freeze(self, *sizes: int) -> FrozenPool:
+        """This layer with its strides fixed, for maps of these sizes: no parameter, nothing to compute but products.
+
+        Raises:
+            InputError: Not one size per axis.
+        """
+        check_axes(f"{type(self).__name__}.freeze", sizes, self.n_axes, "sizes")
+        with torch.no_grad():
+            return FrozenPool(sizes, self.axis_poolings(*sizes))
 
     def forward(self, x: Tensor) -> Tensor:
         check_poolable(type(self).__name__, x, self.n_axes)
-        return apply_matrices(x, self.pooling_matrices(*x.shape[x.ndim - self.n_axes :]))
+        # Sizes are numbers, not symbols, also where torch.compile has seen several.
+        sizes = [operator.index(n) for n in x.shape[x.ndim - self.n_axes :]]
+        return pool_axes(x, self.axis_poolings(*sizes))
 
     def extra_repr(self) -> str:
         strides = ", ".join(f"{value:.4g}" for value in self.strides.detach().tolist())
@@ -141,8 +216,16 @@ class DiffStride1d(_DiffStride):
         size: Size = "paper",
         shared: bool = False,
         max_stride: float | None = None,
+        size_multiple: int = 1,
     ) -> None:
-        super().__init__(strides, ramp_bins=ramp_bins, size=size, shared=shared, max_stride=max_stride)
+        super().__init__(
+            strides,
+            ramp_bins=ramp_bins,
+            size=size,
+            shared=shared,
+            max_stride=max_stride,
+            size_multiple=size_multiple,
+        )
 
 
 class DiffStride2d(_DiffStride):
@@ -158,6 +241,8 @@ class DiffStride2d(_DiffStride):
         size: ``"paper"`` leaves ``min(n, floor(n / S + 2 R))`` bins, ``"nominal"`` ``ceil(n / S)``.
         shared: One stride for all axes: `strides` then has shape ``(1,)``.
         max_stride: Upper limit; None is the number of bins.
+        size_multiple: Round the sizes of pooled maps up to a multiple, so that they change less often (each size costs
+            a compilation under ``torch.compile``); the added frequencies are zero.
 
     Attributes:
         strides: Parameter of shape ``(2,)``, or ``(1,)`` when shared. Give it a learning rate of its own and no weight
@@ -184,8 +269,16 @@ class DiffStride2d(_DiffStride):
         size: Size = "paper",
         shared: bool = False,
         max_stride: float | None = None,
+        size_multiple: int = 1,
     ) -> None:
-        super().__init__(strides, ramp_bins=ramp_bins, size=size, shared=shared, max_stride=max_stride)
+        super().__init__(
+            strides,
+            ramp_bins=ramp_bins,
+            size=size,
+            shared=shared,
+            max_stride=max_stride,
+            size_multiple=size_multiple,
+        )
 
 
 class DiffStride3d(_DiffStride):
@@ -205,8 +298,16 @@ class DiffStride3d(_DiffStride):
         size: Size = "paper",
         shared: bool = False,
         max_stride: float | None = None,
+        size_multiple: int = 1,
     ) -> None:
-        super().__init__(strides, ramp_bins=ramp_bins, size=size, shared=shared, max_stride=max_stride)
+        super().__init__(
+            strides,
+            ramp_bins=ramp_bins,
+            size=size,
+            shared=shared,
+            max_stride=max_stride,
+            size_multiple=size_multiple,
+        )
 
 
 def diffstride_layers(model: nn.Module) -> list[_DiffStride]:
@@ -215,17 +316,14 @@ def diffstride_layers(model: nn.Module) -> list[_DiffStride]:
 
 
 def read_strides_(model: nn.Module) -> None:
-    """Copy the strides of all layers of a model from the device at once, for the sizes of the next forward passes.
-
-    Nothing is copied where the copies are fresh, or where the strides are on the CPU.
-    """
-    layers = [layer for layer in diffstride_layers(model) if layer.strides.device.type != "cpu"]
-    if all(layer._host_strides is not None and layer._host_strides[0] == layer._stride_key() for layer in layers):
+    """Copy the strides of all layers of a model from the device at once, for the sizes of the next forward passes."""
+    layers = diffstride_layers(model)
+    if not layers:
         return
     values = torch.cat([layer.strides.detach().flatten() for layer in layers]).tolist()
     for layer in layers:
         count = layer.strides.numel()
-        layer._host_strides = layer._stride_key(), tuple(values[:count])
+        layer._keep_strides(values[:count])
         values = values[count:]
 
 

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from audiostride.checks import check_axes, check_stride
-from audiostride.functional.pooling import check_poolable, spectral_matrix, spectral_output_length, spectral_pool
+from audiostride.functional.matrices import AxisPooling, SpectrumPooling, spectral_axis, spectral_output_length
+from audiostride.functional.pooling import check_poolable, pool_axes
+from audiostride.layers.frozen_pool import FrozenPool
 
 
 class _SpectralPool(nn.Module):
@@ -23,13 +26,18 @@ class _SpectralPool(nn.Module):
         check_axes(f"{type(self).__name__}.output_size", sizes, self.n_axes, "sizes")
         return tuple(spectral_output_length(n, stride) for n, stride in zip(sizes, self.strides, strict=True))
 
-    def pooling_matrices(self, *sizes: int, like: Tensor) -> list[Tensor]:
-        """The matrix of each axis for maps of these sizes, on the device of `like`."""
-        return [spectral_matrix(n, stride, like=like) for n, stride in zip(sizes, self.strides, strict=True)]
+    def axis_poolings(self, *sizes: int, like: Tensor) -> list[AxisPooling | SpectrumPooling]:
+        """How each axis of maps of these sizes is pooled, on the device of `like`."""
+        return [spectral_axis(n, stride, like=like) for n, stride in zip(sizes, self.strides, strict=True)]
+
+    def freeze(self, *sizes: int, like: Tensor | None = None) -> FrozenPool:
+        """This layer for maps of these sizes only, its matrices kept as buffers, on the device of `like`."""
+        check_axes(f"{type(self).__name__}.freeze", sizes, self.n_axes, "sizes")
+        return FrozenPool(sizes, self.axis_poolings(*sizes, like=torch.empty(0) if like is None else like))
 
     def forward(self, x: Tensor) -> Tensor:
         check_poolable(type(self).__name__, x, self.n_axes)
-        return spectral_pool(x, self.strides)
+        return pool_axes(x, self.axis_poolings(*x.shape[x.ndim - self.n_axes :], like=x))
 
     def extra_repr(self) -> str:
         return f"strides={self.strides}"

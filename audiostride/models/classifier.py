@@ -1,5 +1,7 @@
 """The classifier: frontend, encoder, global max pooling and one linear head per task."""
 
+import copy
+
 from torch import Tensor, nn
 
 from audiostride.errors import InputError
@@ -50,7 +52,10 @@ class AudioClassifier(nn.Module):
             ramp_bins=config.ramp_bins,
             shared_strides=config.shared_strides,
             max_stride=config.max_stride,
+            size_multiple=config.size_multiple,
+            pool_after=config.pool_after,
         )
+        self.encoder.expect_sizes(config.window_frames, config.n_mels)
         self.heads = nn.ModuleList(nn.Linear(self.encoder.out_channels, len(names)) for names in config.tasks.values())
 
     def forward(self, waveform: Tensor) -> dict[str, Tensor]:
@@ -66,6 +71,15 @@ class AudioClassifier(nn.Module):
         maps = self.encoder(self.input_norm(spectrogram.unsqueeze(1)))
         features = maps.amax(dim=(-2, -1))  # (B, C)
         return {task: head(features) for task, head in zip(self.config.tasks, self.heads, strict=True)}
+
+    def freeze(self) -> "AudioClassifier":
+        """A copy for evaluation whose strides are fixed: no parameters in its poolings, which suit windows only.
+
+        It takes excerpts of ``config.window_samples`` samples, runs faster, and can be exported.
+        """
+        frozen = copy.deepcopy(self).eval()
+        frozen.encoder.freeze_(self.config.window_frames, self.config.n_mels)
+        return frozen
 
     def project_strides_(self) -> None:
         """Limit the learned strides to what the windows of this model allow; call it after each optimizer step."""

@@ -4,11 +4,25 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from audiostride.checks import Pooling, Size, check_axes, check_choice, check_positive, check_ramp_bins, check_stride
+from audiostride.checks import (
+    Pooling,
+    PoolingPlace,
+    Size,
+    check_axes,
+    check_choice,
+    check_positive,
+    check_ramp_bins,
+    check_stride,
+)
 from audiostride.errors import InputError
 
 PAPER_CHANNELS = (64, 128, 256, 256, 512, 512)
 PAPER_STRIDES = ((2.0, 2.0), (2.0, 2.0), (1.0, 1.0), (2.0, 2.0), (1.0, 1.0), (2.0, 2.0))
+
+
+# The ramp of "folded" decides how much of what strided convolution keeps by aliasing is kept. Measured on spoken words
+# and on pitch, see recipes/README.md.
+RAMP_BINS: dict[Size, float] = {"paper": 4.0, "nominal": 4.0, "folded": 8.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +45,16 @@ class ClassifierConfig:
     """Channels of each block at width 1."""
     width: float = 1.0
     """Factor on the channels."""
-    ramp_bins: float = 4.0
-    """R, the width of the mask's ramp in FFT bins."""
+    ramp_bins: float | None = None
+    """R, the width of the mask's ramp in FFT bins; None is 8 for ``folded`` and else the paper's 4."""
     shared_strides: bool = False
     """One learned stride for both axes of a block."""
     max_stride: float | None = None
     """Upper limit of a learned stride; None is the number of bins."""
+    size_multiple: int = 1
+    """DiffStride's maps are rounded up to a multiple of this, which bounds recompilations."""
+    pool_after: PoolingPlace = "block"
+    """Where spectral pooling and DiffStride pool: both axes after a block, or each axis after its convolution."""
     sample_rate: int = 16000
     """Of the waveform, in Hz."""
     window_s: float = 1.0
@@ -58,8 +76,12 @@ class ClassifierConfig:
         who = "ClassifierConfig"
         check_choice(who, "pooling", self.pooling, Pooling)
         check_choice(who, "size", self.size, Size)
-        check_ramp_bins(who, self.ramp_bins)
-        check_positive(who, width=self.width, window_s=self.window_s, n_mels=self.n_mels)
+        check_choice(who, "pool_after", self.pool_after, PoolingPlace)
+        if self.ramp_bins is not None:
+            check_ramp_bins(who, self.ramp_bins)
+        check_positive(
+            who, width=self.width, window_s=self.window_s, n_mels=self.n_mels, size_multiple=self.size_multiple
+        )
         if not self.tasks:
             raise InputError(
                 f"{who}: tasks must name at least one task, got {{}}; e.g. tasks={{'pitch': ['60', '61']}}"

@@ -1,21 +1,33 @@
 """The encoder: blocks of separable convolutions, each followed by one pooling of both axes."""
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from audiostride.checks import Pooling, Size, check_choice
+from audiostride.checks import Pooling, PoolingPlace, Size, check_choice
 from audiostride.errors import InputError
-from audiostride.functional.pooling import apply_matrix
-from audiostride.layers import DiffStride2d, SpectralPool2d, StridedConv2d, read_strides_
-from audiostride.models.config import PAPER_CHANNELS, PAPER_STRIDES
+from audiostride.functional.convolution import convolve_and_pool
+from audiostride.functional.matrices import AxisPooling, SpectrumPooling
+from audiostride.functional.pooling import pool_axis
+from audiostride.layers import DiffStride2d, FrozenPool, SpectralPool2d, StridedConv2d, read_strides_
+from audiostride.layers.diffstride import diffstride_layers
+from audiostride.models.config import PAPER_CHANNELS, PAPER_STRIDES, RAMP_BINS
+
+
+def rectify(x: Tensor) -> Tensor:
+    """ReLU; in place where nothing is differentiated (on a view, autograd would copy the gradient for it)."""
+    return F.relu(x, inplace=not torch.is_grad_enabled())
 
 
 class EncoderBlock(nn.Module):
     """(3x1) convolution over time, ReLU, batch norm, (1x3) convolution over mel, pooling, ReLU, batch norm.
 
-    With strided pooling the first convolution carries the time stride and the second the mel stride.
+    With strided pooling the first convolution carries the time stride and the second the mel stride; with
+    ``pool_after="convolution"`` time is pooled right after the first convolution and mel after the second.
 
     Shape:
         x: ``(B, C, T, M)``. Result: ``(B, C_out, *output_size(T, M))``.
@@ -32,22 +44,31 @@ class EncoderBlock(nn.Module):
         ramp_bins: float,
         shared_strides: bool,
         max_stride: float | None,
+        size_multiple: int,
+        pool_after: PoolingPlace,
     ) -> None:
         super().__init__()
         check_choice("EncoderBlock", "pooling", pooling, Pooling)
+        check_choice("EncoderBlock", "pool_after", pool_after, PoolingPlace)
         stride_time, stride_mel = strides if pooling == "strided" else (1, 1)
         # ReLU comes between convolution and norm, so the norm cannot take over the convolution's offset: it stays.
         self.conv_time = StridedConv2d(in_channels, out_channels, (3, 1), strides=(stride_time, 1))
         self.norm_time = nn.BatchNorm2d(out_channels)
         self.conv_mel = StridedConv2d(out_channels, out_channels, (1, 3), strides=(1, stride_mel))
-        self.pool: DiffStride2d | SpectralPool2d | None = None
+        self.pool: DiffStride2d | SpectralPool2d | FrozenPool | None = None
         if pooling == "diffstride":
             self.pool = DiffStride2d(
-                strides, ramp_bins=ramp_bins, size=size, shared=shared_strides, max_stride=max_stride
+                strides,
+                ramp_bins=ramp_bins,
+                size=size,
+                shared=shared_strides,
+                max_stride=max_stride,
+                size_multiple=size_multiple,
             )
         elif pooling == "spectral":
             self.pool = SpectralPool2d(strides)
         self.norm_mel = nn.BatchNorm2d(out_channels)
+        self.pool_after = pool_after
 
     def output_size(self, n_frames: int, n_mels: int) -> tuple[int, int]:
         """Frames and mel bins after the block."""
@@ -58,22 +79,29 @@ class EncoderBlock(nn.Module):
         return sizes
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.norm_time(self.conv_time(x).relu_())
         if self.pool is None:
-            pooled: Tensor = self.conv_mel(x)
+            x = self.norm_time(self.conv_time(x).relu_())
+            normed: Tensor = self.norm_mel(self.conv_mel(x).relu_())
+            return normed
+        time, mel = self._axis_poolings(self.pool, x)
+        weight, bias = self.conv_time.weight, self.conv_time.bias
+        if self.pool_after == "convolution":
+            x = self.norm_time(rectify(convolve_and_pool(x, weight, bias, time, axis=-2)))
         else:
             # Pooling over time commutes exactly with a convolution over mel (its offset, a constant, stays that), so
             # time is pooled first: the convolution and the pooling over mel see the shorter map.
-            matrix_time, matrix_mel = self._pooling_matrices(self.pool, x)
-            pooled = apply_matrix(self.conv_mel(apply_matrix(x, matrix_time, -2)), matrix_mel, -1)
-        normed: Tensor = self.norm_mel(pooled.relu_())
+            x = pool_axis(self.norm_time(self.conv_time(x).relu_()), -2, time)
+        pooled = convolve_and_pool(x, self.conv_mel.weight, self.conv_mel.bias, mel, axis=-1)
+        normed = self.norm_mel(rectify(pooled))
         return normed
 
     @staticmethod
-    def _pooling_matrices(pool: DiffStride2d | SpectralPool2d, x: Tensor) -> list[Tensor]:
-        if isinstance(pool, DiffStride2d):
-            return pool.pooling_matrices(*x.shape[-2:])
-        return pool.pooling_matrices(*x.shape[-2:], like=x)
+    def _axis_poolings(
+        pool: DiffStride2d | SpectralPool2d | FrozenPool, x: Tensor
+    ) -> list[AxisPooling | SpectrumPooling]:
+        if isinstance(pool, SpectralPool2d):
+            return pool.axis_poolings(*x.shape[-2:], like=x)
+        return pool.axis_poolings(*x.shape[-2:])
 
 
 class Encoder(nn.Module):
@@ -84,7 +112,9 @@ class Encoder(nn.Module):
         strides: Stride over time and over mel per block.
         channels: Channels per block at width 1.
         width: Factor on the channels.
-        size, ramp_bins, shared_strides, max_stride: See `DiffStride2d`; used by DiffStride only.
+        size, ramp_bins, shared_strides, max_stride, size_multiple: See `DiffStride2d`; used by DiffStride only.
+        pool_after: ``"block"`` pools both axes after the block's second convolution; ``"convolution"`` pools each axis
+            right after the convolution along it, as strided convolutions do. Strided pooling always does the latter.
 
     Attributes:
         out_channels: Channels of the result.
@@ -108,11 +138,14 @@ class Encoder(nn.Module):
         channels: Sequence[int] = PAPER_CHANNELS,
         width: float = 1.0,
         size: Size = "nominal",
-        ramp_bins: float = 4.0,
+        ramp_bins: float | None = None,
         shared_strides: bool = False,
         max_stride: float | None = None,
+        size_multiple: int = 1,
+        pool_after: PoolingPlace = "block",
     ) -> None:
         super().__init__()
+        check_choice("Encoder", "size", size, Size)
         counts = [1, *(max(1, round(width * count)) for count in channels)]
         self.blocks = nn.ModuleList(
             EncoderBlock(
@@ -121,12 +154,16 @@ class Encoder(nn.Module):
                 pooling=pooling,
                 strides=pair,
                 size=size,
-                ramp_bins=ramp_bins,
+                ramp_bins=RAMP_BINS[size] if ramp_bins is None else ramp_bins,
                 shared_strides=shared_strides,
                 max_stride=max_stride,
+                size_multiple=size_multiple,
+                pool_after=pool_after,
             )
             for n_in, n_out, pair in zip(counts[:-1], counts[1:], strides, strict=True)
         )
+        # Channels together in memory, as the maps are: products then take each tap of a kernel as it lies there.
+        self.to(memory_format=torch.channels_last)
         self.pooling: Pooling = pooling
         self.out_channels = counts[-1]
 
@@ -144,12 +181,29 @@ class Encoder(nn.Module):
     def project_strides_(self, n_frames: int, n_mels: int) -> None:
         """Limit the learned strides to what maps of this size allow; call it after each optimizer step.
 
-        Costs one copy from the device for the whole encoder, which the next forward pass shares.
+        Costs one copy from the device for the whole encoder, which the next forward pass shares. Nothing is done where
+        a stride is not finite, which has no size: whoever trains must see it.
         """
         read_strides_(self)
+        if not all(math.isfinite(stride) for layer in diffstride_layers(self) for stride in layer.stride_values()):
+            return
         for block, sizes in zip(self.block_list(), self.map_sizes(n_frames, n_mels)[:-1], strict=True):
             if isinstance(block.pool, DiffStride2d):
-                block.pool.project_strides_(*sizes)
+                block.pool._project_known_(*sizes)
+
+    def expect_sizes(self, n_frames: int, n_mels: int) -> None:
+        """Let the layers keep the sizes of these spectrograms' maps up to date, see `DiffStride2d.expect_sizes`."""
+        for block, sizes in zip(self.block_list(), self.map_sizes(n_frames, n_mels)[:-1], strict=True):
+            if isinstance(block.pool, DiffStride2d):
+                block.pool.expect_sizes(*sizes)
+
+    def freeze_(self, n_frames: int, n_mels: int) -> None:
+        """Replace the poolings by fixed ones for spectrograms of this size."""
+        for block, sizes in zip(self.block_list(), self.map_sizes(n_frames, n_mels)[:-1], strict=True):
+            if isinstance(block.pool, DiffStride2d):
+                block.pool = block.pool.freeze(*sizes)
+            elif isinstance(block.pool, SpectralPool2d):
+                block.pool = block.pool.freeze(*sizes, like=block.conv_mel.weight.detach())
 
     def forward(self, spectrogram: Tensor) -> Tensor:
         if spectrogram.ndim != 4 or spectrogram.shape[1] != 1:
@@ -157,7 +211,8 @@ class Encoder(nn.Module):
                 f"Encoder: spectrogram must have shape (B, 1, T, M), got {tuple(spectrogram.shape)}; "
                 "add the channel axis with .unsqueeze(1)"
             )
-        x = spectrogram
+        # Channels together in memory: convolutions run faster so, and both axes are pooled without a copy.
+        x = spectrogram.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             x = block(x)
         return x

@@ -91,7 +91,7 @@ def mask_edges(block: EncoderBlock, n: int, stride: float, n_out: int) -> dict[s
     cutoff_bin = n / (2 * stride)
     if isinstance(block.pool, DiffStride2d):
         ramp_bins = block.pool.ramp_bins
-        if block.pool.size == "paper":
+        if block.pool.size != "nominal":
             pass_edge, stop_edge = cutoff_bin, cutoff_bin + ramp_bins
         else:
             pass_edge, stop_edge = cutoff_bin - nominal_ramp(cutoff_bin, ramp_bins), cutoff_bin

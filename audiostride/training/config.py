@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import yaml
 
-from audiostride.checks import Pooling, Size, check_choice, check_positive
+from audiostride.checks import Pooling, PoolingPlace, Size, check_choice, check_positive
 from audiostride.errors import InputError
 from audiostride.models.config import PAPER_CHANNELS, PAPER_STRIDES
 
@@ -47,8 +47,10 @@ class TrainConfig:
     """Channels of each block at width 1."""
     shared_strides: bool = False
     """One learned stride for both axes of a block."""
-    ramp_bins: float = 4.0
-    """Width of the mask's ramp in FFT bins (the paper's R)."""
+    ramp_bins: float | None = None
+    """Width of the mask's ramp in FFT bins (the paper's R); none is 8 for folded maps and else the paper's 4."""
+    pool_after: PoolingPlace = "block"
+    """Pool both axes after a block, or each axis right after its convolution."""
     max_steps: int = 1000
     """Optimizer steps."""
     batch_size: int = 32
@@ -82,6 +84,7 @@ class TrainConfig:
         who = "train"
         check_choice(who, "pooling", self.pooling, Pooling)
         check_choice(who, "size", self.size, Size)
+        check_choice(who, "pool_after", self.pool_after, PoolingPlace)
         check_choice(who, "schedule", self.schedule, Schedule)
         check_choice(who, "precision", self.precision, Precision)
         check_choice(who, "device", self.device, Device)
@@ -92,7 +95,7 @@ class TrainConfig:
             batch_size=self.batch_size,
             lr=self.lr,
             valid_every=self.valid_every,
-            ramp_bins=self.ramp_bins,
+            ramp_bins=4.0 if self.ramp_bins is None else self.ramp_bins,
         )
         # A run folder must be understood from any working directory.
         self.manifest = os.path.abspath(self.manifest)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from audiostride.errors import InputError
 from audiostride.layers import stride_cost
-from audiostride.layers.diffstride import diffstride_layers, read_strides_
+from audiostride.layers.diffstride import diffstride_layers
 from audiostride.models import AudioClassifier
 from audiostride.training.config import TrainConfig
 
@@ -50,10 +50,9 @@ class ClassifierTraining(LightningModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
-        read_strides_(self.model)
+        self.model.project_strides_()
         if not all(math.isfinite(stride) for layer in self.strided_layers for stride in layer.stride_values()):
             raise self.diverged("strides")
-        self.model.project_strides_()
 
     def take_mean_loss(self) -> float:
         """Mean training loss since the last call.

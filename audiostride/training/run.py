@@ -83,6 +83,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
             width=config.width,
             ramp_bins=config.ramp_bins,
             shared_strides=config.shared_strides,
+            pool_after=config.pool_after,
         )
     )
     (run / "checkpoints").mkdir(parents=True, exist_ok=True)

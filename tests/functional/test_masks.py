@@ -195,7 +195,7 @@ def test_errors_of_values(function: Callable[..., object]) -> None:
         function(8, 0.5)
     with pytest.raises(InputError, match=r"at least 1 bin, got 0"):
         function(0, 2.0)
-    with pytest.raises(InputError, match=r"size must be one of paper, nominal, got 'full'"):
+    with pytest.raises(InputError, match=r"size must be one of paper, nominal, folded, got 'full'"):
         function(8, 2.0, size="full")
     with pytest.raises(InputError, match=r"ramp_bins must be finite and > 0 FFT bins, got 0"):
         function(8, 2.0, ramp_bins=0)

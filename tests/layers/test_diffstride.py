@@ -121,10 +121,10 @@ def test_models_in_other_dtypes(dtype: torch.dtype) -> None:
 
 def test_autocast() -> None:
     layer, x = DiffStride2d((2.0, 1.5), size="nominal"), noise(2, 3, 13, 10)
-    expected, matrices = layer(x), layer.pooling_matrices(13, 10)
+    expected, matrices = layer(x), [each.matrix for each in layer.axis_poolings(13, 10)]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         result = layer(x)
-        inside = layer.pooling_matrices(13, 10)
+        inside = [each.matrix for each in layer.axis_poolings(13, 10)]
     assert result.dtype == torch.bfloat16
     assert [matrix.dtype for matrix in inside] == [torch.float32] * 2
     assert all(a.equal(b) for a, b in zip(inside, matrices, strict=True))
@@ -179,7 +179,7 @@ def test_errors_of_settings(layer: type[DiffStride2d]) -> None:
         layer((2.0,) * 4)
     with pytest.raises(InputError, match=rf"^{name}: ramp_bins must be finite and > 0 FFT bins, got 0"):
         layer(ramp_bins=0)
-    with pytest.raises(InputError, match=rf"^{name}: size must be one of paper, nominal, got 'full'"):
+    with pytest.raises(InputError, match=rf"^{name}: size must be one of paper, nominal, folded, got 'full'"):
         layer(size="full")  # type: ignore[arg-type]
     with pytest.raises(InputError, match=rf"^{name}: strides must be finite and >= 1 .* got 0\.9"):
         layer(max_stride=0.9)

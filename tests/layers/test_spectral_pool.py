@@ -42,8 +42,8 @@ def test_layers_are_the_function_and_their_matrices(layer: Layer) -> None:
     x, pool = noise(2, 11, 8, 10), layer(strides)
     assert pool(x).equal(spectral_pool(x, strides))
     y = x
-    for axis, matrix in enumerate(pool.pooling_matrices(*x.shape[-layer.n_axes :], like=x), start=-layer.n_axes):
-        y = torch.tensordot(y, matrix, dims=([axis], [1])).movedim(-1, axis)
+    for axis, each in enumerate(pool.axis_poolings(*x.shape[-layer.n_axes :], like=x), start=-layer.n_axes):
+        y = torch.tensordot(y, each.matrix, dims=([axis], [1])).movedim(-1, axis)
     # Sums of at most 11 float64 products per axis.
     torch.testing.assert_close(pool(x), y, rtol=0, atol=1e-13)
 

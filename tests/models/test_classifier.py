@@ -131,7 +131,7 @@ def test_a_newer_format_and_unknown_settings_are_refused(tmp_path: Path) -> None
         ({"tasks": {"t": ["a"]}}, "two or more different class names"),
         ({"tasks": {"t": ["a", "a"]}}, "two or more different class names"),
         ({"pooling": "max"}, "pooling must be one of strided, spectral, diffstride, got 'max'"),
-        ({"size": "small"}, "size must be one of paper, nominal"),
+        ({"size": "small"}, "size must be one of paper, nominal, folded"),
         ({"ramp_bins": 0}, "ramp_bins must be finite and > 0 FFT bins, got 0"),
         ({"width": 0}, "width must be > 0"),
         ({"strides": ((2, 2),)}, r"one pair per block \(6\), got 1"),
