@@ -9,8 +9,8 @@ Every row is a ratio of medians of runs that took turns, so that a change of the
 
 import argparse
 import multiprocessing
+import os
 import platform
-import resource
 import statistics
 import sys
 import time
@@ -179,12 +179,18 @@ def training_memory(settings: dict[str, str], width: float, batch: int, device: 
     step = make_step(model, batch, precision, compiled=False)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = peak_mib()
     for _ in range(3):
         step()
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+    return peak_mib() - before
+
+
+def peak_mib() -> float:
+    """Peak memory of this process in MiB (Linux; getrusage would count that of the process it was made by)."""
+    with open("/proc/self/status", encoding="ascii") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def bench_classifiers(arguments: argparse.Namespace, precision: torch.dtype, compiled: bool) -> list[list[str]]:
@@ -210,6 +216,8 @@ def bench_classifiers(arguments: argparse.Namespace, precision: torch.dtype, com
         if device.type == "cuda":
             memory.append(training_memory(*task))
         else:
+            # Every block a mapping of its own: the peak is that of live memory, without the gaps between freed blocks.
+            os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 memory.append(pool.apply(training_memory, task))
     rows = []

@@ -195,3 +195,16 @@ def ramp_slope(n: int, stride: Tensor, *, ramp_bins: float = 4.0, size: Size = "
         slope = cutoff_slope * torch.where(ramp < ramp_bins, k / (NOMINAL_RAMP_SHARE * cutoff.square()), 1 / ramp)
     inside = (value >= 0) & (value <= 1) & (k >= 1) & (k <= n // 2)
     return k, torch.where(inside, slope, torch.zeros_like(value))
+
+
+def ramp_count(n: int, n_out: int, *, ramp_bins: float, size: Size, size_multiple: int = 1) -> int:
+    """How many of the bins of `ramp_slope`, from the first on, can have a slope where `n_out` bins are left of `n`.
+
+    The length tells the cut-off to within a bin, and so, without a look at the stride, where the spectrum ends.
+    """
+    count = operator.index(math.floor(ramp_bins)) + 1
+    if size == "nominal":
+        return min(count, operator.index(math.floor(NOMINAL_RAMP_SHARE * max(n_out / 2, 1.0))) + 1)
+    cutoff = (n_out - size_multiple) / 2 - (ramp_bins if size == "paper" else 0)  # the true one lies above
+    first = max(min(math.floor(cutoff) + 1, n // 2), 1)
+    return max(1, min(count, operator.index(n // 2 - first + 1)))

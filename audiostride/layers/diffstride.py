@@ -174,6 +174,7 @@ class _DiffStride(nn.Module):
                 n_out,
                 ramp_bins=self.ramp_bins,
                 size=self.size,
+                size_multiple=self.size_multiple,
             )
             for n, n_out, stride in zip(sizes, self.output_size(*sizes), strides.unbind(), strict=True)
         ]
