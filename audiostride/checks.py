@@ -7,6 +7,8 @@ from typing import Any, Literal, get_args
 from audiostride.errors import InputError
 
 Size = Literal["paper", "nominal", "folded"]
+# What a classifier's maps are: as above on both axes, or "nominal" over time and "folded" over mel.
+ModelSize = Literal["paper", "nominal", "folded", "mixed"]
 Pooling = Literal["strided", "spectral", "diffstride"]
 PoolingPlace = Literal["block", "convolution"]
 
@@ -57,3 +59,11 @@ def check_axes(who: str, values: Sequence[Any], n_axes: int, name: str) -> None:
     """Raise unless `values` has one entry per axis."""
     if len(values) != n_axes:
         raise InputError(f"{who}: {name} must have one entry per axis ({n_axes}), got {len(values)}: {tuple(values)}")
+
+
+def per_axis(who: str, value: Any, n_axes: int, name: str) -> tuple[Any, ...]:
+    """One value for each axis, of one for all or of a sequence with as many as there are axes."""
+    if value is None or isinstance(value, str | float | int):
+        return (value,) * n_axes
+    check_axes(who, value, n_axes, name)
+    return tuple(value)

@@ -37,11 +37,11 @@ MAPS = [
 MODELS: dict[str, dict[str, str]] = {
     "strided convolution": {"pooling": "strided"},
     "spectral, after each convolution": {"pooling": "spectral", "pool_after": "convolution"},
-    "spectral, after the block": {"pooling": "spectral"},
-    "DiffStride folded, after each convolution": {"size": "folded", "pool_after": "convolution"},
+    "spectral, after the block": {"pooling": "spectral", "pool_after": "block"},
+    "DiffStride mixed, after each convolution": {"size": "mixed", "pool_after": "convolution"},
     "DiffStride nominal, after each convolution": {"size": "nominal", "pool_after": "convolution"},
-    "DiffStride nominal, after the block": {"size": "nominal"},
-    "DiffStride paper, after the block": {"size": "paper"},
+    "DiffStride nominal, after the block": {"size": "nominal", "pool_after": "block"},
+    "DiffStride paper, after the block": {"size": "paper", "pool_after": "block"},
 }
 
 

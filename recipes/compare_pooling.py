@@ -23,6 +23,7 @@ VARIANTS = {
     # Each axis pooled right after its own convolution, as strided convolutions do.
     "strided": ["--pooling", "strided"],
     "spectral": ["--pooling", "spectral", *EACH],
+    "DiffStride mixed": ["--pooling", "diffstride", "--size", "mixed", *EACH],
     "DiffStride folded": ["--pooling", "diffstride", "--size", "folded", *EACH],
     "DiffStride nominal": ["--pooling", "diffstride", "--size", "nominal", *EACH],
     # Both axes pooled after a block.

@@ -3,16 +3,30 @@
 import math
 import operator
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from audiostride.checks import Size, check_axes, check_choice, check_positive, check_ramp_bins, check_stride
+from audiostride.checks import Size, check_axes, check_choice, check_positive, check_ramp_bins, check_stride, per_axis
 from audiostride.errors import InputError
 from audiostride.functional.masks import limit_stride, minimum_stride, output_length
 from audiostride.functional.matrices import AxisPooling, SpectrumPooling, axis_pooling
 from audiostride.functional.pooling import check_poolable, pool_axes
 from audiostride.layers.frozen_pool import FrozenPool
+
+
+class AxisSettings(NamedTuple):
+    """How one axis is pooled, but for its stride."""
+
+    size: Size
+    ramp_bins: float
+    max_stride: float | None
+
+    def limits(self, n: int) -> tuple[float, float]:
+        """Smallest and largest stride that is used on an axis of `n` bins."""
+        low = minimum_stride(n, ramp_bins=self.ramp_bins, size=self.size)
+        return low, max(low, float(n) if self.max_stride is None else min(self.max_stride, float(n)))
 
 
 class _DiffStride(nn.Module):
@@ -28,10 +42,10 @@ class _DiffStride(nn.Module):
         self,
         strides: Sequence[float],
         *,
-        ramp_bins: float = 4.0,
-        size: Size = "paper",
+        ramp_bins: float | Sequence[float] = 4.0,
+        size: Size | Sequence[Size] = "paper",
         shared: bool = False,
-        max_stride: float | None = None,
+        max_stride: float | Sequence[float | None] | None = None,
         size_multiple: int = 1,
     ) -> None:
         super().__init__()
@@ -45,12 +59,22 @@ class _DiffStride(nn.Module):
             raise InputError(f"{who}: strides must be equal on all axes when shared, got {tuple(strides)}")
         else:
             check_axes(who, values, self.n_axes, "strides")
-        check_choice(who, "size", size, Size)
         check_positive(who, size_multiple=size_multiple)
-        self.ramp_bins = check_ramp_bins(who, ramp_bins)
-        self.size: Size = size
+        self.axes = tuple(
+            AxisSettings(*settings)
+            for settings in zip(
+                per_axis(who, size, self.n_axes, "size"),
+                per_axis(who, ramp_bins, self.n_axes, "ramp_bins"),
+                per_axis(who, max_stride, self.n_axes, "max_stride"),
+                strict=True,
+            )
+        )
+        for axis in self.axes:
+            check_choice(who, "size", axis.size, Size)
+            check_ramp_bins(who, axis.ramp_bins)
+            if axis.max_stride is not None:
+                check_stride(who, axis.max_stride)
         self.shared = shared
-        self.max_stride = None if max_stride is None else check_stride(who, max_stride)
         self.size_multiple = size_multiple
         self.strides = nn.Parameter(torch.tensor(values))
         # Copies of the parameter for the sizes of maps, which must be known on the host; see `stride_values`.
@@ -92,15 +116,10 @@ class _DiffStride(nn.Module):
             if length != known:
                 self._known_sizes[sizes] = length
 
-    def _limits(self, n: int) -> tuple[float, float]:
-        """Smallest and largest stride that is used on an axis of `n` bins."""
-        low = minimum_stride(n, ramp_bins=self.ramp_bins, size=self.size)
-        return low, max(low, float(n) if self.max_stride is None else min(self.max_stride, float(n)))
-
     def used_strides(self, *sizes: int) -> tuple[float, ...]:
         """The strides that maps of these sizes are pooled with: the parameter limited as in `minimum_stride`."""
         check_axes(f"{type(self).__name__}.used_strides", sizes, self.n_axes, "sizes")
-        limits = [self._limits(n) for n in sizes]
+        limits = [axis.limits(n) for axis, n in zip(self.axes, sizes, strict=True)]
         return tuple(
             min(max(stride, low), high) for stride, (low, high) in zip(self.stride_values(), limits, strict=True)
         )
@@ -126,8 +145,8 @@ class _DiffStride(nn.Module):
 
     def _output_size(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(
-            output_length(n, stride, ramp_bins=self.ramp_bins, size=self.size, size_multiple=self.size_multiple)
-            for n, stride in zip(sizes, self.used_strides(*sizes), strict=True)
+            output_length(n, stride, ramp_bins=axis.ramp_bins, size=axis.size, size_multiple=self.size_multiple)
+            for n, stride, axis in zip(sizes, self.used_strides(*sizes), self.axes, strict=True)
         )
 
     def project_strides_(self, *sizes: int) -> None:
@@ -146,9 +165,9 @@ class _DiffStride(nn.Module):
         if sizes:
             check_axes(f"{type(self).__name__}.project_strides_", sizes, self.n_axes, "sizes")
             self.expect_sizes(*sizes)
-            limits = [self._limits(n) for n in sizes]
+            limits = [axis.limits(n) for axis, n in zip(self.axes, sizes, strict=True)]
         else:
-            limits = [(1.0, self.max_stride or math.inf)] * self.n_axes
+            limits = [(1.0, axis.max_stride or math.inf) for axis in self.axes]
         if self.shared:
             low = max(low for low, _ in limits)
             limits = [(low, max(low, min(high for _, high in limits)))]
@@ -170,13 +189,13 @@ class _DiffStride(nn.Module):
         return [
             axis_pooling(
                 n,
-                limit_stride(stride, n, ramp_bins=self.ramp_bins, size=self.size, max_stride=self.max_stride),
+                limit_stride(stride, n, ramp_bins=axis.ramp_bins, size=axis.size, max_stride=axis.max_stride),
                 n_out,
-                ramp_bins=self.ramp_bins,
-                size=self.size,
+                ramp_bins=axis.ramp_bins,
+                size=axis.size,
                 size_multiple=self.size_multiple,
             )
-            for n, n_out, stride in zip(sizes, self.output_size(*sizes), strides.unbind(), strict=True)
+            for n, n_out, stride, axis in zip(sizes, self.output_size(*sizes), strides.unbind(), self.axes, strict=True)
         ]
 
     def freeze(self, *sizes: int) -> FrozenPool:
@@ -197,7 +216,9 @@ class _DiffStride(nn.Module):
 
     def extra_repr(self) -> str:
         strides = ", ".join(f"{value:.4g}" for value in self.strides.detach().tolist())
-        return f"strides=({strides}), ramp_bins={self.ramp_bins:g}, size={self.size!r}, shared={self.shared}"
+        sizes, ramps = [repr(axis.size) for axis in self.axes], [f"{axis.ramp_bins:g}" for axis in self.axes]
+        shown = [each[0] if len(set(each)) == 1 else f"({', '.join(each)})" for each in (ramps, sizes)]
+        return f"strides=({strides}), ramp_bins={shown[0]}, size={shown[1]}, shared={self.shared}"
 
 
 class DiffStride1d(_DiffStride):
@@ -213,10 +234,10 @@ class DiffStride1d(_DiffStride):
         self,
         strides: Sequence[float] = (2.0,),
         *,
-        ramp_bins: float = 4.0,
-        size: Size = "paper",
+        ramp_bins: float | Sequence[float] = 4.0,
+        size: Size | Sequence[Size] = "paper",
         shared: bool = False,
-        max_stride: float | None = None,
+        max_stride: float | Sequence[float | None] | None = None,
         size_multiple: int = 1,
     ) -> None:
         super().__init__(
@@ -239,9 +260,10 @@ class DiffStride2d(_DiffStride):
     Args:
         strides: Starting values, one per axis, >= 1.
         ramp_bins: R, the width of the mask's ramp in FFT bins, > 0.
-        size: ``"paper"`` leaves ``min(n, floor(n / S + 2 R))`` bins, ``"nominal"`` ``ceil(n / S)``.
+        size: ``"paper"`` leaves ``min(n, floor(n / S + 2 R))`` bins; ``"nominal"`` and ``"folded"`` ``ceil(n / S)``,
+            with the ramp below the cut-off, or above it and folded back (see `passband_mask`).
         shared: One stride for all axes: `strides` then has shape ``(1,)``.
-        max_stride: Upper limit; None is the number of bins.
+        max_stride: Upper limit; None is the number of bins. Like `ramp_bins` and `size` one for all axes or one each.
         size_multiple: Round the sizes of pooled maps up to a multiple, so that they change less often (each size costs
             a compilation under ``torch.compile``); the added frequencies are zero.
 
@@ -266,10 +288,10 @@ class DiffStride2d(_DiffStride):
         self,
         strides: Sequence[float] = (2.0, 2.0),
         *,
-        ramp_bins: float = 4.0,
-        size: Size = "paper",
+        ramp_bins: float | Sequence[float] = 4.0,
+        size: Size | Sequence[Size] = "paper",
         shared: bool = False,
-        max_stride: float | None = None,
+        max_stride: float | Sequence[float | None] | None = None,
         size_multiple: int = 1,
     ) -> None:
         super().__init__(
@@ -295,10 +317,10 @@ class DiffStride3d(_DiffStride):
         self,
         strides: Sequence[float] = (2.0, 2.0, 2.0),
         *,
-        ramp_bins: float = 4.0,
-        size: Size = "paper",
+        ramp_bins: float | Sequence[float] = 4.0,
+        size: Size | Sequence[Size] = "paper",
         shared: bool = False,
-        max_stride: float | None = None,
+        max_stride: float | Sequence[float | None] | None = None,
         size_multiple: int = 1,
     ) -> None:
         super().__init__(

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from audiostride.checks import (
+    ModelSize,
     Pooling,
     PoolingPlace,
     Size,
@@ -20,14 +21,21 @@ PAPER_CHANNELS = (64, 128, 256, 256, 512, 512)
 PAPER_STRIDES = ((2.0, 2.0), (2.0, 2.0), (1.0, 1.0), (2.0, 2.0), (1.0, 1.0), (2.0, 2.0))
 
 
-# The ramp of "folded" decides how much of what strided convolution keeps by aliasing is kept. Measured on spoken words
-# and on pitch, see recipes/README.md.
+# The mask over time and over mel for each setting of `size`. "mixed": slow modulations are what tells sounds apart, so
+# time is low-passed; the fine structure over mel is kept, in part by folding, as strided convolution keeps all of it.
+# The ramps, in bins, decide how much. Measured on spoken words and on pitch, see recipes/README.md.
+AXIS_SIZES: dict[ModelSize, tuple[Size, Size]] = {
+    "paper": ("paper", "paper"),
+    "nominal": ("nominal", "nominal"),
+    "folded": ("folded", "folded"),
+    "mixed": ("nominal", "folded"),
+}
 RAMP_BINS: dict[Size, float] = {"paper": 4.0, "nominal": 4.0, "folded": 8.0}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierConfig:
-    """Settings of an `AudioClassifier`; the network's defaults are the paper's (Riad et al. 2022, section 3.1).
+    """Settings of an `AudioClassifier`; channels and strides are the paper's (Riad et al. 2022, section 3.1).
 
     Raises:
         InputError: A value out of its range, a task without two different class names.
@@ -37,8 +45,9 @@ class ClassifierConfig:
     """Class names of each task, in the order of the logits."""
     pooling: Pooling = "diffstride"
     """How maps shrink: strided convolution, spectral pooling (fixed strides) or DiffStride (learned strides)."""
-    size: Size = "nominal"
-    """DiffStride's mask and map size: ``paper``, or ``nominal``, the size that strided convolution gives."""
+    size: ModelSize = "mixed"
+    """DiffStride's masks and map sizes: ``paper``; ``nominal`` or ``folded``, as small as strided convolution's,
+    without or with the frequencies above; or ``mixed``, nominal over time and folded over mel."""
     strides: Sequence[Sequence[float]] = PAPER_STRIDES
     """Stride over time and over mel of each block; DiffStride starts from them."""
     channels: Sequence[int] = PAPER_CHANNELS
@@ -46,14 +55,14 @@ class ClassifierConfig:
     width: float = 1.0
     """Factor on the channels."""
     ramp_bins: float | None = None
-    """R, the width of the mask's ramp in FFT bins; None is 8 for ``folded`` and else the paper's 4."""
+    """R, the width of the mask's ramp in FFT bins; None is 8 where it folds and else the paper's 4."""
     shared_strides: bool = False
     """One learned stride for both axes of a block."""
     max_stride: float | None = None
     """Upper limit of a learned stride; None is the number of bins."""
     size_multiple: int = 1
     """DiffStride's maps are rounded up to a multiple of this, which bounds recompilations."""
-    pool_after: PoolingPlace = "block"
+    pool_after: PoolingPlace = "convolution"
     """Where spectral pooling and DiffStride pool: both axes after a block, or each axis after its convolution."""
     sample_rate: int = 16000
     """Of the waveform, in Hz."""
@@ -75,7 +84,7 @@ class ClassifierConfig:
     def __post_init__(self) -> None:
         who = "ClassifierConfig"
         check_choice(who, "pooling", self.pooling, Pooling)
-        check_choice(who, "size", self.size, Size)
+        check_choice(who, "size", self.size, ModelSize)
         check_choice(who, "pool_after", self.pool_after, PoolingPlace)
         if self.ramp_bins is not None:
             check_ramp_bins(who, self.ramp_bins)

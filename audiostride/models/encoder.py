@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiostride.checks import Pooling, PoolingPlace, Size, check_choice
+from audiostride.checks import ModelSize, Pooling, PoolingPlace, check_choice
 from audiostride.errors import InputError
 from audiostride.functional.convolution import convolve_and_pool
 from audiostride.functional.matrices import AxisPooling, SpectrumPooling
 from audiostride.functional.pooling import pool_axis
 from audiostride.layers import DiffStride2d, FrozenPool, SpectralPool2d, StridedConv2d, read_strides_
 from audiostride.layers.diffstride import diffstride_layers
-from audiostride.models.config import PAPER_CHANNELS, PAPER_STRIDES, RAMP_BINS
+from audiostride.models.config import AXIS_SIZES, PAPER_CHANNELS, PAPER_STRIDES, RAMP_BINS
 
 
 def rectify(x: Tensor) -> Tensor:
@@ -40,8 +40,8 @@ class EncoderBlock(nn.Module):
         *,
         pooling: Pooling,
         strides: Sequence[float],
-        size: Size,
-        ramp_bins: float,
+        size: ModelSize,
+        ramp_bins: float | None,
         shared_strides: bool,
         max_stride: float | None,
         size_multiple: int,
@@ -50,6 +50,7 @@ class EncoderBlock(nn.Module):
         super().__init__()
         check_choice("EncoderBlock", "pooling", pooling, Pooling)
         check_choice("EncoderBlock", "pool_after", pool_after, PoolingPlace)
+        check_choice("EncoderBlock", "size", size, ModelSize)
         stride_time, stride_mel = strides if pooling == "strided" else (1, 1)
         # ReLU comes between convolution and norm, so the norm cannot take over the convolution's offset: it stays.
         self.conv_time = StridedConv2d(in_channels, out_channels, (3, 1), strides=(stride_time, 1))
@@ -59,8 +60,8 @@ class EncoderBlock(nn.Module):
         if pooling == "diffstride":
             self.pool = DiffStride2d(
                 strides,
-                ramp_bins=ramp_bins,
-                size=size,
+                ramp_bins=[RAMP_BINS[each] if ramp_bins is None else ramp_bins for each in AXIS_SIZES[size]],
+                size=AXIS_SIZES[size],
                 shared=shared_strides,
                 max_stride=max_stride,
                 size_multiple=size_multiple,
@@ -137,15 +138,14 @@ class Encoder(nn.Module):
         strides: Sequence[Sequence[float]] = PAPER_STRIDES,
         channels: Sequence[int] = PAPER_CHANNELS,
         width: float = 1.0,
-        size: Size = "nominal",
+        size: ModelSize = "mixed",
         ramp_bins: float | None = None,
         shared_strides: bool = False,
         max_stride: float | None = None,
         size_multiple: int = 1,
-        pool_after: PoolingPlace = "block",
+        pool_after: PoolingPlace = "convolution",
     ) -> None:
         super().__init__()
-        check_choice("Encoder", "size", size, Size)
         counts = [1, *(max(1, round(width * count)) for count in channels)]
         self.blocks = nn.ModuleList(
             EncoderBlock(
@@ -154,7 +154,7 @@ class Encoder(nn.Module):
                 pooling=pooling,
                 strides=pair,
                 size=size,
-                ramp_bins=RAMP_BINS[size] if ramp_bins is None else ramp_bins,
+                ramp_bins=ramp_bins,
                 shared_strides=shared_strides,
                 max_stride=max_stride,
                 size_multiple=size_multiple,

@@ -57,7 +57,7 @@ def cutoff_table(model: AudioClassifier | Encoder, window_s: float = 1.0) -> pd.
         for number, (axis, stride) in enumerate(zip(AXES, used_strides(block, n_in), strict=True)):
             n = n_in[number]
             cutoff_bin = n / (2 * stride)
-            edges = mask_edges(block, n, stride, n_out[number])
+            edges = mask_edges(block, number, n, stride, n_out[number])
             rows.append(
                 {
                     "layer": layer,
@@ -86,12 +86,12 @@ def used_strides(block: EncoderBlock, n_in: tuple[int, int]) -> tuple[float, ...
     return float(block.conv_time.stride[0]), float(block.conv_mel.stride[1])
 
 
-def mask_edges(block: EncoderBlock, n: int, stride: float, n_out: int) -> dict[str, float]:
+def mask_edges(block: EncoderBlock, axis: int, n: int, stride: float, n_out: int) -> dict[str, float]:
     """Pass, half-weight and stop edge of the mask of one axis in bins, none above the Nyquist frequency."""
     cutoff_bin = n / (2 * stride)
     if isinstance(block.pool, DiffStride2d):
-        ramp_bins = block.pool.ramp_bins
-        if block.pool.size != "nominal":
+        ramp_bins = block.pool.axes[axis].ramp_bins
+        if block.pool.axes[axis].size != "nominal":
             pass_edge, stop_edge = cutoff_bin, cutoff_bin + ramp_bins
         else:
             pass_edge, stop_edge = cutoff_bin - nominal_ramp(cutoff_bin, ramp_bins), cutoff_bin

@@ -97,9 +97,10 @@ def draw_masks(model: AudioClassifier) -> Figure | None:
                 n = n_in[number]
                 if isinstance(block.pool, DiffStride2d):
                     bins = np.arange(n // 2 + 1)
-                    weights = passband_mask(n, stride, ramp_bins=block.pool.ramp_bins, size=block.pool.size).numpy()
+                    settings = block.pool.axes[number]
+                    weights = passband_mask(n, stride, ramp_bins=settings.ramp_bins, size=settings.size).numpy()
                 else:
-                    edge = mask_edges(block, n, stride, n_out[number])["stop_edge"]
+                    edge = mask_edges(block, number, n, stride, n_out[number])["stop_edge"]
                     bins, weights = np.array([0, edge, edge, n / 2]), np.array([1, 1, 0, 0])
                 panels[axis].plot(
                     bins * bin_width[axis],

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import yaml
 
-from audiostride.checks import Pooling, PoolingPlace, Size, check_choice, check_positive
+from audiostride.checks import ModelSize, Pooling, PoolingPlace, check_choice, check_positive
 from audiostride.errors import InputError
 from audiostride.models.config import PAPER_CHANNELS, PAPER_STRIDES
 
@@ -37,8 +37,8 @@ class TrainConfig:
     """Seed of a train/valid/test split (80/10/10, by group) for a manifest that has none."""
     pooling: Pooling = "diffstride"
     """How maps shrink: strided convolution, spectral pooling, or learned strides."""
-    size: Size = "nominal"
-    """DiffStride's map size: nominal (that of strided convolution) or the paper's."""
+    size: ModelSize = "mixed"
+    """DiffStride's masks and map sizes: the paper's, or as small as strided convolution's: nominal, folded, mixed."""
     width: float = 1.0
     """Factor on the channels of the network; 0.25 suits a CPU."""
     strides: Sequence[Sequence[float]] = PAPER_STRIDES
@@ -49,7 +49,7 @@ class TrainConfig:
     """One learned stride for both axes of a block."""
     ramp_bins: float | None = None
     """Width of the mask's ramp in FFT bins (the paper's R); none is 8 for folded maps and else the paper's 4."""
-    pool_after: PoolingPlace = "block"
+    pool_after: PoolingPlace = "convolution"
     """Pool both axes after a block, or each axis right after its convolution."""
     max_steps: int = 1000
     """Optimizer steps."""
@@ -83,7 +83,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         who = "train"
         check_choice(who, "pooling", self.pooling, Pooling)
-        check_choice(who, "size", self.size, Size)
+        check_choice(who, "size", self.size, ModelSize)
         check_choice(who, "pool_after", self.pool_after, PoolingPlace)
         check_choice(who, "schedule", self.schedule, Schedule)
         check_choice(who, "precision", self.precision, Precision)

@@ -70,13 +70,12 @@ def check_same(model: nn.Module, fast: Any, *inputs: Tensor) -> None:
 def test_layers_of_several_sizes_and_ramps_in_one_process() -> None:
     cases: list[tuple[nn.Module, list[tuple[int, ...]]]] = []
     for size in SIZES:
-        cases.append((DiffStride1d((1.7,), size=size, ramp_bins=0.7), [(2, 25)]))
-        cases.append((DiffStride1d((1.7,), size=size, ramp_bins=2.5), [(3, 4, 16)]))
-        cases.append((DiffStride1d((1.7,), size=size, ramp_bins=4.0), [(2, 25), (2, 7)]))
+        cases.append((DiffStride1d((1.7,), size=size, ramp_bins=2.5), [(2, 25), (3, 4, 7)]))
         cases.append((DiffStride2d((1.7, 2.3), size=size), [(2, 3, 25, 16)]))
+    cases.append((DiffStride1d((1.7,), ramp_bins=0.7), [(2, 25)]))
     cases.append((DiffStride3d((1.7, 2.3, 1.4), ramp_bins=2.0), [(2, 3, 9, 12, 10)]))
     cases.append((DiffStride2d((1.7, 2.3), size="nominal", max_stride=1.5, size_multiple=4), [(2, 3, 12, 10)]))
-    assert len(cases) == 4 * len(SIZES) + 2
+    assert len(cases) == 2 * len(SIZES) + 3
     for model, shapes in cases:
         torch._dynamo.reset()  # all layers share one forward, which is compiled in eight ways at most
         fast = compiled(model)
@@ -114,7 +113,7 @@ def test_without_gradients_and_in_inference_mode() -> None:
             torch.testing.assert_close(fast(x), expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("settings", [{}, {**SMALL, "pool_after": "convolution"}], ids=["block", "convolution"])
+@pytest.mark.parametrize("settings", [{"pool_after": "block"}, SMALL], ids=["block", "convolution"])
 def test_classifier(settings: dict[str, Any]) -> None:
     model = make_classifier(**settings)
     check_same(model, compiled(model), noise(3, 16000))

@@ -227,3 +227,20 @@ def test_devices_agree(size: Size) -> None:
         assert layer.strides.grad is not None
         assert on_gpu.strides.grad is not None
         torch.testing.assert_close(on_gpu.strides.grad.cpu(), layer.strides.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_settings_of_each_axis() -> None:
+    layer = DiffStride2d((1.7, 2.4), size=("nominal", "folded"), ramp_bins=(3.0, 8.0), max_stride=(1.5, None))
+    x = noise(2, 25, 16)
+    time = diffstride_pool(x.mT, torch.tensor([1.7]), size="nominal", ramp_bins=3.0, max_stride=1.5).mT
+    # Float32 sums of 25 and 16 products.
+    torch.testing.assert_close(
+        layer(x), diffstride_pool(time, torch.tensor([2.4]), size="folded", ramp_bins=8.0), rtol=0, atol=1e-5
+    )
+    assert layer.used_strides(25, 16)[0] == 1.5
+    assert layer.output_size(25, 16) == (17, 7)
+    assert repr(layer).endswith("ramp_bins=(3, 8), size=('nominal', 'folded'), shared=False)")
+    with pytest.raises(InputError, match=r"DiffStride2d: size must have one entry per axis \(2\), got 3"):
+        DiffStride2d(size=("paper",) * 3)
+    with pytest.raises(InputError, match=r"DiffStride2d: strides must be finite and >= 1 .* got 0.5"):
+        DiffStride2d(max_stride=(2.0, 0.5))

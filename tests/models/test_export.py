@@ -89,8 +89,11 @@ def speech(count: int) -> Tensor:
 
 
 @pytest.mark.filterwarnings("ignore")  # of the exporter and what it imports
-@pytest.mark.parametrize("settings", [{"pool_after": "convolution"}, {"size": "paper"}], ids=str)
-@pytest.mark.parametrize("start", [FromWaveform, FromSpectrogram])
+@pytest.mark.parametrize(
+    ("start", "settings"),
+    [(FromWaveform, {}), (FromSpectrogram, {}), (FromSpectrogram, {"size": "paper", "pool_after": "block"})],
+    ids=["waveform", "spectrogram", "paper"],
+)
 def test_onnx(start: type[FromWaveform] | type[FromSpectrogram], settings: dict[str, Any], tmp_path: Path) -> None:
     for name in ("onnx", "onnxscript"):
         pytest.importorskip(name)
@@ -116,5 +119,5 @@ def test_onnx(start: type[FromWaveform] | type[FromSpectrogram], settings: dict[
         for ours, logits in zip(found, expected.values(), strict=True):
             # Float32 products in another order through twelve layers; logs of powers, for waveforms. Sounds unlike
             # those that the norms have seen have logits of up to 50.
-            torch.testing.assert_close(torch.from_numpy(ours), logits, rtol=1e-5, atol=1e-4)
+            torch.testing.assert_close(torch.from_numpy(ours), logits, rtol=5e-5, atol=1e-4)
         assert case.shape[0] == 1 or float(expected["word"].std(dim=0).max()) > 0.05  # not all alike
