@@ -156,8 +156,8 @@ def test_classifier_under_autocast(pooling: str, pool_after: str) -> None:
     for name, value in mixed.items():
         assert value.dtype == torch.float32
         assert torch.isfinite(value).all(), name
-    # bfloat16 steps by 2^-8; twelve convolutions, six poolings and twelve norms round in turn.
-    assert rms(mixed["logits"] - plain["logits"]) < 12 * 2**-8 * rms(plain["logits"])
+    # bfloat16 steps by 2^-8; twelve convolutions, six poolings of two axes and twelve norms round in turn.
+    assert rms(mixed["logits"] - plain["logits"]) < 24 * 2**-8 * rms(plain["logits"])
     # Gradients point the same way; max pooling and ReLU choose other places here and there, so that they differ more
     # than logits do. Measured: 0.87 to 0.93, and 0.94 with strided convolutions.
     together = torch.cat([value.flatten() for name, value in mixed.items() if name != "logits"])
