@@ -1,4 +1,4 @@
-"""Strided convolution, spectral pooling and DiffStride (nominal and paper size) on one manifest, as one table.
+"""Strided convolution, spectral pooling and DiffStride of several sizes on one manifest, as one table.
 
 Data: any manifest with a train/valid/test split.
 Command: python recipes/compare_pooling.py --manifest MANIFEST.csv --label COLUMN --width 0.25 --seeds 0 1
@@ -32,6 +32,7 @@ VARIANTS = {
     "DiffStride nominal, block": ["--pooling", "diffstride", "--size", "nominal", *BLOCK],
     "DiffStride paper, block": ["--pooling", "diffstride", "--size", "paper", *BLOCK],
 }
+DEFAULT = ["strided", "spectral", "DiffStride mixed", "DiffStride nominal", "DiffStride paper, block"]
 
 
 def main() -> int:
@@ -42,7 +43,7 @@ def main() -> int:
     parser.add_argument("--width", type=float, default=0.25)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--max-steps", type=int, default=400)
-    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), help="poolings to compare")
+    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=DEFAULT, help="poolings to compare")
     parser.add_argument(
         "--draw-strides",
         type=int,
