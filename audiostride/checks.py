@@ -55,6 +55,13 @@ def check_positive(who: str, **values: float) -> None:
             raise InputError(f"{who}: {name} must be > 0, got {value}")
 
 
+def check_count(who: str, **values: int) -> None:
+    """Raise unless every named value is a whole number of at least 1."""
+    for name, value in values.items():
+        if value != int(value) or value < 1:
+            raise InputError(f"{who}: {name} must be a whole number >= 1, got {value}")
+
+
 def check_axes(who: str, values: Sequence[Any], n_axes: int, name: str) -> None:
     """Raise unless `values` has one entry per axis."""
     if len(values) != n_axes:

@@ -6,7 +6,7 @@ import operator
 import torch
 from torch import Tensor
 
-from audiostride.checks import Size, check_bins, check_choice, check_ramp_bins, check_stride
+from audiostride.checks import Size, check_bins, check_choice, check_count, check_ramp_bins, check_stride
 from audiostride.errors import InputError
 
 # The share of the pass band that the ramp of size="nominal" may take at most. At 1/2 the lower half of the
@@ -46,7 +46,7 @@ def output_length(
     """
     check_choice("output_length", "size", size, Size)
     check_bins("output_length", n)
-    check_bins("output_length", size_multiple)
+    check_count("output_length", size_multiple=size_multiple)
     stride = min(check_stride("output_length", stride), float(n))
     if size != "paper":
         length = math.ceil(n / stride)

@@ -212,7 +212,7 @@ def diffstride_pool(
         x: Real floating-point tensor; the product runs in its dtype.
         strides: One stride >= 1 per pooled axis: a tensor of shape (d,), which gets a gradient, or numbers.
         ramp_bins: R in bins, > 0.
-        size: ``"paper"`` or ``"nominal"``, see `output_length` and `passband_mask`.
+        size: ``"paper"``, ``"nominal"`` or ``"folded"``, see `output_length` and `passband_mask`.
         max_stride: Upper limit of the strides; None is the number of bins.
 
     Shape:

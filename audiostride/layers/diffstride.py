@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from audiostride.checks import Size, check_axes, check_choice, check_positive, check_ramp_bins, check_stride, per_axis
+from audiostride.checks import Size, check_axes, check_choice, check_count, check_ramp_bins, check_stride, per_axis
 from audiostride.errors import InputError
 from audiostride.functional.masks import limit_stride, minimum_stride, output_length
 from audiostride.functional.matrices import AxisPooling, SpectrumPooling, axis_pooling
@@ -59,7 +59,7 @@ class _DiffStride(nn.Module):
             raise InputError(f"{who}: strides must be equal on all axes when shared, got {tuple(strides)}")
         else:
             check_axes(who, values, self.n_axes, "strides")
-        check_positive(who, size_multiple=size_multiple)
+        check_count(who, size_multiple=size_multiple)
         self.axes = tuple(
             AxisSettings(*settings)
             for settings in zip(

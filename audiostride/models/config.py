@@ -11,6 +11,7 @@ from audiostride.checks import (
     Size,
     check_axes,
     check_choice,
+    check_count,
     check_positive,
     check_ramp_bins,
     check_stride,
@@ -88,9 +89,8 @@ class ClassifierConfig:
         check_choice(who, "pool_after", self.pool_after, PoolingPlace)
         if self.ramp_bins is not None:
             check_ramp_bins(who, self.ramp_bins)
-        check_positive(
-            who, width=self.width, window_s=self.window_s, n_mels=self.n_mels, size_multiple=self.size_multiple
-        )
+        check_positive(who, width=self.width, window_s=self.window_s, n_mels=self.n_mels)
+        check_count(who, size_multiple=self.size_multiple)
         if not self.tasks:
             raise InputError(
                 f"{who}: tasks must name at least one task, got {{}}; e.g. tasks={{'pitch': ['60', '61']}}"

@@ -12,7 +12,7 @@ from audiostride.models.classifier import AudioClassifier
 from audiostride.models.config import ClassifierConfig
 from audiostride.writing import write_bytes
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had no `pool_after`: its models pool after a block
 
 
 def save_classifier(model: AudioClassifier, path: str | Path) -> None:
@@ -63,6 +63,8 @@ def load_classifier(path: str | Path, *, device: str | torch.device = "cpu") -> 
         raise InputError(
             f"load_classifier: {file} must have format <= {FORMAT_VERSION}, got {version}; update audiostride"
         )
+    if version == 1:
+        values = {"pool_after": "block", **values}
     model = AudioClassifier(ClassifierConfig.from_dict(values))
     try:
         model.load_state_dict(tensors)

@@ -131,7 +131,8 @@ class TrainConfig:
         unknown = sorted(set(values) - known) if isinstance(values, dict) else ["(not a table of settings)"]
         if unknown:
             raise InputError(f"{file} must hold known settings, got {', '.join(unknown)}")
-        return cls(**values)
+        # A run of a time before this setting pools after a block; the default of today would change it silently.
+        return cls(**{"pool_after": "block", **values})
 
 
 # Settings that may differ when a run is taken up again: they do not change what is learned.

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from audiostride import AudioClassifier, ClassifierConfig, DiffStride1d
+from audiostride import AudioClassifier, ClassifierConfig, DiffStride1d, InputError
 from audiostride.checks import Size
 from audiostride.functional import output_length
 
@@ -72,3 +72,11 @@ def test_rounded_sizes_of_a_classifier() -> None:
     with torch.no_grad():
         # Float32 products in another order.
         torch.testing.assert_close(frozen(waveform)["word"], model.eval()(waveform)["word"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size_multiple", [0, -2, 1.5])
+def test_multiples_that_are_none_are_refused(size_multiple: float) -> None:
+    with pytest.raises(InputError, match=r"DiffStride1d: size_multiple must be a whole number >= 1, got"):
+        DiffStride1d(size_multiple=size_multiple)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"ClassifierConfig: size_multiple must be a whole number"):
+        ClassifierConfig(tasks={"word": ["no", "yes"]}, size_multiple=size_multiple)  # type: ignore[arg-type]

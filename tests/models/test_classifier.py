@@ -95,6 +95,18 @@ def test_the_file_holds_configuration_and_class_names(tmp_path: Path) -> None:
         assert json.loads(stored.metadata()["audiostride"])["config"]["tasks"] == TASKS
 
 
+def test_models_of_the_first_format_pool_after_a_block(tmp_path: Path) -> None:
+    saved = AudioClassifier(ClassifierConfig(tasks={"word": ["no", "yes"]}, width=0.125, pool_after="block")).eval()
+    config = saved.config.to_dict()
+    del config["pool_after"]  # as it was written before there was a choice
+    tensors = {name: tensor.contiguous() for name, tensor in saved.state_dict().items()}
+    save_file(tensors, tmp_path / "m.safetensors", {"audiostride": json.dumps({"format": 1, "config": config})})
+    loaded = load_classifier(tmp_path / "m.safetensors")
+    assert loaded.config == saved.config
+    waveform = torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
+    assert loaded(waveform)["word"].equal(saved(waveform)["word"])
+
+
 def test_loading_says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="must be a run folder"):
         load_classifier(tmp_path)

@@ -214,6 +214,13 @@ def test_a_random_split_trains_and_is_remembered(manifest: Path, tmp_path: Path)
     bare.unlink()
 
 
+def test_runs_of_before_pool_after_pool_after_a_block(tmp_path: Path) -> None:
+    values = TrainConfig(manifest="m", out="o").to_dict()
+    assert values.pop("pool_after") == "convolution"
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    assert TrainConfig.load(tmp_path).pool_after == "block"
+
+
 def test_a_loss_that_is_not_finite_ends_the_training(manifest: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="must stay finite, got NaN or infinity by step"):
         train(make_config(manifest, tmp_path / "run", lr=1e30, max_steps=20), progress=False)
