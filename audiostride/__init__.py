@@ -1,31 +1,40 @@
 """Audio classification with learnable strides (DiffStride).
 
-Importing the package loads torch and nothing heavier; the names that need pandas load it when first used.
+Importing the package loads nothing heavy: its names load what they need, torch at most for the layers, when first used.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from audiostride.errors import InputError
-from audiostride.layers import (
-    DiffStride1d,
-    DiffStride2d,
-    DiffStride3d,
-    LogMel,
-    SpectralPool1d,
-    SpectralPool2d,
-    SpectralPool3d,
-    StridedConv2d,
-    stride_cost,
-)
-
 if TYPE_CHECKING:
+    from audiostride.errors import InputError
+    from audiostride.layers import (
+        DiffStride1d,
+        DiffStride2d,
+        DiffStride3d,
+        LogMel,
+        SpectralPool1d,
+        SpectralPool2d,
+        SpectralPool3d,
+        StridedConv2d,
+        stride_cost,
+    )
     from audiostride.models import AudioClassifier, ClassifierConfig, Encoder, load_classifier
     from audiostride.reporting import cutoff_table
 
 __version__ = "0.1.0"
 
 _LAZY = {
+    "InputError": "audiostride.errors",
+    "DiffStride1d": "audiostride.layers",
+    "DiffStride2d": "audiostride.layers",
+    "DiffStride3d": "audiostride.layers",
+    "LogMel": "audiostride.layers",
+    "SpectralPool1d": "audiostride.layers",
+    "SpectralPool2d": "audiostride.layers",
+    "SpectralPool3d": "audiostride.layers",
+    "StridedConv2d": "audiostride.layers",
+    "stride_cost": "audiostride.layers",
     "AudioClassifier": "audiostride.models",
     "ClassifierConfig": "audiostride.models",
     "Encoder": "audiostride.models",

@@ -57,7 +57,8 @@ def main() -> int:
     drawn = "" if arguments.draw_strides is None else f"_drawn{arguments.draw_strides}"
     out = arguments.out or Path("runs") / f"compare_{name}_{arguments.label}{drawn}"
     settings = ["--manifest", str(manifest), "--label", arguments.label, "--width", str(arguments.width)]
-    settings += ["--max-steps", str(arguments.max_steps), *more]
+    # Clips no longer than a window would otherwise give the same excerpt each time; `more` may set it back to 0.
+    settings += ["--max-steps", str(arguments.max_steps), "--time-shift-s", "0.1", *more]
     if arguments.draw_strides is not None:
         drawn_strides = random.Random(arguments.draw_strides).choices([1.0, 2.0, 3.0], k=12)
         settings += ["--strides", json.dumps([drawn_strides[i : i + 2] for i in range(0, 12, 2)])]

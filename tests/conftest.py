@@ -1,5 +1,6 @@
 """A tiny data set that the tests make: tones against noise, in files of several rates and channel counts."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -53,3 +54,17 @@ def trained_run(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     out = tmp_path_factory.mktemp("runs") / "run"
     assert main(["train", "--manifest", str(manifest), "--label", "kind", "--out", str(out), *TINY]) == 0
     return out
+
+
+@pytest.fixture(scope="session")
+def run_command() -> Callable[..., int]:
+    """The exit code of a command of audiostride; jsonargparse ends with SystemExit on its own errors."""
+    from audiostride.cli import main
+
+    def run(*arguments: object) -> int:
+        try:
+            return main([str(argument) for argument in arguments])
+        except SystemExit as ended:
+            return int(ended.code or 0)
+
+    return run

@@ -14,13 +14,13 @@ import audiostride
 PACKAGE = Path(audiostride.__file__).parent
 ROOT = Path(__file__).parent.parent
 FLOORS = {
-    "errors": 0, "checks": 0, "writing": 0, "progress": 0,
+    "errors": 0, "checks": 0, "writing": 0, "progress": 0, "parallel": 0,
     "functional": 1, "data": 1,
     "layers": 2,
     "models": 3,
     "evaluation": 4, "reporting": 4,
     "training": 5,
-    "demo": 6, "cli": 6, "__main__": 7,
+    "demo": 6, "commands": 6, "cli": 7, "__main__": 8,
 }  # fmt: skip
 
 
@@ -129,7 +129,7 @@ def test_the_commands_of_the_readme_parse() -> None:
     ]
     assert len(commands) >= 3
     for command in commands:
-        build_parser().parse_args(command)
+        build_parser(command[0]).parse_args(command[1:])
 
 
 @pytest.mark.slow

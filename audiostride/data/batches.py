@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,53 +10,105 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from audiostride.data.augmentation import AugmentationConfig, draw_augmentation
+from audiostride.data.balance import ClipOrder
 from audiostride.data.bank import AudioBank
-from audiostride.data.windows import draw_excerpt_start, tile_windows
+from audiostride.data.windows import draw_excerpt_starts, tile_windows
+from audiostride.errors import InputError
 
-# Kinds of random draws, so that the order of clips and the excerpts come from independent streams of one seed.
-ORDER, EXCERPT = 0, 1
+# Kind of random draw, so that excerpts come from a stream of their own; see balance.py and augmentation.py.
+EXCERPT = 1
 
 
-class ExcerptBatches(Dataset[tuple[Tensor, Tensor]]):
+class ExcerptBatches(Dataset[dict[str, Tensor]]):
     """Item `step` is the training batch of that step: random excerpts and their classes, a function of (seed, step).
-
-    Clips come in a new random order per pass through the set, each once per pass.
 
     Args:
         bank: The training clips.
         class_indices: Their classes, shape ``(clips,)``.
         batch_size: Excerpts per batch.
         window: Length of an excerpt in samples.
+        seed: Seed of the order, of the excerpts and of the augmentation.
         shift: How far an excerpt may reach beyond its clip, in samples.
-        seed: Seed of the order and of the excerpts.
+        units: The class or group of each clip, if these are to come equally often; None takes each clip once per pass.
+        augmentation: What is drawn beside the excerpts; the training step applies it.
+        spectrogram: Frames, mel bands and seconds per frame of an excerpt's spectrogram, for SpecAugment's masks.
 
     Shape:
-        An item: waveform ``(B, window)`` float32, class indices ``(B,)`` int64.
+        An item: ``waveform`` ``(B, window)`` float32, ``class_index`` ``(B,)`` int64, ``failed`` (clips that could not
+        be read and were replaced by others of the batch) ``(0 to B,)`` int64; and what `draw_augmentation` draws.
+
+    Raises:
+        InputError: Masks that do not fit the spectrogram; no clip of a batch can be read.
     """
 
     def __init__(
-        self, bank: AudioBank, class_indices: NDArray[np.int64], *, batch_size: int, window: int, shift: int, seed: int
+        self,
+        bank: AudioBank,
+        class_indices: NDArray[np.int64],
+        *,
+        batch_size: int,
+        window: int,
+        seed: int,
+        shift: int = 0,
+        units: NDArray[np.int64] | None = None,
+        augmentation: AugmentationConfig | None = None,
+        spectrogram: tuple[int, int, float] = (100, 64, 0.01),
     ) -> None:
         self.bank, self.class_indices = bank, class_indices
         self.batch_size, self.window, self.shift, self.seed = batch_size, window, shift, seed
-        self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, dtype=np.int64))
+        self.augmentation, self.spectrogram = augmentation or AugmentationConfig(), spectrogram
+        self.order = ClipOrder(np.zeros(len(bank), dtype=np.int64) if units is None else units, seed=seed)
+        self._draw(0)  # what does not fit shows here rather than in a worker process
 
-    def clip_at(self, position: int) -> int:
-        """The clip at a position of the endless sequence of passes."""
-        passes, place = divmod(position, len(self.bank))
-        if self._order[0] != passes:
-            rng = np.random.default_rng([self.seed, ORDER, passes])
-            self._order = passes, rng.permutation(len(self.bank))  # a pure function of its key, kept for the next clip
-        return int(self._order[1][place])
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        clips = self.order.clips_at(step * self.batch_size, self.batch_size)
+        starts = draw_excerpt_starts(
+            self.bank.n_samples[clips],
+            window=self.window,
+            shift=self.shift,
+            rng=np.random.default_rng([self.seed, EXCERPT, step]),
+        )
+        waveform = np.empty((self.batch_size, self.window), dtype=np.float32)
+        readable = [
+            self.bank.read_into(clip, start, row)
+            for row, clip, start in zip(waveform, clips.tolist(), starts.tolist(), strict=True)
+        ]
+        failed = np.empty(0, dtype=np.int64)
+        if not all(readable):
+            failed = clips[~np.array(readable)]
+            clips = self._replace(waveform, clips, np.flatnonzero(readable))
+        item: dict[str, NDArray[Any]] = {
+            "waveform": waveform,
+            "class_index": self.class_indices[clips],
+            "failed": failed,
+            **self._draw(step),
+        }
+        return {name: torch.from_numpy(values) for name, values in item.items()}
 
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        rng = np.random.default_rng([self.seed, EXCERPT, step])
-        clips = [self.clip_at(step * self.batch_size + item) for item in range(self.batch_size)]
-        batch = np.empty((self.batch_size, self.window), dtype=np.float32)
-        for row, clip in zip(batch, clips, strict=True):
-            start = draw_excerpt_start(int(self.bank.n_samples[clip]), window=self.window, shift=self.shift, rng=rng)
-            row[:] = self.bank.read(clip, start, self.window)
-        return torch.from_numpy(batch), torch.from_numpy(self.class_indices[clips])
+    def _draw(self, step: int) -> dict[str, NDArray[Any]]:
+        n_frames, n_mels, frame_s = self.spectrogram
+        return draw_augmentation(
+            self.augmentation,
+            batch_size=self.batch_size,
+            n_frames=n_frames,
+            n_mels=n_mels,
+            frame_s=frame_s,
+            seed=self.seed,
+            step=step,
+        )
+
+    def _replace(
+        self, waveform: NDArray[np.float32], clips: NDArray[np.int64], readable: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Put readable excerpts of the batch in the place of the others; returns whose they are."""
+        if len(readable) == 0:
+            raise InputError(f"none of the {len(clips)} clips of a batch can be read; is the disk still there?")
+        chosen = np.arange(len(clips))
+        missing = np.setdiff1d(chosen, readable)
+        chosen[missing] = readable[np.arange(len(missing)) % len(readable)]
+        waveform[:] = waveform[chosen]
+        return clips[chosen]
 
 
 class StepSampler(Sampler[int]):
@@ -75,7 +128,8 @@ class WindowBatches(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """The windows that tile all clips, in order, cut into batches.
 
     Shape:
-        An item: waveform ``(B, window)``, weights ``(B,)``, clip of each window ``(B,)``; the last batch is shorter.
+        An item: waveform ``(B, window)``, weights ``(B,)`` (0 where a window cannot be read and bad clips are skipped),
+        clip of each window ``(B,)``; the last batch is shorter.
     """
 
     def __init__(self, bank: AudioBank, *, window: int, batch_size: int = 64) -> None:
@@ -92,18 +146,17 @@ class WindowBatches(Dataset[tuple[Tensor, Tensor, Tensor]]):
         if not 0 <= batch < len(self):
             raise IndexError(batch)
         part = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
-        waveform = np.stack(
-            [
-                self.bank.read(int(clip), int(start), self.window)
-                for clip, start in zip(self.clips[part], self.starts[part], strict=True)
-            ]
-        )
-        return torch.from_numpy(waveform), torch.from_numpy(self.weights[part]), torch.from_numpy(self.clips[part])
+        clips, weights = self.clips[part], self.weights[part].copy()
+        waveform = np.empty((len(clips), self.window), dtype=np.float32)
+        for row, (clip, start) in enumerate(zip(clips.tolist(), self.starts[part].tolist(), strict=True)):
+            if not self.bank.read_into(clip, start, waveform[row]):
+                weights[row] = 0.0
+        return torch.from_numpy(waveform), torch.from_numpy(weights), torch.from_numpy(clips)
 
 
 def load_batches(
-    batches: Dataset[tuple[Tensor, ...]], *, workers: int = 0, sampler: Sampler[int] | None = None, pin: bool = False
-) -> DataLoader[tuple[Tensor, ...]]:
+    batches: Dataset[Any], *, workers: int = 0, sampler: Sampler[int] | None = None, pin: bool = False
+) -> DataLoader[Any]:
     """A loader of data sets whose items are whole batches."""
     return DataLoader(
         batches,

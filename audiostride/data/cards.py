@@ -25,3 +25,8 @@ def read_card(name: str) -> dict[str, Any]:
         known = ", ".join(sorted(path.stem for path in card_folder().glob("*.toml")))
         raise InputError(f"read_card: name must be one of {known}, got {name!r}")
     return tomllib.loads(file.read_text(encoding="utf-8"))
+
+
+def list_cards() -> list[dict[str, Any]]:
+    """All cards, by name."""
+    return [read_card(path.stem) for path in sorted(card_folder().glob("*.toml"))]

@@ -4,19 +4,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def draw_excerpt_start(n_samples: int, *, window: int, shift: int, rng: np.random.Generator) -> int:
-    """A random start for an excerpt, in samples, uniform over all that lie inside the clip.
+def draw_excerpt_starts(
+    n_samples: NDArray[np.int64], *, window: int, shift: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Random starts of excerpts, in samples, uniform over all that lie inside their clips.
 
-    Up to `shift` samples of the excerpt may lie beyond either end (they are zeros): a clip no longer than the window
+    Up to `shift` samples of an excerpt may lie beyond either end (they are zeros): a clip no longer than the window
     would otherwise always give the same excerpt.
 
     Args:
-        n_samples: Length of the clip.
-        window: Length of the excerpt.
-        shift: How far the excerpt may reach beyond the clip, >= 0.
+        n_samples: Length of each clip, ``(B,)``.
+        window: Length of the excerpts.
+        shift: How far an excerpt may reach beyond its clip, >= 0.
         rng: Source of randomness.
+
+    Shape:
+        Result: ``(B,)`` int64.
     """
-    return int(rng.integers(-shift, max(n_samples - window, 0) + shift + 1))
+    return rng.integers(-shift, np.maximum(n_samples - window, 0) + shift + 1)
 
 
 def cut_window(waveform: NDArray[np.float32], start: int, window: int) -> NDArray[np.float32]:

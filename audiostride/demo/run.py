@@ -31,6 +31,7 @@ SETTINGS: dict[str, Any] = {
     "lr": 2e-3,
     "stride_lr": 5e-2,
     "stride_cost": 1.0,
+    "time_shift_s": 0.1,  # a ripple is as long as a window
 }
 
 

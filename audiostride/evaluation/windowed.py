@@ -1,9 +1,12 @@
 """Clip logits: the weighted mean of the logits of the windows that tile a clip."""
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from audiostride.data import AudioBank, WindowBatches, load_batches
+from audiostride.evaluation.metrics import Evaluation, evaluate_logits
 from audiostride.models import AudioClassifier
 from audiostride.progress import progress_bar
 
@@ -30,6 +33,29 @@ class ClipLogits:
     def mean(self) -> Tensor:
         """Clip logits ``(clips, classes)``, float64; clips without a window are NaN."""
         return self._sums / self._weights[:, None]
+
+
+def evaluate_bank(
+    model: AudioClassifier,
+    bank: AudioBank,
+    class_indices: NDArray[np.int64],
+    *,
+    task: str,
+    batch_size: int = 64,
+    workers: int = 0,
+    progress: bool = True,
+) -> Evaluation:
+    """Classify all clips of a bank and compare with their classes; clips that can no longer be read do not count.
+
+    Args:
+        model: As for `classify_clips`.
+        bank: The clips; which of them failed stands in ``bank.failed``.
+        class_indices: Their classes, ``(clips,)``.
+        task, batch_size, workers, progress: As for `classify_clips`.
+    """
+    logits = classify_clips(model, bank, task=task, batch_size=batch_size, workers=workers, progress=progress)
+    readable = np.setdiff1d(np.arange(len(bank)), list(bank.failed))
+    return evaluate_logits(logits[readable], class_indices[readable], model.config.tasks[task])
 
 
 @torch.no_grad()

@@ -8,13 +8,12 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-import torch
 from lightning import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from audiostride.data import AudioBank
-from audiostride.evaluation import classify_clips, evaluate_logits
+from audiostride.evaluation import evaluate_bank
 from audiostride.layers.diffstride import diffstride_layers
 from audiostride.models import save_classifier
 from audiostride.progress import progress_bar
@@ -86,10 +85,14 @@ class RunRecorder(Callback):
 
     def _validate(self, trainer: Trainer, module: ClassifierTraining, *, step: int) -> None:
         train_loss = module.take_mean_loss()
-        logits = classify_clips(
-            module.model, self.bank, task=module.task, batch_size=module.config.batch_size, progress=False
+        found = evaluate_bank(
+            module.model,
+            self.bank,
+            self.class_indices,
+            task=module.task,
+            batch_size=module.config.batch_size,
+            progress=False,
         )
-        found = evaluate_logits(logits, self.class_indices, module.model.config.tasks[module.task])
         self.history.append(
             {
                 "step": step,
@@ -137,6 +140,9 @@ class StepProgress(Callback):
             self._bar.set_postfix(shown, refresh=False)
         self._bar.update(1)
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "fit")  # which Lightning leaves out here; messages need a line of their own
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self._bar is not None:
             self._bar.close()
@@ -162,16 +168,10 @@ class CleanStop(Callback):
         except ValueError:
             self._before = {}  # signals belong to the main thread; elsewhere the caller stops the training
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "fit")  # which Lightning leaves out here
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
-
-
-def peak_memory_mib(device: torch.device) -> float:
-    """Peak memory so far in MiB: of the tensors on a GPU, of the whole process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    import resource  # POSIX only
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

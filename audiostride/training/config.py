@@ -9,12 +9,17 @@ from typing import Any, Literal
 import yaml
 
 from audiostride.checks import ModelSize, Pooling, PoolingPlace, check_choice, check_positive
+from audiostride.data.augmentation import AugmentationConfig
+from audiostride.data.noise import SYNTHETIC
 from audiostride.errors import InputError
 from audiostride.models.config import PAPER_CHANNELS, PAPER_STRIDES
 
 Schedule = Literal["cosine", "constant"]
 Precision = Literal["auto", "32", "bf16-mixed", "16-mixed"]
 Device = Literal["auto", "cpu", "cuda"]
+Balance = Literal["none", "class", "group"]
+ClassWeights = Literal["none", "balanced"]
+OnError = Literal["stop", "skip"]
 
 
 @dataclass(kw_only=True)
@@ -26,7 +31,7 @@ class TrainConfig:
     """
 
     manifest: str
-    """CSV table of clips, or a folder of class folders."""
+    """CSV table of clips, a folder of class folders, or a store written by 'audiostride prepare'."""
     out: str
     """Run folder that is written."""
     label: str = "label"
@@ -35,6 +40,12 @@ class TrainConfig:
     """Folder that the manifest's paths are relative to (default: the manifest's own)."""
     random_split: int | None = None
     """Seed of a train/valid/test split (80/10/10, by group) for a manifest that has none."""
+    hold_out: float = 0.1
+    """Share of the training clips (whole groups, where there are many) that validates if there is no valid split."""
+    group: str = "group"
+    """Column of the manifest with what must not leak across splits, such as the speaker."""
+    on_error: OnError = "stop"
+    """What bad audio does: stop before training, or be skipped and listed in skipped.csv."""
     pooling: Pooling = "diffstride"
     """How maps shrink: strided convolution, spectral pooling, or learned strides."""
     size: ModelSize = "mixed"
@@ -65,8 +76,30 @@ class TrainConfig:
     """Weight of the paper's cost term (eq. 6), which drives strides up."""
     schedule: Schedule = "cosine"
     """Course of both learning rates."""
-    time_shift_s: float = 0.1
-    """How far a training excerpt may reach beyond its clip, in seconds (zeros there)."""
+    balance: Balance = "none"
+    """What training shows equally often: clips, classes, or groups."""
+    class_weights: ClassWeights = "none"
+    """Weights of the classes in the loss; balanced is inverse to how often they occur."""
+    time_shift_s: float = 0.0
+    """Augmentation: how far an excerpt may reach beyond its clip, in seconds (zeros there)."""
+    gain_db: float = 0.0
+    """Augmentation: largest change of level, in dB."""
+    noise: str | None = None
+    """Augmentation: a folder of recordings to add as noise, or 'synthetic' for noise from white to brown."""
+    noise_prob: float = 0.5
+    """Probability that noise is added to an excerpt, where there is noise."""
+    noise_snr_db: Sequence[float] = (5.0, 30.0)
+    """Lowest and highest signal-to-noise ratio of added noise, in dB."""
+    mixup: float = 0.0
+    """Augmentation: alpha of the shares that mixup mixes pairs of excerpts by (0.2 is usual)."""
+    time_masks: int = 0
+    """Augmentation: stretches of time blanked out per spectrogram."""
+    time_mask_s: float = 0.1
+    """Longest stretch of time blanked out, in seconds."""
+    mel_masks: int = 0
+    """Augmentation: stretches of mel bands blanked out per spectrogram."""
+    mel_mask_bands: int = 8
+    """Most mel bands blanked out in one stretch."""
     seed: int = 0
     """Seed of weights, order and excerpts."""
     valid_every: int = 100
@@ -88,6 +121,9 @@ class TrainConfig:
         check_choice(who, "schedule", self.schedule, Schedule)
         check_choice(who, "precision", self.precision, Precision)
         check_choice(who, "device", self.device, Device)
+        check_choice(who, "balance", self.balance, Balance)
+        check_choice(who, "class_weights", self.class_weights, ClassWeights)
+        check_choice(who, "on_error", self.on_error, OnError)
         check_positive(
             who,
             width=self.width,
@@ -103,14 +139,33 @@ class TrainConfig:
         for name in ("stride_lr", "weight_decay", "stride_cost", "time_shift_s", "workers", "memory_mib", "seed"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{who}: {name} must be >= 0, got {getattr(self, name)}")
+        if not 0 < self.hold_out < 1:
+            raise InputError(f"{who}: hold_out must be a share of the training clips in (0, 1), got {self.hold_out}")
+        if self.noise is not None and self.noise != SYNTHETIC:
+            self.noise = os.path.abspath(self.noise)
+        self.augmentation()
         if self.batch_size < 2:
             raise InputError(f"{who}: batch_size must be at least 2 (batch norm), got {self.batch_size}")
+
+    def augmentation(self) -> AugmentationConfig:
+        """What is drawn for each batch beside its excerpts."""
+        return AugmentationConfig(
+            gain_db=self.gain_db,
+            noise_prob=self.noise_prob if self.noise is not None else 0.0,
+            noise_snr_db=self.noise_snr_db,  # type: ignore[arg-type]  # two of them: checked there
+            mixup=self.mixup,
+            time_masks=self.time_masks,
+            time_mask_s=self.time_mask_s,
+            mel_masks=self.mel_masks,
+            mel_mask_bands=self.mel_mask_bands,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as values that YAML knows."""
         values = asdict(self)
         values["strides"] = [list(pair) for pair in self.strides]
         values["channels"] = list(self.channels)
+        values["noise_snr_db"] = list(self.noise_snr_db)
         return values
 
     @classmethod

@@ -1,46 +1,19 @@
 """The results of a run: test metrics, tables, confusion matrix and report, written into its folder."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from audiostride.data import AudioBank, assign_random_splits, read_clips
+from audiostride.data import read_clips
 from audiostride.errors import InputError
-from audiostride.evaluation import Evaluation, baseline_accuracies, classify_clips, evaluate_logits
+from audiostride.evaluation import Evaluation, baseline_accuracies, evaluate_bank
 from audiostride.models import AudioClassifier, load_classifier
 from audiostride.reporting import cutoff_table, draw_confusion, write_report
+from audiostride.training.clips import LabelledClips, read_run_clips, write_skipped
 from audiostride.training.config import TrainConfig
 from audiostride.writing import write_bytes, write_json, write_text
-
-
-@dataclass(frozen=True)
-class LabelledClips:
-    """Clips with their classes."""
-
-    bank: AudioBank
-    class_indices: NDArray[np.int64]
-
-    @classmethod
-    def load(
-        cls, clips: pd.DataFrame, names: list[str], *, where: str, memory_mib: float = 4096.0, progress: bool = True
-    ) -> "LabelledClips":
-        """Read the audio of a table of clips whose labels are among `names`.
-
-        Raises:
-            InputError: Bad audio; labels that are not class names.
-        """
-        indices = clips["label"].map({name: index for index, name in enumerate(names)})
-        unknown = sorted(clips.loc[indices.isna(), "label"].unique())
-        if unknown:
-            raise InputError(
-                f"{where}: labels must be classes of the model, got {', '.join(unknown)}; it knows {', '.join(names)}"
-            )
-        bank = AudioBank(clips, where=where, memory_mib=memory_mib, progress=progress)
-        return cls(bank, np.array(indices.tolist(), dtype=np.int64))
 
 
 def write_results(
@@ -89,8 +62,7 @@ def write_results(
 def evaluate_clips(model: AudioClassifier, clips: LabelledClips, *, progress: bool = True) -> Evaluation:
     """Classify clips with the model's first task and compare with their classes."""
     task = next(iter(model.config.tasks))
-    logits = classify_clips(model, clips.bank, task=task, progress=progress)
-    return evaluate_logits(logits, clips.class_indices, model.config.tasks[task])
+    return evaluate_bank(model, clips.bank, clips.class_indices, task=task, progress=progress)
 
 
 def summarise(found: Evaluation) -> dict[str, Any]:
@@ -109,15 +81,22 @@ def write_tables(run: Path, found: Evaluation, *, suffix: str = "") -> None:
 
 
 def evaluate_run(
-    run: str | Path, *, split: str = "test", manifest: str | None = None, device: str = "cpu", progress: bool = True
+    run: str | Path,
+    *,
+    split: str = "test",
+    manifest: str | None = None,
+    device: str = "cpu",
+    on_error: str | None = None,
+    progress: bool = True,
 ) -> dict[str, Any]:
     """Evaluate the best model of a run; the test split of its own manifest gives the run its results and report.
 
     Args:
         run: Run folder; one that was killed in mid-training has a model too, once it validated.
         split: train, valid or test.
-        manifest: Another manifest with the same label column; None is the run's own.
+        manifest: Another manifest or store with the same label column; None is the run's own.
         device: Where to compute.
+        on_error: What bad audio does, stop or skip; None is the run's own setting.
         progress: Whether progress bars are shown.
 
     Returns:
@@ -129,22 +108,24 @@ def evaluate_run(
     """
     run = Path(run)
     config = TrainConfig.load(run)
+    on_error = on_error or config.on_error
     model = load_classifier(run, device=device)
     names = model.config.tasks[next(iter(model.config.tasks))]
-    clips = read_clips(
-        manifest or config.manifest, label=config.label, audio_root=None if manifest else config.audio_root
-    )
-    if clips["split"].isna().all() and manifest:
-        clips = clips.assign(split=split)  # a manifest without splits, given for evaluation, is evaluated whole
-    elif config.random_split is not None and not manifest:
-        clips = assign_random_splits(clips, seed=config.random_split)
+    if manifest:
+        clips = read_clips(manifest, label=config.label, on_error=on_error)
+        if clips["split"].isna().all():
+            clips = clips.assign(split=split)  # a manifest without splits, given for evaluation, is evaluated whole
+    else:
+        clips, _ = read_run_clips(config, on_error=on_error)
 
     def load(part: str) -> LabelledClips:
         chosen = clips[clips["split"] == part]
         if chosen.empty:
             raise InputError(f"evaluate: split {part!r} of {manifest or config.manifest} must have clips, got none")
         where = f"{manifest or config.manifest}, {part} clips"
-        return LabelledClips.load(chosen, names, where=where, memory_mib=config.memory_mib, progress=progress)
+        return LabelledClips.load(
+            chosen, names, where=where, memory_mib=config.memory_mib, on_error=on_error, progress=progress
+        )
 
     if split == "test" and not manifest:
         history = pd.read_csv(run / "history.csv")
@@ -156,10 +137,21 @@ def evaluate_run(
             "best_step": int(best["step"]),
             "valid_accuracy": float(best["valid_accuracy"]),
         }
-        return write_results(run, model, test=load("test"), train=load("train"), facts=facts, progress=progress)
-    found = evaluate_clips(model, load(split), progress=progress)
+        test, train = load("test"), load("train")
+        metrics = write_results(run, model, test=test, train=train, facts=facts, progress=progress)
+        _note_skipped(run, {"test": test, "train": train}, progress=progress)
+        return metrics
+    chosen = load(split)
+    found = evaluate_clips(model, chosen, progress=progress)
     suffix = f"_{split}" + (f"_{Path(manifest).stem}" if manifest else "")
+    _note_skipped(run, {split: chosen}, suffix=suffix if manifest else "", progress=progress)
     metrics = {"task": config.label, "split": split, "manifest": manifest or config.manifest, **summarise(found)}
     write_tables(run, found, suffix=suffix)
     write_json(run / f"metrics{suffix}.json", metrics)
     return metrics
+
+
+def _note_skipped(run: Path, sets: dict[str, LabelledClips], *, suffix: str = "", progress: bool) -> None:
+    n_skipped = write_skipped(run, sets, suffix=suffix)
+    if progress and n_skipped:
+        print(f"{n_skipped} bad clips are left out: {run / f'skipped{suffix}.csv'}", flush=True)

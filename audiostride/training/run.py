@@ -2,34 +2,40 @@
 
 import json
 import logging
-import os
-import platform
-import shlex
-import sys
 import time
 import warnings
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from lightning import Trainer
+from lightning import Callback, Trainer
+from torch import Tensor
 
-from audiostride.data import (
-    ExcerptBatches,
-    StepSampler,
-    assign_random_splits,
-    check_training_clips,
-    load_batches,
-    read_clips,
-)
+from audiostride.data import ExcerptBatches, StepSampler, check_training_clips, load_batches
+from audiostride.data.balance import class_weights
+from audiostride.data.noise import load_noise
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
-from audiostride.training.callbacks import CleanStop, RunRecorder, StepProgress, peak_memory_mib
+from audiostride.training.callbacks import CleanStop, RunRecorder, StepProgress
+from audiostride.training.clips import (
+    LabelledClips,
+    SkippedClips,
+    balance_units,
+    load_sets,
+    read_run_clips,
+    write_skipped,
+)
 from audiostride.training.config import TrainConfig, check_same_settings
+from audiostride.training.hardware import (
+    choose_device,
+    choose_precision,
+    describe_environment,
+    peak_memory_mib,
+    resident_mib,
+)
 from audiostride.training.module import ClassifierTraining
-from audiostride.training.results import LabelledClips, write_results
+from audiostride.training.results import write_results
 from audiostride.writing import write_json, write_text
 
 
@@ -55,22 +61,9 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     finished = _finished_metrics(run) if resume else None
     if finished is not None:
         return finished
-    clips = read_clips(config.manifest, label=config.label, audio_root=config.audio_root)
-    if config.random_split is not None:
-        if clips["split"].notna().any():
-            raise InputError(f"train: {config.manifest} has a split column already; leave --random-split out")
-        clips = assign_random_splits(clips, seed=config.random_split)
+    clips, notes = read_run_clips(config)
     names = check_training_clips(clips, where=str(config.manifest))
-    sets = {
-        split: LabelledClips.load(
-            clips[clips["split"] == split],
-            names,
-            where=f"{config.manifest}, {split} clips",
-            memory_mib=config.memory_mib / 3,
-            progress=progress,
-        )
-        for split in ("train", "valid", "test")
-    }
+    sets = load_sets(clips, names, config, progress=progress)
     device = choose_device(config.device)
     torch.manual_seed(config.seed)
     model = AudioClassifier(
@@ -86,16 +79,23 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
             pool_after=config.pool_after,
         )
     )
+    module = _make_module(model, config, sets["train"], pin=device.type == "cuda")
     (run / "checkpoints").mkdir(parents=True, exist_ok=True)
     write_text(run / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
+    n_skipped = write_skipped(run, sets)
     if progress:
+        for note in notes:
+            print(note, flush=True)
+        if n_skipped:
+            print(f"{n_skipped} bad clips are left out: {run / 'skipped.csv'}", flush=True)
         counts = ", ".join(f"{len(data.bank)} {split}" for split, data in sets.items())
         print(f"{len(names)} classes; {counts} clips; training on {device} -> {run}", flush=True)
         if device.type == "cpu" and config.width > 0.5:
             print("on a CPU, --width 0.25 trains much faster", flush=True)
     recorder, stop = RunRecorder(run, sets["valid"].bank, sets["valid"].class_indices), CleanStop()
-    cpu_before, memory_before = time.process_time(), _resident_mib(device)
-    trainer = _fit(model, config, sets["train"], recorder, stop, device=device, resume=resume, progress=progress)
+    cpu_before, memory_before = time.process_time(), resident_mib(device)
+    callbacks = [recorder, stop, SkippedClips(run, sets), *([StepProgress(recorder)] if progress else [])]
+    trainer = _fit(module, callbacks, device=device, resume=resume)
     cost = {
         "training_s": recorder.history[-1]["elapsed_s"],  # with what came before a resume; the others are since then
         "training_cpu_s": round(time.process_time() - cpu_before, 2),
@@ -104,7 +104,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     }
     write_json(run / "environment.json", describe_environment(device) | cost)
     best = load_classifier(run, device=device)
-    return write_results(
+    metrics = write_results(
         run,
         best,
         test=sets["test"],
@@ -117,6 +117,10 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         },
         progress=progress,
     )
+    n_lost = write_skipped(run, sets) - n_skipped
+    if progress and n_lost:
+        print(f"{n_lost} clips could no longer be read during the run: {run / 'skipped.csv'}", flush=True)
+    return metrics
 
 
 def _check_run_folder(config: TrainConfig, *, resume: bool) -> None:
@@ -142,27 +146,32 @@ def _finished_metrics(run: Path) -> dict[str, Any] | None:
     return None if metrics["stopped_early"] else metrics
 
 
-def _fit(
-    model: AudioClassifier,
-    config: TrainConfig,
-    data: LabelledClips,
-    recorder: RunRecorder,
-    stop: CleanStop,
-    *,
-    device: torch.device,
-    resume: bool,
-    progress: bool,
-) -> Trainer:
-    checkpoint = Path(config.out) / "checkpoints" / "last.ckpt"
-    checkpoint_path = checkpoint if resume and checkpoint.exists() else None
+def _make_module(model: AudioClassifier, config: TrainConfig, data: LabelledClips, *, pin: bool) -> "_WithBatches":
+    """The model with its training data, augmentation and loss."""
+    settings = model.config
     batches = ExcerptBatches(
         data.bank,
         data.class_indices,
         batch_size=config.batch_size,
-        window=model.config.window_samples,
-        shift=round(config.time_shift_s * model.config.sample_rate),
+        window=settings.window_samples,
+        shift=round(config.time_shift_s * settings.sample_rate),
         seed=config.seed,
+        units=balance_units(data, config.balance),
+        augmentation=config.augmentation(),
+        spectrogram=(settings.window_frames, settings.n_mels, settings.hop_length / settings.sample_rate),
     )
+    weights = noises = None
+    if config.class_weights == "balanced":
+        n_classes = len(next(iter(settings.tasks.values())))
+        weights = torch.from_numpy(class_weights(data.class_indices, n_classes))
+    if config.noise is not None:
+        noises = torch.from_numpy(load_noise(config.noise, seed=config.seed, sample_rate=settings.sample_rate))
+    return _WithBatches(model, config, batches, class_weights=weights, noises=noises, pin=pin)
+
+
+def _fit(module: "_WithBatches", callbacks: list[Callback], *, device: torch.device, resume: bool) -> Trainer:
+    config = module.config
+    checkpoint = Path(config.out) / "checkpoints" / "last.ckpt"
     with warnings.catch_warnings():
         # Lightning advises on loggers, workers and devices; here these are choices, not oversights.
         warnings.filterwarnings("ignore", module="lightning")
@@ -178,77 +187,32 @@ def _fit(
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            callbacks=[recorder, stop, *([StepProgress(recorder)] if progress else [])],
+            callbacks=callbacks,
         )
-        module = _WithBatches(model, config, batches, pin=device.type == "cuda")
-        trainer.fit(module, ckpt_path=checkpoint_path, weights_only=True)
+        try:
+            trainer.fit(module, ckpt_path=checkpoint if resume and checkpoint.exists() else None, weights_only=True)
+        except InputError as error:
+            # A worker process wraps its message into a traceback, which ends with that message.
+            raise InputError(str(error).rsplit(f"{InputError.__module__}.InputError: ", 1)[-1].strip()) from error
     return trainer
 
 
 class _WithBatches(ClassifierTraining):
     """Adds the loader, which begins at the step that a checkpoint has restored."""
 
-    def __init__(self, model: AudioClassifier, config: TrainConfig, batches: ExcerptBatches, *, pin: bool) -> None:
-        super().__init__(model, config)
+    def __init__(
+        self,
+        model: AudioClassifier,
+        config: TrainConfig,
+        batches: ExcerptBatches,
+        *,
+        class_weights: Tensor | None,
+        noises: Tensor | None,
+        pin: bool,
+    ) -> None:
+        super().__init__(model, config, class_weights=class_weights, noises=noises)
         self._batches, self._pin = batches, pin
 
     def train_dataloader(self) -> Any:
         sampler = StepSampler(self.trainer.global_step, self.config.max_steps)
         return load_batches(self._batches, workers=self.config.workers, sampler=sampler, pin=self._pin)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of a name; ``auto`` is a GPU where there is one.
-
-    Raises:
-        InputError: A GPU was asked for and there is none.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("train: --device cuda needs a CUDA GPU that torch can use, got none; use --device cpu")
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
-
-
-def choose_precision(name: str, device: torch.device) -> str:
-    """Lightning's name of the arithmetic; ``auto`` is bfloat16 autocast on a GPU that has it, else float32."""
-    if name != "auto":
-        return name
-    return "bf16-mixed" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "32"
-
-
-def describe_environment(device: torch.device) -> dict[str, Any]:
-    """Versions, hardware and command of this process."""
-    packages = ("audiostride", "torch", "torchaudio", "lightning", "numpy", "pandas", "soundfile", "soxr", "librosa")
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "packages": versions,
-    }
-
-
-def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def _resident_mib(device: torch.device) -> float:
-    """Memory in use now, in MiB, as `peak_memory_mib` counts it."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device) / 2**20
-    statm = Path("/proc/self/statm")
-    pages = int(statm.read_text().split()[1]) if statm.exists() else 0
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

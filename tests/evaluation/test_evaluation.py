@@ -8,7 +8,7 @@ import torch
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from audiostride.data import AudioBank, read_clips
+from audiostride.data import open_bank, read_clips
 from audiostride.errors import InputError
 from audiostride.evaluation import (
     accuracy_interval,
@@ -58,7 +58,7 @@ def test_logits_that_are_not_finite_are_refused() -> None:
 
 
 def test_clip_logits_are_the_weighted_mean_over_windows(manifest: Path, model: AudioClassifier) -> None:
-    bank = AudioBank(read_clips(manifest, label="kind"), progress=False)
+    bank = open_bank(read_clips(manifest, label="kind"), progress=False)
     found = classify_clips(model, bank, task="kind", progress=False)
     for index in range(len(bank)):
         clip = torch.from_numpy(bank.read_clip(index))
@@ -74,13 +74,13 @@ def test_clip_logits_are_the_weighted_mean_over_windows(manifest: Path, model: A
 
 
 def test_a_clips_logits_do_not_depend_on_the_batch(manifest: Path, model: AudioClassifier) -> None:
-    bank = AudioBank(read_clips(manifest, label="kind"), progress=False)
+    bank = open_bank(read_clips(manifest, label="kind"), progress=False)
     one, many = (classify_clips(model, bank, task="kind", batch_size=size, progress=False) for size in (1, 64))
     torch.testing.assert_close(one, many, rtol=1e-4, atol=1e-5)
 
 
 def test_evaluation_leaves_the_training_mode_alone(manifest: Path, model: AudioClassifier) -> None:
-    bank = AudioBank(read_clips(manifest, label="kind").head(2), progress=False)
+    bank = open_bank(read_clips(manifest, label="kind").head(2), progress=False)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
     classify_clips(model, bank, task="kind", progress=False)
@@ -92,7 +92,7 @@ def test_the_classic_baseline_tells_tones_from_noise(manifest: Path) -> None:
     clips = read_clips(manifest, label="kind")
     classes = (clips["label"] == "tone").to_numpy(dtype=np.int64)
     train, test = clips["split"] == "train", clips["split"] == "test"
-    banks = [AudioBank(clips[part], progress=False) for part in (train, test)]
+    banks = [open_bank(clips[part], progress=False) for part in (train, test)]
     found = baseline_accuracies(banks[0], classes[train], banks[1], classes[test])
     assert found.classic == 1.0
     assert found.majority == 0.5
@@ -109,7 +109,7 @@ def test_predictions_per_window_and_per_file(tmp_path: Path, model: AudioClassif
     clip = predict_file(model, tmp_path / "a.wav")
     assert len(clip) == 1
     (tmp_path / "m.csv").write_text("path,label\na.wav,noise\n")
-    bank = AudioBank(read_clips(tmp_path / "m.csv"), progress=False)
+    bank = open_bank(read_clips(tmp_path / "m.csv"), progress=False)
     probs = classify_clips(model, bank, task="kind", progress=False).softmax(dim=1)[0]
     assert clip["label"][0] == NAMES[int(probs.argmax())]
     assert clip["score"][0] == pytest.approx(float(probs.max()), abs=1e-4)  # parts of a resampled file, see read_audio

@@ -1,0 +1,55 @@
+"""``audiostride check``: look at a manifest and its audio before training."""
+
+import json
+import textwrap
+from typing import Any
+
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+from audiostride.data.checking import KINDS, check_manifest
+
+FOUND = 1
+
+
+class _KeepLines(DefaultHelpFormatter):
+    """Keeps the line breaks of the list of kinds."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(
+            textwrap.fill(
+                line, width, initial_indent=indent, subsequent_indent=(30 if line.startswith(" ") else 0) * " "
+            )
+            for line in text.splitlines()
+        )
+
+
+def build_parser() -> ArgumentParser:
+    """The options of ``audiostride check``."""
+    kinds = "\n".join(f"  {kind:<28}{meaning}" for kind, meaning in KINDS.items())
+    parser = ArgumentParser(description=run.__doc__, epilog=f"kinds of findings:\n{kinds}", formatter_class=_KeepLines)
+    parser.add_argument("manifest", metavar="MANIFEST", help="CSV manifest, folder of class folders, or store")
+    parser.add_argument(
+        "--label", metavar="COLUMN", nargs="+", help="columns of labels (default: label, or the one that looks like it)"
+    )
+    parser.add_argument("--group", metavar="COLUMN", help="what must not leak across splits (default: group, if there)")
+    parser.add_argument("--audio-root", metavar="DIR", help="folder that paths are relative to")
+    parser.add_argument(
+        "--allow", metavar="KIND", nargs="+", default=[], help="kinds of findings that are listed and not counted"
+    )
+    parser.add_argument("--jobs", type=int, help="clips decoded at a time (default: one for each processor)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of the text")
+    return parser
+
+
+def run(arguments: Any) -> int:
+    """Look for faults in a manifest and its audio: files, levels, splits, groups, duplicates; 1 if there are any."""
+    result = check_manifest(
+        arguments.manifest,
+        labels=arguments.label,
+        group=arguments.group,
+        audio_root=arguments.audio_root,
+        allow=arguments.allow,
+        jobs=arguments.jobs,
+    )
+    print(json.dumps(result.to_dict(), indent=2, allow_nan=False) if arguments.json else result.format())
+    return FOUND if result.count else 0

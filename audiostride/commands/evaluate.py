@@ -1,0 +1,50 @@
+"""``audiostride evaluate``."""
+
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+
+def build_parser() -> ArgumentParser:
+    """The options of ``audiostride evaluate``."""
+    parser = ArgumentParser(description=run.__doc__)
+    parser.add_argument("run", metavar="RUN", help="run folder")
+    parser.add_argument("--split", choices=["train", "valid", "test"], default="test", help="which clips")
+    parser.add_argument("--manifest", help="another manifest or store than the run's own, with the same label column")
+    parser.add_argument("--on-error", choices=["stop", "skip"], help="what bad audio does (default: as in training)")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
+    return parser
+
+
+def run(arguments: Any) -> int:
+    """Evaluate the best model of a run, also of one that was stopped."""
+    from audiostride.training.hardware import choose_device
+    from audiostride.training.results import evaluate_run
+
+    device = str(choose_device(arguments.device))
+    metrics = evaluate_run(
+        arguments.run,
+        split=arguments.split,
+        manifest=arguments.manifest,
+        device=device,
+        on_error=arguments.on_error,
+    )
+    print_metrics(metrics)
+    return 0
+
+
+def print_metrics(metrics: dict[str, Any]) -> None:
+    """Print the outcome of an evaluation in three lines."""
+    low, high = (100 * bound for bound in metrics["interval"])
+    print(
+        f"{metrics['task']}, {metrics['split']}: accuracy {100 * metrics['accuracy']:.1f} % "
+        f"(95 % interval {low:.1f} to {high:.1f} %, {metrics['n_clips']} clips)"
+    )
+    if "baseline_majority" in metrics:
+        classic = metrics["baseline_classic"]
+        print(
+            f"for comparison: always the most frequent class {100 * metrics['baseline_majority']:.1f} %"
+            + (f", log-mel statistics + SVM {100 * classic:.1f} %" if classic is not None else "")
+        )
+        if classic is not None and classic >= metrics["accuracy"]:
+            print("the classic baseline is as good or better: train longer (--max-steps), or look at the data first")

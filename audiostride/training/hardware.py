@@ -1,0 +1,79 @@
+"""The device of a run, its arithmetic, and what stands in ``environment.json``."""
+
+import os
+import platform
+import shlex
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from audiostride.errors import InputError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name; ``auto`` is a GPU where there is one.
+
+    Raises:
+        InputError: A GPU was asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("train: --device cuda needs a CUDA GPU that torch can use, got none; use --device cpu")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """Lightning's name of the arithmetic; ``auto`` is bfloat16 autocast on a GPU that has it, else float32."""
+    if name != "auto":
+        return name
+    return "bf16-mixed" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "32"
+
+
+def describe_environment(device: torch.device) -> dict[str, Any]:
+    """Versions, hardware and command of this process."""
+    packages = ("audiostride", "torch", "torchaudio", "lightning", "numpy", "pandas", "soundfile", "soxr", "librosa")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "packages": versions,
+    }
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def resident_mib(device: torch.device) -> float:
+    """Memory in use now, in MiB, as `peak_memory_mib` counts it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device) / 2**20
+    statm = Path("/proc/self/statm")
+    pages = int(statm.read_text().split()[1]) if statm.exists() else 0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """Peak memory so far in MiB: of the tensors on a GPU, of the whole process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    import resource  # POSIX only
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
