@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -10,7 +10,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Items per job: handing over a job costs some 30 us, as much as looking at the header of a file.
+# Items per job at most: handing over a job costs some 30 us, as much as looking at the header of a file.
 CHUNK = 16
 
 
@@ -31,11 +31,13 @@ def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item], *,
     def work(chunk: list[Item]) -> list[Result]:
         return [function(item) for item in chunk]
 
+    # Few long items, such as recordings of hours, are shared out one by one.
+    size = min(CHUNK, max(1, len(items) // (4 * jobs))) if isinstance(items, Sized) else CHUNK
     waiting: deque[Future[list[Result]]] = deque()
     rest = iter(items)
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         try:
-            while chunk := list(islice(rest, CHUNK)):
+            while chunk := list(islice(rest, size)):
                 waiting.append(pool.submit(work, chunk))
                 if len(waiting) > 2 * jobs:
                     yield from waiting.popleft().result()

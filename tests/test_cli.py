@@ -7,7 +7,8 @@ import pytest
 import soundfile
 import yaml
 
-from audiostride.cli import main
+from audiostride import __version__
+from audiostride.cli import COMMANDS, main
 
 BAD_INPUT = 2
 
@@ -33,12 +34,39 @@ GOOD_ROWS = [f"a.wav,{label},{split}" for split in ("train", "valid", "test") fo
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--help") == 0
+    assert run("--help") == run("-h") == 0
     shown = capsys.readouterr().out
-    for command in ("demo", "train", "evaluate", "predict", "report"):
-        assert command in shown
+    assert shown.startswith("usage: audiostride COMMAND")
+    assert run() == BAD_INPUT  # nothing was asked for, and what may be is shown
+    assert capsys.readouterr().out == shown[: len(shown) // 2]
+    commands = ["demo", "import", "check", "prepare", "train", "evaluate", "predict", "report"]
+    assert list(COMMANDS) == commands
+    for command in commands:
+        line = next(line for line in shown.splitlines() if line.startswith(f"  {command} "))
+        assert len(line.split(maxsplit=1)[1]) > 20
         assert run(command, "--help") == 0
-        assert capsys.readouterr().out.startswith("usage:")
+        assert capsys.readouterr().out.startswith(f"usage: audiostride {command} ")
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"audiostride {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ("trian", "did you mean train?"),
+        ("predicts", "did you mean predict?"),
+        ("xyz", "it must be one of demo, import, check, prepare, train, evaluate, predict, report"),
+        ("--verbose", "it must be one of demo, import"),
+    ],
+)
+def test_an_unknown_command_is_answered_with_what_there_is(
+    capsys: pytest.CaptureFixture[str], given: str, hint: str
+) -> None:
+    assert run(given, "--out", "x") == BAD_INPUT
+    assert f"audiostride: there is no command {given!r}; {hint}" in capsys.readouterr().err
 
 
 def test_every_setting_has_an_option_with_a_help_text(capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,7 +48,7 @@ def upward_imports(name: str, source: str) -> list[str]:
 
 def test_imports_go_down_only() -> None:
     files = [path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.name != "__init__.py"]
-    assert len(files) > 40
+    assert len(files) > 70
     assert {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in files} == set(FLOORS)
     wrong = {
         str(path.relative_to(PACKAGE)): found
@@ -70,10 +70,25 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
     )
 
 
-def test_importing_the_package_loads_torch_and_nothing_heavier() -> None:
-    heavy = ["pandas", "matplotlib", "lightning", "librosa", "torchaudio", "sklearn", "scipy", "soundfile", "jinja2"]
-    loaded = run_python(f"import sys, audiostride; print([name for name in {heavy} if name in sys.modules])")
-    assert loaded.stdout.strip() == "[]", loaded.stderr
+HEAVY = ["numpy", "torch", "pandas", "pyarrow", "soundfile", "scipy", "sklearn", "librosa"]
+HEAVY += ["torchaudio", "torchmetrics", "lightning", "matplotlib", "jinja2", "jsonargparse"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("import audiostride", []),
+        ("import audiostride; dir(audiostride); audiostride.__version__", []),
+        ("from audiostride import InputError", []),
+        ("from audiostride import DiffStride2d", ["numpy", "torch"]),
+        ("from audiostride import AudioClassifier, LogMel, load_classifier", ["numpy", "torch"]),
+        ("from audiostride.cli import main", ["jsonargparse"]),
+    ],
+)
+def test_an_import_loads_what_it_needs_and_nothing_else(statement: str, expected: list[str]) -> None:
+    """Many people will want the layer alone; and `check` and `prepare` start without torch."""
+    loaded = run_python(f"import sys; {statement}; print([name for name in {HEAVY} if name in sys.modules])")
+    assert loaded.stdout.strip() == str(expected), loaded.stderr
 
 
 def test_public_names_are_there() -> None:
@@ -132,11 +147,38 @@ def test_the_commands_of_the_readme_parse() -> None:
         build_parser(command[0]).parse_args(command[1:])
 
 
+def test_every_recipe_is_known_and_says_what_it_needs() -> None:
+    recipes = sorted((ROOT / "recipes").glob("*.py"))
+    assert [path.name for path in recipes] == ["bench_data.py", "bench_pooling.py", "compare_pooling.py"]
+    for path in recipes:
+        head = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        assert all(f"{word}: " in head for word in ("Data", "Command", "Expected")), path.name
+
+
+def test_the_reading_recipe_prints_its_table() -> None:
+    command = [sys.executable, str(ROOT / "recipes" / "bench_data.py"), "--part", "read"]
+    command += ["--files", "2", "--seconds", "3", "--turns", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    shown = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown.splitlines() if line.startswith("|")]
+    assert rows[0] == ["read with", "windows/s", "x soundfile, FLAC"]
+    found = {name: (float(rate.replace(",", "")), float(ratio)) for name, rate, ratio in rows[2:]}
+    readers = ["soundfile, FLAC", "soundfile, WAV", "librosa.load, FLAC", "librosa.load, FLAC 48 kHz stereo"]
+    readers += [f"audiostride, {kind}" for kind in ("FLAC", "WAV", "FLAC 48 kHz stereo", "store")]
+    readers += ["a plain int16 memory map", "frontend alone (log-mel)", "store and frontend"]
+    assert list(found) == readers
+    assert all(rate > 0 for rate, _ in found.values())
+    reference = found["soundfile, FLAC"]
+    assert reference[1] == 1
+    for rate, ratio in found.values():
+        # Rates are rounded to 1, ratios to 0.01.
+        assert ratio == pytest.approx(rate / reference[0], abs=0.01 + 2 / reference[0] * ratio)
+
+
 @pytest.mark.slow
 def test_the_comparison_recipe_prints_its_table_and_resumes(manifest: Path, tmp_path: Path, tiny: list[str]) -> None:
-    recipes = sorted(path.name for path in (ROOT / "recipes").glob("*.py"))
-    assert recipes == ["bench_pooling.py", "compare_pooling.py"]
-    command = [sys.executable, str(ROOT / "recipes" / recipes[1]), "--manifest", str(manifest), "--label", "kind"]
+    recipe = str(ROOT / "recipes" / "compare_pooling.py")
+    command = [sys.executable, recipe, "--manifest", str(manifest), "--label", "kind"]
     command += ["--seeds", "0", "--out", str(tmp_path / "runs"), *tiny]
     command += ["--only", "spectral", "DiffStride folded", "DiffStride paper, block"]
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}

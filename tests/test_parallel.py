@@ -2,9 +2,12 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
+from audiostride import parallel
 from audiostride.parallel import CHUNK, default_jobs, map_in_threads
 
 
@@ -24,7 +27,7 @@ def test_results_come_in_order_whichever_chunk_is_ready_first() -> None:
             second_chunk_done.set()
         return item
 
-    assert list(map_in_threads(work, range(3 * CHUNK), jobs=2)) == list(range(3 * CHUNK))
+    assert list(map_in_threads(work, range(100 * CHUNK), jobs=2)) == list(range(100 * CHUNK))
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
@@ -40,6 +43,11 @@ def test_as_many_threads_work_at_a_time_as_there_are_jobs(jobs: int) -> None:
     list(map_in_threads(work, range(2 * jobs * CHUNK), jobs=jobs))
     assert len(threads) == jobs
     assert threading.get_ident() not in threads
+
+
+def test_few_long_items_are_shared_by_all_threads() -> None:
+    meeting = threading.Barrier(2, timeout=30)
+    list(map_in_threads(lambda _: meeting.wait(), range(4), jobs=2))
 
 
 def test_an_error_comes_out_after_the_chunks_before_it() -> None:
@@ -105,6 +113,29 @@ def test_who_stops_early_leaves_nothing_running() -> None:
     assert threading.active_count() == before
     assert len(worked) <= 6 * CHUNK
     assert list(results) == []
+
+
+def test_what_was_not_begun_is_not_done_once_nobody_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    stopping = threading.Event()
+
+    class Pool(ThreadPoolExecutor):
+        def __exit__(self, *error: Any) -> None:
+            stopping.set()
+            super().__exit__(*error)
+
+    monkeypatch.setattr(parallel, "ThreadPoolExecutor", Pool)
+    worked = []
+
+    def work(item: int) -> int:
+        if item >= CHUNK:
+            assert stopping.wait(timeout=30)  # the second chunk has begun, the third waits for the only thread
+        worked.append(item)
+        return item
+
+    results = map_in_threads(work, range(10**9), jobs=1)
+    assert next(results) == 0
+    results.close()
+    assert len(worked) in (CHUNK, 2 * CHUNK)
 
 
 def test_nothing_is_done_before_the_first_result_is_asked_for() -> None:

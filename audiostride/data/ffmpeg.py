@@ -58,20 +58,20 @@ def stream_with_ffmpeg(
     ):
         if process.stdout is None:  # what PIPE rules out, for the type checker
             raise InputError(f"audio file {path} cannot be decoded: ffmpeg gave no output")
-        left = last - first
-        while left > 0:
-            content = process.stdout.read(min(block, left) * frame_bytes)
-            frames = len(content) // frame_bytes
-            if frames == 0:
-                break
-            left -= frames
-            yield np.frombuffer(content[: frames * frame_bytes], dtype="<f4").reshape(frames, channels)
-        if left > 0:
-            if process.wait() != 0:
+        try:
+            left = last - first
+            while left > 0:
+                content = process.stdout.read(min(block, left) * frame_bytes)
+                frames = len(content) // frame_bytes
+                if frames == 0:
+                    break
+                left -= frames
+                yield np.frombuffer(content[: frames * frame_bytes], dtype="<f4").reshape(frames, channels)
+            if left > 0 and process.wait() != 0:
                 said.seek(0)
                 reason = said.read().decode(errors="replace").strip()
                 raise InputError(f"audio file {path} cannot be decoded: ffmpeg says {reason[-500:] or 'nothing'}")
-        else:
+        finally:
             process.kill()  # it would go on decoding what lies behind the part
 
 

@@ -1,5 +1,6 @@
 """Noise to add to training excerpts: recordings of a folder, or synthetic noise from white to brown."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -47,19 +48,9 @@ def load_noise(source: str | Path, *, seed: int, sample_rate: int = 16000) -> ND
         raise InputError(f"noise: folder {source} must hold audio files, found none")
     pieces: list[NDArray[np.float32]] = []
     stride = 1  # every so manieth piece is kept; doubled whenever they become too many
-    count = 0
-    for file in files:
-        rest = np.empty(0, dtype=np.float32)
-        for block in stream_samples(file, sample_rate=sample_rate):
-            rest = np.concatenate([rest, block])
-            while len(rest) >= n_samples:
-                if count % stride == 0:
-                    pieces.append(rest[:n_samples].copy())  # a view would hold all of the block in memory
-                count, rest = count + 1, rest[n_samples:]
-        if len(rest) and len(rest) < n_samples:
-            if count % stride == 0:
-                pieces.append(np.resize(rest, n_samples))
-            count += 1
+    for count, piece in enumerate(_cut_pieces(files, n_samples, sample_rate)):
+        if count % stride == 0:
+            pieces.append(piece)
         while len(pieces) > MAX_PIECES:
             pieces, stride = pieces[::2], 2 * stride
     levels = [float(np.sqrt(np.mean(np.square(piece, dtype=np.float64)))) for piece in pieces]
@@ -67,3 +58,16 @@ def load_noise(source: str | Path, *, seed: int, sample_rate: int = 16000) -> ND
     if not kept:
         raise InputError(f"noise: recordings in {source} must not be silent, but all {len(pieces)} pieces are")
     return np.stack(kept)
+
+
+def _cut_pieces(files: list[Path], n_samples: int, sample_rate: int) -> Iterator[NDArray[np.float32]]:
+    """Consecutive pieces of recordings, the last of each repeated to its full length."""
+    for file in files:
+        rest = np.empty(0, dtype=np.float32)
+        for block in stream_samples(file, sample_rate=sample_rate):
+            rest = np.concatenate([rest, block])
+            while len(rest) >= n_samples:
+                yield rest[:n_samples].copy()  # a view would hold all of the block in memory
+                rest = rest[n_samples:]
+        if len(rest):
+            yield np.resize(rest, n_samples)

@@ -18,7 +18,14 @@ from tqdm import tqdm
 
 from audiostride.data.bank import clip_span
 from audiostride.data.manifest import describe_bad_rows
-from audiostride.data.store import FORMAT_VERSION, PLACE_COLUMNS, read_store_header
+from audiostride.data.store import (
+    FORMAT_VERSION,
+    INDEX,
+    PLACE_COLUMNS,
+    hash_file,
+    read_store_clips,
+    read_store_header,
+)
 from audiostride.data.store_writer import ClipSource, read_finished, remove_records, write_audio_file
 from audiostride.errors import InputError
 from audiostride.parallel import default_jobs, map_in_threads
@@ -88,7 +95,7 @@ def prepare_store(
         raise InputError(f"prepare: -o must be a new or empty folder, or a store that was begun, got {out}")
     sources, skipped = _find_sources(clips, sample_rate, jobs=jobs, progress=progress)
     if skipped and on_error == "stop":
-        raise InputError(_describe(where, skipped))
+        raise InputError(_describe(where, skipped, written=False))
     if not any(sources):
         raise InputError(f"prepare: {where} must have clips that can be read, got none of {len(clips)}")
     with _writing(out):
@@ -121,7 +128,7 @@ def prepare_store(
         entries = [entry for entry in done if entry is not None]
         skipped += [(int(line), str(message)) for entry in entries for line, message in entry["errors"]]
         if skipped and on_error == "stop":
-            raise InputError(_describe(where, skipped))
+            raise InputError(_describe(where, skipped, written=True))
         if not any(length for entry in entries for length in entry["n_samples"]):
             raise InputError(f"prepare: {where} must have clips that can be decoded, got none of {len(clips)}")
         _finish(clips, out, plan, entries, fingerprint, where=where, sample_rate=sample_rate, skipped=skipped)
@@ -158,9 +165,10 @@ def summarise_store(store: Path, *, skipped: list[tuple[int, str]], written: int
     )
 
 
-def _describe(where: str, skipped: list[tuple[int, str]]) -> str:
-    way_out = "mend or remove these rows, or leave them out with --on-error skip; what is written already stays"
-    return describe_bad_rows(where, skipped, way_out)
+def _describe(where: str, skipped: list[tuple[int, str]], *, written: bool) -> str:
+    mend = "mend these files and give the command again (what is written already stays)"
+    way_out = mend if written else "mend or remove these rows"
+    return describe_bad_rows(where, skipped, f"{way_out}, or leave them out with --on-error skip")
 
 
 def _fingerprint(clips: pd.DataFrame, sample_rate: int) -> str:
@@ -261,7 +269,7 @@ def _finish(
         }
     )
     places = places[places["n_samples"] > 0]
-    _write_index(clips, places, out)
+    os.replace(_stage_index(clips, places, out), out / INDEX)
     if skipped:
         write_text(out / "skipped.csv", pd.DataFrame(sorted(skipped), columns=["line", "reason"]).to_csv(index=False))
     header = {
@@ -273,43 +281,44 @@ def _finish(
         "scaled": int((places["store_scale"] != 1.0).sum()),
         "skipped": len(skipped),
         "fingerprint": fingerprint,
+        "index": [hash_file(out / INDEX)],
         "files": [{key: entry[key] for key in ("bytes", "samples", "checksum")} for entry in entries],
     }
     write_json(out / "store.json", header)
     remove_records(out)
 
 
-def _write_index(clips: pd.DataFrame, places: pd.DataFrame, out: Path) -> bool:
-    """Write ``clips.arrow`` unless it stands as it should; returns whether it was written."""
+def _stage_index(clips: pd.DataFrame, places: pd.DataFrame, out: Path) -> Path:
+    """Write the index under the name of a partial file, which is returned."""
     rows = clips.iloc[places["store_row"].to_numpy()].reset_index(drop=True)
     text = rows.select_dtypes(exclude="number").fillna("").astype(str)
     table = pa.Table.from_pandas(
         pd.concat([rows.select_dtypes(include="number"), text, places.reset_index(drop=True)], axis=1),
         preserve_index=False,
     )
-    file = out / "clips.arrow"
-    if file.is_file():
-        with pa.memory_map(str(file)) as source:
-            if pa.ipc.open_file(source).read_all().equals(table):
-                return False
-    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+    staged = out / f"{INDEX}.{os.getpid()}.partial"
+    with pa.OSFile(str(staged), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
-    os.replace(partial, file)
-    return True
+    return staged
 
 
 def _update_labels(clips: pd.DataFrame, out: Path, fingerprint: str) -> StoreSummary:
     """Bring labels, splits and groups of a whole store up to date with its manifest."""
-    if read_store_header(out)["fingerprint"] != fingerprint:
+    header = read_store_header(out)
+    if header["fingerprint"] != fingerprint:
         raise InputError(
             f"prepare: -o {out} holds a store of other clips (paths, parts or order differ); "
             "remove it, or choose another folder"
         )
-    with pa.memory_map(str(out / "clips.arrow")) as source:
-        places = pa.ipc.open_file(source).read_all().select(["store_row", *PLACE_COLUMNS]).to_pandas()
-    _write_index(clips, places, out)
-    remove_records(out)  # left by a call that was stopped in its last moment
+    places = read_store_clips(out)[["store_row", *PLACE_COLUMNS]]
+    staged = _stage_index(clips, places, out)
+    new = hash_file(staged)
+    if header["index"] != [new]:
+        # Both are right until the new one is in its place, so that a stop in between leaves a store that verifies.
+        write_json(out / "store.json", header | {"index": [*header["index"], new]})
+        os.replace(staged, out / INDEX)
+        write_json(out / "store.json", header | {"index": [new]})
+    remove_records(out)  # also what a call left that was stopped in its last moment
     skipped: list[tuple[int, str]] = []
     if (out / "skipped.csv").is_file():
         listed = pd.read_csv(out / "skipped.csv")

@@ -22,6 +22,7 @@ from audiostride.progress import progress_bar
 FORMAT_VERSION = 1
 BATCH_SAMPLES = 2**22  # samples per record batch: 8 MiB
 FULL_SCALE = 32768.0
+INDEX = "clips.arrow"
 SCHEMA = pa.schema([pa.field("samples", pa.int16(), nullable=False)])
 
 # Where a clip lies: number of the audio file, first sample in it, number of samples, and the factor that its samples
@@ -63,7 +64,7 @@ def read_store_clips(store: str | Path) -> pd.DataFrame:
     """The manifest of a store with the place of each clip, and the folder of the store in ``store``.
 
     Raises:
-        InputError: Not a whole store; an audio file that is missing or has another size.
+        InputError: Not a whole store; an audio file that is missing or has another size; a damaged index.
     """
     store = Path(store)
     header = read_store_header(store)
@@ -76,7 +77,13 @@ def read_store_clips(store: str | Path) -> pd.DataFrame:
                 + (f"{size}" if size >= 0 else "no such file")
                 + "; copy the store again, or remove it and prepare it anew"
             )
-    with pa.memory_map(str(store / "clips.arrow")) as source:
+    found = hash_file(store / INDEX) if (store / INDEX).is_file() else "no such file"
+    if found not in header["index"]:
+        raise InputError(
+            f"store {store}: {INDEX} must have the checksum {header['index'][-1]}, got {found}; "
+            "copy the store again, or remove it and prepare it anew"
+        )
+    with pa.memory_map(str(store / INDEX)) as source:
         clips: pd.DataFrame = pa.ipc.open_file(source).read_all().to_pandas()
     return clips.assign(store=str(store.absolute()))
 
@@ -129,6 +136,12 @@ def hash_samples() -> "hashlib.blake2b":
     return hashlib.blake2b(digest_size=16)
 
 
+def hash_file(file: Path) -> str:
+    """The checksum of a file, as that of the index is kept."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, hash_samples).hexdigest()
+
+
 def verify_store(store: str | Path, *, jobs: int | None = None, progress: bool = True) -> list[str]:
     """Read all samples of a store and compare them with the checksums.
 
@@ -144,8 +157,8 @@ def verify_store(store: str | Path, *, jobs: int | None = None, progress: bool =
         InputError: As `read_store_clips`.
     """
     store = Path(store)
-    read_store_clips(store)
     files = read_store_header(store)["files"]
+    read_store_clips(store)
 
     def damage(number: int) -> str | None:
         name = audio_name(number)

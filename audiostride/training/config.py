@@ -190,8 +190,9 @@ class TrainConfig:
         return cls(**{"pool_after": "block", **values})
 
 
-# Settings that may differ when a run is taken up again: they do not change what is learned.
-RESUMABLE_CHANGES = ("out", "workers", "memory_mib", "device")
+# Settings that may differ when a run is taken up again: they do not change what is learned, but for bad clips that are
+# left out from then on, which a run that a vanished file has ended needs.
+RESUMABLE_CHANGES = ("out", "workers", "memory_mib", "device", "on_error")
 
 
 def check_same_settings(old: TrainConfig, new: TrainConfig) -> None:

@@ -1,25 +1,9 @@
 """The miniature archives, for the tests of this folder and of those that load this file."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-
-
-def load_builders() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("archives", Path(__file__).with_name("archives.py"))
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def archives() -> ModuleType:
-    """The builders: build_tut, build_birds, build_nsynth, build_speech."""
-    return load_builders()
 
 
 @pytest.fixture(scope="session")

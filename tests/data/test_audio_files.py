@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from audiostride.data import find_audio_files, probe_audio, read_audio, read_samples, stream_samples
-from audiostride.data.audio_files import LENGTH_TOLERANCE_S, resampled_length, stream_frames
+from audiostride.data.audio_decoding import LENGTH_TOLERANCE_S
+from audiostride.data.audio_files import resampled_length, stream_frames
 from audiostride.data.ffmpeg import ffmpeg_is_installed
 from audiostride.errors import InputError
 
@@ -184,6 +185,8 @@ def test_16_bit_samples_stay_as_they_are_when_their_rate_is_asked_for(tmp_path: 
 
 
 @given(st.integers(1, 10**9), st.integers(1, 400_000), st.integers(1, 400_000))
+@example(5, 2, 1)  # halves go up
+@example(10**17 + 3, 48000, 16000)  # beyond what a float holds
 def test_lengths_are_rounded_exactly(frames: int, rate_in: int, rate_out: int) -> None:
     exact = Fraction(frames * rate_out, rate_in)
     assert resampled_length(frames, rate_in, rate_out) == max(1, math.floor(exact + Fraction(1, 2)))

@@ -33,7 +33,7 @@ sys.exit(1)
 """
 
 FFMPEG = """
-import json, os, sys
+import json, os, sys, time
 options = dict(zip(sys.argv[1:-1], sys.argv[2:], strict=True))
 path = options["-i"]
 assert path.startswith("file:/") and sys.argv[-1] == "-", sys.argv
@@ -53,6 +53,9 @@ try:
     sys.stdout.flush()
     while head.get("endless"):
         sys.stdout.buffer.write(bytes(frame * 1000))
+    if head.get("lingers"):
+        time.sleep(20)
+        open(path[5:] + ".ended", "w").close()
 except BrokenPipeError:
     os._exit(1)
 sys.stderr.write(head.get("says", ""))
@@ -142,8 +145,9 @@ def test_a_part_of_it_equals_that_part_of_the_whole(tmp_path: Path, sample_rate:
 
 
 @pytest.mark.usefixtures("fake")
-def test_ffmpeg_is_ended_once_a_part_is_read_or_no_longer_wanted(tmp_path: Path) -> None:
-    path = write_unknown(tmp_path / "a.xyz", noise(16000), 16000, endless=True)
+@pytest.mark.parametrize("habit", ["endless", "lingers"])
+def test_ffmpeg_is_ended_once_a_part_is_read_or_no_longer_wanted(tmp_path: Path, habit: str) -> None:
+    path = write_unknown(tmp_path / "a.xyz", noise(16000), 16000, **{habit: True})
     assert len(read_samples(path, 100, 50)) == 50
     blocks = stream_samples(path, block_frames=100)
     assert len(next(blocks)) == 100
@@ -152,6 +156,7 @@ def test_ffmpeg_is_ended_once_a_part_is_read_or_no_longer_wanted(tmp_path: Path)
     assert len(calls) == 2
     assert all(has_ended(pid) for pid, _ in calls)
     assert not has_ended(os.getpid())  # the question can be answered with no
+    assert not path.with_name("a.xyz.ended").exists()  # and not because its time had come
 
 
 @pytest.mark.usefixtures("fake")

@@ -183,11 +183,20 @@ def test_long_clips_beyond_full_scale_are_stored_like_short_ones(
     for name, samples in clips.items():
         write_clip(tmp_path / f"{name}.wav", samples, subtype="FLOAT")
     manifest = write_manifest(tmp_path, *(f"{name}.wav,x,train" for name in clips))
+    monkeypatch.setattr(prepare, "MIN_FILE_SAMPLES", 10**6)
     prepare_manifest(manifest, tmp_path / "held")
+    decoded: list[str] = []
+
+    def stream(path: str, *part: int, **options: int) -> Iterator[np.ndarray]:
+        decoded.append(Path(path).stem)
+        return stream_samples(path, *part, block_frames=300, **options)
+
     monkeypatch.setattr(store_writer, "HOLD_SAMPLES", 100)
-    monkeypatch.setattr(store_writer, "stream_samples", partial(stream_samples, block_frames=300))
+    monkeypatch.setattr(store_writer, "stream_samples", stream)
     summary = prepare_manifest(manifest, tmp_path / "streamed")
     assert summary.scaled == 2
+    # The file is begun anew once for each of the two, whatever the number of their blocks that are ever louder.
+    assert {name: decoded.count(name) for name in clips} == {"a": 3, "b": 3, "c": 2, "d": 1}
     held, streamed = content_of(tmp_path / "held"), content_of(tmp_path / "streamed")
     assert held == streamed
     check_same_samples(manifest, tmp_path / "streamed")
@@ -372,13 +381,15 @@ def test_prepare_goes_on_after_being_killed_within_a_clip(tmp_path: Path) -> Non
     prepare_manifest(manifest, tmp_path / "undisturbed")
     process = start_stopped(manifest, out, "within", "11.wav")  # alone in the last audio file
     deadline = time.monotonic() + 60
-    while len(finished_files(out)) < N_FILES - 1 or not any(
-        file.stat().st_size > 2 * BATCH for file in out.glob(f"{audio_name(N_FILES - 1)}.*.partial")
-    ):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
+    try:
+        while len(finished_files(out)) < N_FILES - 1 or not any(
+            file.stat().st_size > 2 * BATCH for file in out.glob(f"{audio_name(N_FILES - 1)}.*.partial")
+        ):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.kill()
     assert process.wait(timeout=60) == -signal.SIGKILL
     assert not (out / "store.json").exists()
     assert check_goes_on(manifest, out, tmp_path / "undisturbed") == N_FILES - 1
@@ -435,7 +446,7 @@ def test_a_finished_file_that_was_damaged_since_the_stop_is_prepared_anew(
 
 @pytest.mark.usefixtures("small_files")
 @pytest.mark.parametrize("whole", [True, False])
-@pytest.mark.parametrize("change", ["order", "part", "fewer", "rate"])
+@pytest.mark.parametrize("change", ["order", "start", "length", "fewer", "rate"])
 def test_another_manifest_into_the_same_folder_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool, change: str
 ) -> None:
@@ -445,11 +456,11 @@ def test_another_manifest_into_the_same_folder_is_refused(
     else:
         stop_at(manifest, out, monkeypatch, clip="5.wav")
     before = content_of(out)
-    rows = [f"{number}.wav,a,train,0" for number in range(6)]
-    if change == "part":
-        rows[3] = "3.wav,a,train,0.01"
+    rows = [f"{number}.wav,a,train,0," for number in range(6)]
+    if change in ("start", "length"):
+        rows[3] = "3.wav,a,train,0.01," if change == "start" else "3.wav,a,train,0,0.01"
     rows = {"order": rows[::-1], "fewer": rows[:-1]}.get(change, rows)
-    write_manifest(tmp_path, *rows, head="path,label,split,start_s")
+    write_manifest(tmp_path, *rows, head="path,label,split,start_s,duration_s")
     message = f"holds a store {'of' if whole else 'begun from'} other clips .*remove it, or choose another folder"
     with pytest.raises(InputError, match=message):
         prepare_manifest(manifest, out, sample_rate=8000 if change == "rate" else 16000)
@@ -477,32 +488,44 @@ def test_new_labels_come_into_a_whole_store_without_touching_its_audio(
     assert check_same_samples(manifest, out) == [0.0] * 12
 
 
+@pytest.mark.usefixtures("small_files")
+def test_a_store_stays_whole_when_the_data_are_moved(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    prepare_manifest(write_set(tmp_path / "here"), tmp_path / "store")
+    before = state_of(tmp_path / "store")
+    (tmp_path / "here").rename(tmp_path / "there")
+    manifest = tmp_path / "there" / "m.csv"
+    assert prepare_manifest(manifest, tmp_path / "store").written == 0
+    assert state_of(tmp_path / "store") == before
+    assert read_clips(tmp_path / "store")["path"].tolist() == read_clips(manifest)["path"].tolist()
+
+
 # ---- bad clips ----
 
 
 def spoil(folder: Path) -> dict[int, str]:
     """Make three clips bad in ways that only decoding shows; returns their lines and what is said of them."""
-    for number, value in ((2, np.nan), (7, np.inf)):
+    for number, value in ((5, np.nan), (6, np.inf)):  # in the same audio file
         samples = np.zeros(600 + 100 * number, dtype=np.float32)
         samples[-1] = value
         write_clip(folder / f"{number}.wav", samples, subtype="FLOAT")
     write_clip(folder / "9.flac", np.random.default_rng(0).uniform(-0.5, 0.5, 1500))
     cut = (folder / "9.flac").read_bytes()
     (folder / "9.wav").write_bytes(cut[: len(cut) // 2])
-    return {4: r"2\.wav holds 1 samples", 9: r"7\.wav holds 1 samples", 11: r"9\.wav cannot be decoded"}
+    return {7: r"5\.wav holds 1 samples", 8: r"6\.wav holds 1 samples", 11: r"9\.wav cannot be decoded"}
 
 
 @pytest.mark.usefixtures("small_files")
 def test_all_bad_clips_are_listed_and_what_is_written_stays(tmp_path: Path) -> None:
     manifest, out = write_set(tmp_path), tmp_path / "store"
     prepare_manifest(manifest, tmp_path / "undisturbed")
-    good = {number: (tmp_path / f"{number}.wav").read_bytes() for number in (2, 7, 9)}
+    good = {number: (tmp_path / f"{number}.wav").read_bytes() for number in (5, 6, 9)}
     expected = spoil(tmp_path)
     with pytest.raises(InputError) as caught:
         prepare_manifest(manifest, out)
     message = str(caught.value)
     assert "m.csv: 3 bad rows" in message
-    assert "--on-error skip; what is written already stays" in message
+    assert "(what is written already stays), or leave them out with --on-error skip" in message
     for line, reason in expected.items():
         assert re.search(f"  line {line}: audio file .*{reason}", message)
     assert not (out / "store.json").exists()
@@ -510,9 +533,28 @@ def test_all_bad_clips_are_listed_and_what_is_written_stays(tmp_path: Path) -> N
     # Mended, only the audio files that hold them are written again.
     for number, content in good.items():
         (tmp_path / f"{number}.wav").write_bytes(content)
-    assert prepare_manifest(manifest, out).written == 3
-    assert before.items() & state_of(out).items() == {(name, before[name]) for name in map(audio_name, (1, 4))}
+    assert prepare_manifest(manifest, out).written == 2
+    assert before.items() & state_of(out).items() == {(name, before[name]) for name in map(audio_name, (0, 2, 4))}
     assert content_of(out) == content_of(tmp_path / "undisturbed")
+
+
+@pytest.mark.usefixtures("small_files")
+def test_a_clip_that_failed_for_a_reason_outside_its_file_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, out = write_set(tmp_path), tmp_path / "store"
+
+    def refuse(path: str, *part: int, **options: int) -> Iterator[np.ndarray]:
+        if Path(path).name == "5.wav":
+            raise InputError("install ffmpeg")
+        return stream_samples(path, *part, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store_writer, "stream_samples", refuse)
+        with pytest.raises(InputError, match="line 7: install ffmpeg"):
+            prepare_manifest(manifest, out)
+    assert prepare_manifest(manifest, out).written == 1
+    assert check_same_samples(manifest, out) == [0.0] * 12
 
 
 @pytest.mark.usefixtures("small_files")
@@ -536,10 +578,10 @@ def test_bad_clips_can_be_left_out_and_are_listed(tmp_path: Path) -> None:
     clips, bad = inspect_manifest(manifest, labels=("label",))
     assert bad.kinds == ["missing"]
     summary = prepare_store(clips, out, where="m.csv", progress=False, on_error="skip")
-    assert [line for line, _ in summary.skipped] == [4, 6, 9, 11]
+    assert [line for line, _ in summary.skipped] == [6, 7, 8, 11]
     assert summary.clips == 8
     listed = pd.read_csv(out / "skipped.csv")
-    assert listed["line"].tolist() == [4, 6, 9, 11]
+    assert listed["line"].tolist() == [6, 7, 8, 11]
     for line, reason in {**expected, 6: r"4\.wav does not exist"}.items():
         assert listed.loc[listed["line"] == line, "reason"].str.contains(reason).all()
     assert read_store_header(out)["skipped"] == 4
@@ -547,7 +589,7 @@ def test_bad_clips_can_be_left_out_and_are_listed(tmp_path: Path) -> None:
     assert (again.skipped, again.written) == (summary.skipped, 0)
     # The good ones are there, each with its own samples.
     stored = read_clips(out)
-    assert stored["line"].tolist() == [2, 3, 5, 7, 8, 10, 12, 13]
+    assert stored["line"].tolist() == [2, 3, 4, 5, 9, 10, 12, 13]
     write_manifest(tmp_path, *(f"{line - 2}.wav,a,train" for line in stored["line"]))
     assert check_same_samples(manifest, out) == [0.0] * 8
 
@@ -760,3 +802,42 @@ def test_a_store_of_another_sample_rate_is_refused(tmp_path: Path) -> None:
         StoreBank(clips)
     bank, files = StoreBank(clips, sample_rate=8000), open_bank(read_clips(manifest), sample_rate=8000, progress=False)
     np.testing.assert_allclose(bank.read_clip(0), files.read_clip(0), rtol=0, atol=1 / 65536 + 2**-22)
+
+
+@given(data=st.data())
+def test_every_flipped_bit_of_the_index_is_refused(whole_store: Path, data: st.DataObject) -> None:
+    file = whole_store / "clips.arrow"
+    whole = file.read_bytes()
+    place = data.draw(st.integers(0, len(whole) - 1))
+    file.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << data.draw(st.integers(0, 7))]) + whole[place + 1 :])
+    try:
+        with pytest.raises(InputError, match=r"clips\.arrow must have the checksum"):
+            read_clips(whole_store)
+    finally:
+        file.write_bytes(whole)
+
+
+def test_new_labels_that_a_stop_cut_short_leave_a_store_that_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, out = write_set(tmp_path / "set"), tmp_path / "store"
+    prepare_manifest(manifest, out)
+    manifest.write_text(manifest.read_text().replace("train", "test"))
+    for stopped in ("before", "after"):
+
+        def replace_and_stop(source: Path, target: Path, stopped: str = stopped) -> None:
+            if Path(target).name != "clips.arrow":
+                os.rename(source, target)
+                return
+            if stopped == "after":
+                os.rename(source, target)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", replace_and_stop)
+            with pytest.raises(KeyboardInterrupt):
+                prepare_manifest(manifest, out)
+        assert (read_clips(out)["split"] == "train").any() == (stopped == "before")
+    prepare_manifest(manifest, out)
+    assert not (read_clips(out)["split"] == "train").any()
+    assert len(json.loads((out / "store.json").read_text())["index"]) == 1

@@ -128,7 +128,8 @@ def test_paths_are_files_and_folders(tmp_path: Path) -> None:
     for name in ("b.wav", "deep/a.flac", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
     found = expand_paths([tmp_path / "notes.txt", tmp_path])
-    assert [path.name for path in found] == ["notes.txt", "b.wav", "a.flac"]
+    assert [Path(recording.path).name for recording in found] == ["notes.txt", "b.wav", "a.flac"]
+    assert all((recording.start_s, recording.bank) == (0.0, None) for recording in found)
     with pytest.raises(InputError, match="does not exist"):
         expand_paths([tmp_path / "gone"])
     (tmp_path / "empty").mkdir()

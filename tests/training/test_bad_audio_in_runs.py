@@ -1,6 +1,7 @@
 """Files that cannot be read, before a training and in the middle of it."""
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -154,6 +155,23 @@ def test_files_that_vanish_in_mid_training_are_listed_and_training_goes_on(
     assert history.notna().all(axis=None)
     assert json.loads((run / "metrics.json").read_text())["n_clips"] == 5
     assert (history["valid_accuracy"] * 3).round(6).isin([0, 1, 2, 3]).all()  # three clips are left
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_files_that_vanish_are_listed_at_once(
+    copies: pd.DataFrame, quick_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    def die(*_: object, **__: object) -> None:
+        raise RuntimeError("power cut")
+
+    manifest, run = write_table(copies, tmp_path), tmp_path / "run"
+    lose_when_training_starts(monkeypatch, [tmp_path / copies["path"][row] for row in (1, 6)])
+    monkeypatch.setattr(RunRecorder, "_validate", die)  # after two steps, which show each of the eight clips once
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(RuntimeError, match="power cut"):
+        quick_run(manifest, run, "--memory-mib", "0", "--on-error", "skip", "--workers", workers)
+    assert sorted(pd.read_csv(run / "skipped.csv")["line"]) == [3, 8]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
 @pytest.mark.parametrize("workers", [0, 1])
