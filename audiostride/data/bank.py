@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from audiostride.data.audio_files import probe_audio, read_samples, resampled_length, stream_samples
-from audiostride.data.manifest import describe_bad_rows
+from audiostride.data.bad_rows import describe_bad_rows
 from audiostride.data.store import PLACE_COLUMNS, StoreAudio, read_store_header
 from audiostride.data.windows import cut_window
 from audiostride.errors import InputError

@@ -16,8 +16,8 @@ import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
+from audiostride.data.bad_rows import describe_bad_rows
 from audiostride.data.bank import clip_span
-from audiostride.data.manifest import describe_bad_rows
 from audiostride.data.store import (
     FORMAT_VERSION,
     INDEX,

@@ -4,7 +4,8 @@ import hashlib
 
 import pandas as pd
 
-from audiostride.data.manifest import SPLITS, describe_bad_rows
+from audiostride.data.bad_rows import describe_bad_rows
+from audiostride.data.manifest import SPLITS
 from audiostride.errors import InputError
 
 # Holding out whole groups needs enough of them: with two or three, one of them is most of the data.

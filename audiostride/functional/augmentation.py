@@ -7,9 +7,9 @@ tensors are checked, their values are not.
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from audiostride.errors import InputError
+from audiostride.functional.example_checks import check_indices, check_per_example, check_waveform
 
 
 def apply_gain(waveform: Tensor, gain_db: Tensor) -> Tensor:
@@ -30,8 +30,8 @@ def apply_gain(waveform: Tensor, gain_db: Tensor) -> Tensor:
             [10., 10., 10.]])
     """
     who = "apply_gain"
-    _check_waveform(who, waveform)
-    _check_per_example(who, waveform.shape[0], gain_db=gain_db)
+    check_waveform(who, waveform)
+    check_per_example(who, waveform.shape[0], gain_db=gain_db)
     return waveform * _amplitude(gain_db).to(waveform.dtype)[:, None]
 
 
@@ -58,8 +58,8 @@ def add_noise(waveform: Tensor, noise: Tensor, snr_db: Tensor) -> Tensor:
             [1.0000, 1.0000, 1.0000, 1.0000]])
     """
     who = "add_noise"
-    _check_waveform(who, waveform)
-    _check_per_example(who, waveform.shape[0], snr_db=snr_db)
+    check_waveform(who, waveform)
+    check_per_example(who, waveform.shape[0], snr_db=snr_db)
     if noise.shape != waveform.shape:
         raise InputError(
             f"{who}: noise must have the shape of the waveform, {tuple(waveform.shape)}, got {tuple(noise.shape)}; "
@@ -97,13 +97,13 @@ def color_noise(white: Tensor, exponent: float | Tensor, *, lowest: float = 0.0)
     tensor([[ 1.7321, -0.5774, -0.5774, -0.5774]])
     """
     who = "color_noise"
-    _check_waveform(who, white, name="white")
+    check_waveform(who, white, name="white")
     if not 0 <= lowest < 0.5:
         raise InputError(
             f"{who}: lowest must be in [0, 0.5) cycles per sample, got {lowest}; divide Hz by the sample rate"
         )
     if isinstance(exponent, Tensor):
-        _check_per_example(who, white.shape[0], exponent=exponent)
+        check_per_example(who, white.shape[0], exponent=exponent)
         exponent = exponent[:, None]
     if white.numel() == 0:  # an empty batch, which the FFT refuses
         return white.clone()
@@ -142,8 +142,8 @@ def cut_noise(noises: Tensor, pick: Tensor, place: Tensor, *, n_samples: int) ->
             [7., 8.]])
     """
     who = "cut_noise"
-    _check_waveform(who, noises, name="noises")
-    _check_per_example(who, pick.shape[0] if pick.ndim else 0, pick=pick, place=place)
+    check_waveform(who, noises, name="noises")
+    check_per_example(who, pick.shape[0] if pick.ndim else 0, pick=pick, place=place)
     n_noises, length = noises.shape
     if n_noises == 0 or not 1 <= n_samples <= length:
         raise InputError(
@@ -157,86 +157,6 @@ def cut_noise(noises: Tensor, pick: Tensor, place: Tensor, *, n_samples: int) ->
     # Excerpts from all starts as a view, so that the index has one entry per example and not one per sample.
     excerpts: Tensor = noises.unfold(1, n_samples, 1)[numbers, starts]
     return excerpts
-
-
-def mix_up(waveform: Tensor, partner: Tensor, share: Tensor) -> Tensor:
-    """Each example mixed with another one of the batch: ``share x_i + (1 - share) x_partner`` (Zhang et al. 2018,
-    "mixup: Beyond Empirical Risk Minimization", section 2); the loss that belongs to it is `mixed_cross_entropy`.
-
-    Args:
-        waveform: Samples.
-        partner: Index of the other example within the batch.
-        share: Share of the example itself, in [0, 1].
-
-    Shape:
-        waveform: ``(B, samples)``. partner: ``(B,)`` int64. share: ``(B,)``. Result: ``(B, samples)`` in the dtype of
-        the waveform.
-
-    Raises:
-        InputError: A waveform that is not floating-point of shape ``(B, samples)``, partners or shares that do not fit.
-
-    >>> mix_up(torch.tensor([[0.0, 4.0], [8.0, 0.0]]), torch.tensor([1, 0]), torch.tensor([0.75, 1.0]))
-    tensor([[2., 3.],
-            [8., 0.]])
-    """
-    who = "mix_up"
-    _check_waveform(who, waveform)
-    _check_per_example(who, waveform.shape[0], partner=partner, share=share)
-    _check_indices(who, "partner", partner)
-    share = share.to(waveform.dtype)[:, None]
-    return share * waveform + (1 - share) * waveform[partner]
-
-
-def mixed_cross_entropy(
-    logits: Tensor, classes: Tensor, partner_classes: Tensor, share: Tensor, *, weight: Tensor | None = None
-) -> Tensor:
-    """Cross entropy of mixed examples: the mean of ``share CE(logits, class) + (1 - share) CE(logits, partner's)``
-    (Zhang et al. 2018).
-
-    With weights of the classes it is the weighted mean that ``torch.nn.functional.cross_entropy`` defines, in which an
-    example counts as `share` of an example of its class and ``1 - share`` of one of its partner's:
-
-        sum_i [s_i w[a_i] CE(i, a_i) + (1 - s_i) w[b_i] CE(i, b_i)]  /  sum_i [s_i w[a_i] + (1 - s_i) w[b_i]]
-
-    With shares of 1 both are torch's cross entropy of the classes.
-
-    Args:
-        logits: Scores of the classes.
-        classes: Class index of each example.
-        partner_classes: Class index of the example that it is mixed with.
-        share: Share of the example itself, in [0, 1].
-        weight: Weight of each class, >= 0.
-
-    Shape:
-        logits: ``(B, K)``. classes and partner_classes: ``(B,)`` int64. share: ``(B,)``. weight: ``(K,)``.
-        Result: a scalar in the dtype of the logits.
-
-    Raises:
-        InputError: Tensors whose shapes do not fit each other, class indices that are not int64.
-
-    >>> logits, classes = torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1])
-    >>> mixed_cross_entropy(logits, classes, classes.flip(0), torch.tensor([1.0, 0.5]))
-    tensor(0.6269)
-    """
-    who = "mixed_cross_entropy"
-    if logits.ndim != 2 or not logits.is_floating_point():
-        raise InputError(
-            f"{who}: logits must be floating-point of shape (B, K), got {logits.dtype} of shape {tuple(logits.shape)}"
-        )
-    _check_per_example(who, logits.shape[0], classes=classes, partner_classes=partner_classes, share=share)
-    _check_indices(who, "classes", classes)
-    _check_indices(who, "partner_classes", partner_classes)
-    share = share.to(logits.dtype)
-    shares = torch.stack([share, 1 - share])  # (2, B)
-    losses = torch.stack([F.cross_entropy(logits, of, reduction="none") for of in (classes, partner_classes)])
-    if weight is None:
-        return (shares * losses).sum(dim=0).mean()
-    if weight.shape != logits.shape[1:]:
-        raise InputError(
-            f"{who}: weight must have one entry per class, shape ({logits.shape[1]},), got {tuple(weight.shape)}"
-        )
-    shares = shares * weight.to(logits.dtype)[torch.stack([classes, partner_classes])]
-    return (shares * losses).sum() / shares.sum()
 
 
 def mask_spectrogram(
@@ -298,8 +218,8 @@ def _stretches(spectrogram: Tensor, starts: Tensor | None, lengths: Tensor | Non
             f"{who}: {axis}_starts and {axis}_lengths must both have shape (B, masks) with B = {n_examples}, got {got};"
             " give None for both to mask nothing"
         )
-    _check_indices(who, f"{axis}_starts", starts)
-    _check_indices(who, f"{axis}_lengths", lengths)
+    check_indices(who, f"{axis}_starts", starts)
+    check_indices(who, f"{axis}_lengths", lengths)
     places = torch.arange(n, device=spectrogram.device)
     first = starts[:, :, None]
     inside: Tensor = (places >= first) & (places < first + lengths[:, :, None])  # (B, masks, n)
@@ -318,26 +238,3 @@ def _safe_rms(waveform: Tensor) -> Tensor:
     power = samples.square().mean(dim=-1)
     # The root has an infinite slope at 0: without the inner choice a silent example's gradient would be 0 x inf = NaN.
     return torch.where(power > 0, torch.where(power > 0, power, 1.0).sqrt(), 0.0)
-
-
-def _check_waveform(who: str, waveform: Tensor, *, name: str = "waveform") -> None:
-    if waveform.ndim != 2 or waveform.shape[1] == 0 or not waveform.is_floating_point():
-        raise InputError(
-            f"{who}: {name} must be floating-point of shape (B, samples) with at least 1 sample, got {waveform.dtype} "
-            f"of shape {tuple(waveform.shape)}; add a batch axis with .unsqueeze(0), divide int16 by 32768"
-        )
-
-
-def _check_per_example(who: str, n_examples: int, **values: Tensor) -> None:
-    for name, value in values.items():
-        if value.shape != (n_examples,):
-            raise InputError(
-                f"{who}: {name} must have one entry per example, shape ({n_examples},), got {tuple(value.shape)}; "
-                "use .expand to give all examples the same"
-            )
-
-
-def _check_indices(who: str, name: str, indices: Tensor) -> None:
-    # A bool tensor would select by mask, which waits for the device, and mean something else.
-    if indices.dtype != torch.int64:
-        raise InputError(f"{who}: {name} must be int64, got {indices.dtype}; use .long()")

@@ -10,7 +10,8 @@ from lightning import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 
 from audiostride.data import AudioBank, assign_random_splits, hold_out_valid, open_bank, read_clips
-from audiostride.data.manifest import SPLITS, describe_bad_rows
+from audiostride.data.bad_rows import describe_bad_rows
+from audiostride.data.manifest import SPLITS
 from audiostride.errors import InputError
 from audiostride.training.config import TrainConfig
 from audiostride.writing import write_text

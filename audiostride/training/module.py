@@ -9,14 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from audiostride.errors import InputError
-from audiostride.functional.augmentation import (
-    add_noise,
-    apply_gain,
-    cut_noise,
-    mask_spectrogram,
-    mix_up,
-    mixed_cross_entropy,
-)
+from audiostride.functional.augmentation import add_noise, apply_gain, cut_noise, mask_spectrogram
+from audiostride.functional.mixup import mix_up, mixed_cross_entropy
 from audiostride.layers import stride_cost
 from audiostride.layers.diffstride import diffstride_layers
 from audiostride.models import AudioClassifier

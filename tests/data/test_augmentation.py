@@ -18,14 +18,8 @@ from scipy import stats
 
 from audiostride.data.augmentation import NOISE_BANK, AugmentationConfig, draw_augmentation, make_noise_bank
 from audiostride.errors import InputError
-from audiostride.functional.augmentation import (
-    add_noise,
-    apply_gain,
-    color_noise,
-    cut_noise,
-    mask_spectrogram,
-    mix_up,
-)
+from audiostride.functional.augmentation import add_noise, apply_gain, color_noise, cut_noise, mask_spectrogram
+from audiostride.functional.mixup import mix_up
 
 PROPERTY = settings(max_examples=60, deadline=None, derandomize=True)
 

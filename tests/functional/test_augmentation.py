@@ -13,15 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from audiostride.errors import InputError
-from audiostride.functional.augmentation import (
-    add_noise,
-    apply_gain,
-    color_noise,
-    cut_noise,
-    mask_spectrogram,
-    mix_up,
-    mixed_cross_entropy,
-)
+from audiostride.functional.augmentation import add_noise, apply_gain, color_noise, cut_noise, mask_spectrogram
+from audiostride.functional.mixup import mix_up, mixed_cross_entropy
 
 INF = float("inf")
 N_EXAMPLES = 5

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from audiostride.data.bad_rows import BadRows
 from audiostride.data.checking.audio_facts import AudioFacts
 from audiostride.data.checking.audio_faults import find_audio_faults, judge_formats, read_facts, read_store_facts
 from audiostride.data.checking.findings import KINDS, Finding, name_files
@@ -19,7 +20,7 @@ from audiostride.data.checking.label_faults import (
     find_split_faults,
 )
 from audiostride.data.checking.result import CheckResult
-from audiostride.data.manifest import SPLITS, BadRows, inspect_manifest
+from audiostride.data.manifest import SPLITS, inspect_manifest
 from audiostride.data.splits import class_names
 from audiostride.data.store import PLACE_COLUMNS, StoreAudio, is_store, read_store_header, verify_store
 from audiostride.errors import InputError

@@ -1,0 +1,88 @@
+"""Mixup: pairs of examples mixed, and the loss that belongs to them; random numbers are arguments."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from audiostride.errors import InputError
+from audiostride.functional.example_checks import check_indices, check_per_example, check_waveform
+
+
+def mix_up(waveform: Tensor, partner: Tensor, share: Tensor) -> Tensor:
+    """Each example mixed with another one of the batch: ``share x_i + (1 - share) x_partner`` (Zhang et al. 2018,
+    "mixup: Beyond Empirical Risk Minimization", section 2); the loss that belongs to it is `mixed_cross_entropy`.
+
+    Args:
+        waveform: Samples.
+        partner: Index of the other example within the batch.
+        share: Share of the example itself, in [0, 1].
+
+    Shape:
+        waveform: ``(B, samples)``. partner: ``(B,)`` int64. share: ``(B,)``. Result: ``(B, samples)`` in the dtype of
+        the waveform.
+
+    Raises:
+        InputError: A waveform that is not floating-point of shape ``(B, samples)``, partners or shares that do not fit.
+
+    >>> mix_up(torch.tensor([[0.0, 4.0], [8.0, 0.0]]), torch.tensor([1, 0]), torch.tensor([0.75, 1.0]))
+    tensor([[2., 3.],
+            [8., 0.]])
+    """
+    who = "mix_up"
+    check_waveform(who, waveform)
+    check_per_example(who, waveform.shape[0], partner=partner, share=share)
+    check_indices(who, "partner", partner)
+    share = share.to(waveform.dtype)[:, None]
+    return share * waveform + (1 - share) * waveform[partner]
+
+
+def mixed_cross_entropy(
+    logits: Tensor, classes: Tensor, partner_classes: Tensor, share: Tensor, *, weight: Tensor | None = None
+) -> Tensor:
+    """Cross entropy of mixed examples: the mean of ``share CE(logits, class) + (1 - share) CE(logits, partner's)``
+    (Zhang et al. 2018).
+
+    With weights of the classes it is the weighted mean that ``torch.nn.functional.cross_entropy`` defines, in which an
+    example counts as `share` of an example of its class and ``1 - share`` of one of its partner's:
+
+        sum_i [s_i w[a_i] CE(i, a_i) + (1 - s_i) w[b_i] CE(i, b_i)]  /  sum_i [s_i w[a_i] + (1 - s_i) w[b_i]]
+
+    With shares of 1 both are torch's cross entropy of the classes.
+
+    Args:
+        logits: Scores of the classes.
+        classes: Class index of each example.
+        partner_classes: Class index of the example that it is mixed with.
+        share: Share of the example itself, in [0, 1].
+        weight: Weight of each class, >= 0.
+
+    Shape:
+        logits: ``(B, K)``. classes and partner_classes: ``(B,)`` int64. share: ``(B,)``. weight: ``(K,)``.
+        Result: a scalar in the dtype of the logits.
+
+    Raises:
+        InputError: Tensors whose shapes do not fit each other, class indices that are not int64.
+
+    >>> logits, classes = torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1])
+    >>> mixed_cross_entropy(logits, classes, classes.flip(0), torch.tensor([1.0, 0.5]))
+    tensor(0.6269)
+    """
+    who = "mixed_cross_entropy"
+    if logits.ndim != 2 or not logits.is_floating_point():
+        raise InputError(
+            f"{who}: logits must be floating-point of shape (B, K), got {logits.dtype} of shape {tuple(logits.shape)}"
+        )
+    check_per_example(who, logits.shape[0], classes=classes, partner_classes=partner_classes, share=share)
+    check_indices(who, "classes", classes)
+    check_indices(who, "partner_classes", partner_classes)
+    share = share.to(logits.dtype)
+    shares = torch.stack([share, 1 - share])  # (2, B)
+    losses = torch.stack([F.cross_entropy(logits, of, reduction="none") for of in (classes, partner_classes)])
+    if weight is None:
+        return (shares * losses).sum(dim=0).mean()
+    if weight.shape != logits.shape[1:]:
+        raise InputError(
+            f"{who}: weight must have one entry per class, shape ({logits.shape[1]},), got {tuple(weight.shape)}"
+        )
+    shares = shares * weight.to(logits.dtype)[torch.stack([classes, partner_classes])]
+    return (shares * losses).sum() / shares.sum()
