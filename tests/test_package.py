@@ -165,7 +165,8 @@ def test_the_reading_recipe_prints_its_table() -> None:
     found = {name: (float(rate.replace(",", "")), float(ratio)) for name, rate, ratio in rows[2:]}
     readers = ["soundfile, FLAC", "soundfile, WAV", "librosa.load, FLAC", "librosa.load, FLAC 48 kHz stereo"]
     readers += [f"audiostride, {kind}" for kind in ("FLAC", "WAV", "FLAC 48 kHz stereo", "store")]
-    readers += ["a plain int16 memory map", "frontend alone (log-mel)", "store and frontend"]
+    readers += ["a plain int16 memory map", "frontend alone (log-mel)", "resampling alone, 48 to 16 kHz"]
+    readers += ["a whole epoch: store and frontend"]
     assert list(found) == readers
     assert all(rate > 0 for rate, _ in found.values())
     reference = found["soundfile, FLAC"]
