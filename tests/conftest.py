@@ -1,6 +1,5 @@
 """A tiny data set that the tests make: tones against noise, in files of several rates and channel counts."""
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -13,14 +12,10 @@ import soundfile
 
 @pytest.fixture(scope="session")
 def archives() -> ModuleType:
-    """The builders of miniature archives, loaded by path since tests are no package; see tests/data/archives.py."""
-    file = Path(__file__).parent / "data" / "archives.py"
-    specification = importlib.util.spec_from_file_location("archives", file)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    """The builders of miniature archives; see audiostride/demo/archives.py."""
+    from audiostride.demo import archives
+
+    return archives
 
 
 COUNTS = {"train": 12, "valid": 4, "test": 6}

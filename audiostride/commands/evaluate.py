@@ -34,7 +34,18 @@ def run(arguments: Any) -> int:
 
 
 def print_metrics(metrics: dict[str, Any]) -> None:
-    """Print the outcome of an evaluation in three lines."""
+    """Print the outcome of an evaluation: three lines for one task, one for each of several and their mean."""
+    if "tasks" in metrics:
+        for task, found in metrics["tasks"].items():
+            low, high = (100 * bound for bound in found["interval"])
+            classic = found.get("baseline_classic")
+            beside = f", SVM {100 * classic:.1f} %" if classic is not None else ""
+            print(
+                f"{task}, {metrics['split']}: accuracy {100 * found['accuracy']:.1f} % "
+                f"({low:.1f} to {high:.1f} %, {found['n_clips']} clips{beside})"
+            )
+        print(f"mean over {len(metrics['tasks'])} tasks: accuracy {100 * metrics['accuracy']:.1f} %")
+        return
     low, high = (100 * bound for bound in metrics["interval"])
     print(
         f"{metrics['task']}, {metrics['split']}: accuracy {100 * metrics['accuracy']:.1f} % "

@@ -5,6 +5,8 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from audiostride.errors import InputError
+
 
 def build_parser() -> ArgumentParser:
     """The options of ``audiostride report``."""
@@ -18,6 +20,13 @@ def run(arguments: Any) -> int:
     """Print the cut-offs of one or several runs and write them as CSV and as an HTML page."""
     from audiostride.reporting import format_cutoffs, write_report
 
+    for folder in map(Path, arguments.runs):
+        seeds = sorted(str(file.parent) for file in folder.glob("seed*/config.yaml"))
+        if seeds and not (folder / "config.yaml").exists():
+            raise InputError(
+                f"report: {folder} must be a run folder, but holds the runs of several seeds; "
+                f"give these instead: {' '.join(seeds)}"
+            )
     page = Path(arguments.out) if arguments.out else Path(arguments.runs[0]) / "report.html"
     summary = write_report([Path(run) for run in arguments.runs], page)
     print(format_cutoffs(summary))

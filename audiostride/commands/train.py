@@ -1,20 +1,68 @@
 """``audiostride train``."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import docstring_parser
-from jsonargparse import ActionConfigFile, ArgumentParser
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from audiostride.commands.evaluate import print_metrics
+from audiostride.errors import InputError
 from audiostride.training.config import TrainConfig
+from audiostride.training.presets import PRESETS, preset_settings
+
+INTERRUPTED = 130
+
+
+class TrainParser(ArgumentParser):
+    """Options whose defaults a preset replaces; a YAML file and other options stand over both."""
+
+    def parse_args(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> Namespace:  # type: ignore[override]
+        given = join_values(list(args or []), "--task")
+        # Parsed once to find the preset, on the command line or in a YAML file; --print_config would end it there.
+        first = super().parse_args(
+            [item for item in given if not item.startswith("--print_config")], *others, **options
+        )
+        if first.seeds is not None and any(item.split("=")[0] == "--seed" for item in given):
+            raise InputError("train: either --seed or --seeds must be given, got both")
+        if first.preset is None or first.resume:  # the settings of a run that goes on are its own
+            return super().parse_args(given, *others, **options)
+        self.set_defaults(preset_settings(first.preset))
+        return super().parse_args(given, *others, **options)
+
+
+def join_values(arguments: list[str], option: str) -> list[str]:
+    """Arguments with all values of an option, given once or several times, as one list in its first place.
+
+    >>> join_values(["--task", "a=m.csv:x", "b=m.csv:y", "--lr", "1", "--task", "c=n.csv:z"], "--task")
+    ['--task', '["a=m.csv:x", "b=m.csv:y", "c=n.csv:z"]', '--lr', '1']
+    """
+    values: list[str] = []
+    rest: list[str] = []
+    place = taking = None
+    for item in arguments:
+        if item == option:
+            place, taking = (len(rest) if place is None else place), True
+        elif taking and not item.startswith("--"):
+            values.append(item)
+        else:
+            taking = None
+            rest.append(item)
+    if place is None or (len(values) == 1 and values[0].startswith("[")):
+        return arguments
+    return [*rest[:place], option, json.dumps(values), *rest[place:]]
 
 
 def build_parser() -> ArgumentParser:
     """The options of ``audiostride train``."""
-    parser = ArgumentParser(description=run.__doc__)
+    parser = TrainParser(description=run.__doc__)
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these settings")
+    parser.add_argument(
+        "--preset", choices=list(PRESETS), help="settings that take the place of the defaults: the paper's, or ours"
+    )
     types = get_type_hints(TrainConfig)
     helps = {entry.arg_name: entry.description for entry in docstring_parser.parse_from_object(TrainConfig).params}
     for setting in fields(TrainConfig):
@@ -22,19 +70,41 @@ def build_parser() -> ArgumentParser:
         parser.add_argument(
             f"--{setting.name.replace('_', '-')}", type=types[setting.name], help=helps[setting.name], **option
         )
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", help="several seeds instead of one: a run for each in --out, and their mean"
+    )
+    parser.add_argument("--jobs", type=int, help="with --seeds: runs at the same time, each in a process (default: 1)")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out; its other settings stand")
     return parser
 
 
 def run(arguments: Any) -> int:
     """Train a classifier on a manifest or on a folder of class folders, and report on its test clips."""
-    from audiostride.training.run import train
-
     names = {field.name for field in fields(TrainConfig)}
     config = TrainConfig(**{key: value for key, value in vars(arguments).items() if key in names})
+    if arguments.seeds is not None:
+        return _run_seeds(config, arguments.seeds, jobs=1 if arguments.jobs is None else arguments.jobs)
+    if arguments.jobs is not None:
+        raise InputError("train: --jobs is for several runs; give --seeds too")
+    from audiostride.training.run import train
+
     metrics = train(config, resume=arguments.resume)
     print_metrics(metrics)
     print(f"report: {Path(config.out) / 'report.html'}")
     if metrics["stopped_early"]:
         print(f"stopped at step {metrics['steps']}; go on with: audiostride train --out {config.out} --resume")
+    return 0
+
+
+def _run_seeds(config: TrainConfig, seeds: list[int], *, jobs: int) -> int:
+    from audiostride.training.seeds import describe_seeds, train_seeds
+
+    table = train_seeds(config, seeds, jobs=jobs)
+    if len(table):
+        print(table.to_string(index=False))
+        print(describe_seeds(table))
+        print(f"summary: {Path(config.out) / 'summary.csv'}")
+    if len(table) < len(seeds):
+        print(f"stopped with {len(table)} of {len(seeds)} runs done; the same command goes on")
+        return INTERRUPTED
     return 0

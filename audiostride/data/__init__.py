@@ -10,15 +10,18 @@ from audiostride.data.splits import assign_random_splits, check_training_clips, 
 from audiostride.data.windows import cut_window, draw_excerpt_starts, tile_windows
 
 if TYPE_CHECKING:
-    from audiostride.data.batches import ExcerptBatches, StepSampler, WindowBatches, load_batches
+    from audiostride.data.batches import ExcerptBatches, MixedBatches, StepSampler, WindowBatches, load_batches
 
 # Checking, importing and preparing data need no torch, which takes a second and 450 MiB to load.
-_LAZY = dict.fromkeys(("ExcerptBatches", "StepSampler", "WindowBatches", "load_batches"), "audiostride.data.batches")
+_LAZY = dict.fromkeys(
+    ("ExcerptBatches", "MixedBatches", "StepSampler", "WindowBatches", "load_batches"), "audiostride.data.batches"
+)
 
 __all__ = [
     "AudioBank",
     "ExcerptBatches",
     "FileBank",
+    "MixedBatches",
     "StepSampler",
     "StoreBank",
     "WindowBatches",

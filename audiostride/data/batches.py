@@ -1,7 +1,7 @@
 """Batches of audio as functions of (seed, step) for training, and of the clips alone for evaluation."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from audiostride.data.augmentation import AugmentationConfig, draw_augmentation
 from audiostride.data.balance import ClipOrder
 from audiostride.data.bank import AudioBank
+from audiostride.data.mixing import SourceOrder
 from audiostride.data.windows import draw_excerpt_starts, tile_windows
 from audiostride.errors import InputError
 
@@ -62,22 +63,8 @@ class ExcerptBatches(Dataset[dict[str, Tensor]]):
         self._draw(0)  # what does not fit shows here rather than in a worker process
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
-        clips = self.order.clips_at(step * self.batch_size, self.batch_size)
-        starts = draw_excerpt_starts(
-            self.bank.n_samples[clips],
-            window=self.window,
-            shift=self.shift,
-            rng=np.random.default_rng([self.seed, EXCERPT, step]),
-        )
         waveform = np.empty((self.batch_size, self.window), dtype=np.float32)
-        readable = [
-            self.bank.read_into(clip, start, row)
-            for row, clip, start in zip(waveform, clips.tolist(), starts.tolist(), strict=True)
-        ]
-        failed = np.empty(0, dtype=np.int64)
-        if not all(readable):
-            failed = clips[~np.array(readable)]
-            clips = self._replace(waveform, clips, np.flatnonzero(readable))
+        clips, failed = self.fill(waveform, first=step * self.batch_size, key=(self.seed, EXCERPT, step))
         item: dict[str, NDArray[Any]] = {
             "waveform": waveform,
             "class_index": self.class_indices[clips],
@@ -86,15 +73,46 @@ class ExcerptBatches(Dataset[dict[str, Tensor]]):
         }
         return {name: torch.from_numpy(values) for name, values in item.items()}
 
+    def fill(
+        self, waveform: NDArray[np.float32], *, first: int, key: tuple[int, ...]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Fill `waveform` ``(B, window)`` with excerpts of the clips from position `first` of the order on.
+
+        Args:
+            waveform: What is filled.
+            first: Position in the endless sequence of clips.
+            key: Seed of where in their clips the excerpts lie.
+
+        Returns:
+            The clip of each row, and the clips that could not be read and were replaced by others of these rows.
+        """
+        clips = self.order.clips_at(first, len(waveform))
+        starts = draw_excerpt_starts(
+            self.bank.n_samples[clips], window=self.window, shift=self.shift, rng=np.random.default_rng(key)
+        )
+        readable = [
+            self.bank.read_into(clip, start, row)
+            for row, clip, start in zip(waveform, clips.tolist(), starts.tolist(), strict=True)
+        ]
+        if all(readable):
+            return clips, np.empty(0, dtype=np.int64)
+        return self._replace(waveform, clips, np.flatnonzero(readable)), clips[~np.array(readable)]
+
     def _draw(self, step: int) -> dict[str, NDArray[Any]]:
+        return self.draw(self.augmentation, batch_size=self.batch_size, seed=self.seed, step=step)
+
+    def draw(
+        self, augmentation: AugmentationConfig, *, batch_size: int, seed: int, step: int
+    ) -> dict[str, NDArray[Any]]:
+        """What `draw_augmentation` draws for a batch of excerpts of this kind."""
         n_frames, n_mels, frame_s = self.spectrogram
         return draw_augmentation(
-            self.augmentation,
-            batch_size=self.batch_size,
+            augmentation,
+            batch_size=batch_size,
             n_frames=n_frames,
             n_mels=n_mels,
             frame_s=frame_s,
-            seed=self.seed,
+            seed=seed,
             step=step,
         )
 
@@ -109,6 +127,64 @@ class ExcerptBatches(Dataset[dict[str, Tensor]]):
         chosen[missing] = readable[np.arange(len(missing)) % len(readable)]
         waveform[:] = waveform[chosen]
         return clips[chosen]
+
+
+class MixedBatches(Dataset[dict[str, Tensor]]):
+    """Training batches that mix excerpts of several sources, each with labels for some of the tasks.
+
+    Args:
+        sources: The sources; their own batch size and augmentation are not used. Class indices of shape
+            ``(clips, tasks)``, -1 for a task that the source has no labels for.
+        shares: Share of the excerpts that each source gives.
+        batch_size: Excerpts per batch.
+        seed: Seed of the order of sources, of the excerpts and of the augmentation.
+        augmentation: What is drawn beside the excerpts.
+
+    Shape:
+        An item: as that of `ExcerptBatches`, with ``class_index`` ``(B, tasks)`` and ``failed`` ``(0 to B, 2)``: source
+        and clip.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[ExcerptBatches],
+        shares: NDArray[np.float64],
+        *,
+        batch_size: int,
+        seed: int,
+        augmentation: AugmentationConfig | None = None,
+    ) -> None:
+        self.sources, self.batch_size, self.seed = list(sources), batch_size, seed
+        self.augmentation = augmentation or AugmentationConfig()
+        self.order = SourceOrder(shares, seed=seed)
+        self._draw(0)  # what does not fit shows here rather than in a worker process
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        numbers, draws = self.order.at(step * self.batch_size, self.batch_size)
+        first = self.sources[0]
+        waveform = np.empty((self.batch_size, first.window), dtype=np.float32)
+        classes = np.empty((self.batch_size, first.class_indices.shape[1]), dtype=np.int64)
+        failed = [np.empty((0, 2), dtype=np.int64)]
+        for number, source in enumerate(self.sources):
+            rows = np.flatnonzero(numbers == number)
+            if len(rows) == 0:
+                continue
+            part = np.empty((len(rows), source.window), dtype=np.float32)
+            # Draws of a source are consecutive: the n-th takes position n of its own order.
+            key = (self.seed, EXCERPT, step, number + 1)
+            clips, lost = source.fill(part, first=int(draws[rows[0]]), key=key)
+            waveform[rows], classes[rows] = part, source.class_indices[clips]
+            failed.append(np.stack([np.full_like(lost, number), lost], axis=1))
+        item: dict[str, NDArray[Any]] = {
+            "waveform": waveform,
+            "class_index": classes,
+            "failed": np.concatenate(failed),
+            **self._draw(step),
+        }
+        return {name: torch.from_numpy(values) for name, values in item.items()}
+
+    def _draw(self, step: int) -> dict[str, NDArray[Any]]:
+        return self.sources[0].draw(self.augmentation, batch_size=self.batch_size, seed=self.seed, step=step)
 
 
 class StepSampler(Sampler[int]):

@@ -51,7 +51,7 @@ def mixed_cross_entropy(
 
     Args:
         logits: Scores of the classes.
-        classes: Class index of each example.
+        classes: Class index of each example, -1 for one without a class, which does not count.
         partner_classes: Class index of the example that it is mixed with.
         share: Share of the example itself, in [0, 1].
         weight: Weight of each class, >= 0.
@@ -77,12 +77,14 @@ def mixed_cross_entropy(
     check_indices(who, "partner_classes", partner_classes)
     share = share.to(logits.dtype)
     shares = torch.stack([share, 1 - share])  # (2, B)
-    losses = torch.stack([F.cross_entropy(logits, of, reduction="none") for of in (classes, partner_classes)])
-    if weight is None:
-        return (shares * losses).sum(dim=0).mean()
-    if weight.shape != logits.shape[1:]:
+    both = torch.stack([classes, partner_classes])
+    losses = torch.stack([F.cross_entropy(logits, of, reduction="none", ignore_index=-1) for of in both])
+    shares = shares * (both >= 0)
+    if weight is not None and weight.shape != logits.shape[1:]:
         raise InputError(
             f"{who}: weight must have one entry per class, shape ({logits.shape[1]},), got {tuple(weight.shape)}"
         )
-    shares = shares * weight.to(logits.dtype)[torch.stack([classes, partner_classes])]
-    return (shares * losses).sum() / shares.sum()
+    if weight is not None:
+        shares = shares * weight.to(logits.dtype)[both.clamp(min=0)]
+    # Without any class the sum is 0; only the division by zero is kept away.
+    return (shares * losses).sum() / shares.sum().clamp(min=torch.finfo(logits.dtype).tiny)

@@ -39,8 +39,14 @@ class RunFolder:
     history: pd.DataFrame
     strides: pd.DataFrame | None
     cutoffs: pd.DataFrame
-    confusion: pd.DataFrame | None
-    per_class: pd.DataFrame | None
+    tables: dict[str, tuple[pd.DataFrame, pd.DataFrame]]
+    """Confusion matrix and per-class table of each task that has been tested."""
+
+    @property
+    def source(self) -> str:
+        """Where its clips come from."""
+        task: list[str] | None = self.config.get("task")
+        return ", ".join(task) if task else str(self.config["manifest"])
 
 
 def read_run(path: str | Path) -> RunFolder:
@@ -64,6 +70,7 @@ def read_run(path: str | Path) -> RunFolder:
         found: dict[str, Any] = json.loads((path / name).read_text(encoding="utf-8")) if (path / name).is_file() else {}
         return found
 
+    suffix = "_{}" if len(model.config.tasks) > 1 else ""
     pooling, size = model.config.pooling, model.config.size
     return RunFolder(
         name=path.name or str(path.resolve().name),
@@ -76,8 +83,12 @@ def read_run(path: str | Path) -> RunFolder:
         history=pd.read_csv(path / "history.csv"),
         strides=table("strides.csv"),
         cutoffs=cutoff_table(model, window_s=model.config.window_s),
-        confusion=table("confusion_matrix.csv", index_col=0),
-        per_class=table("per_class.csv", dtype={"class": str}),
+        tables={
+            task: (confusion, per_class)
+            for task in model.config.tasks
+            if (confusion := table(f"confusion_matrix{suffix.format(task)}.csv", index_col=0)) is not None
+            and (per_class := table(f"per_class{suffix.format(task)}.csv", dtype={"class": str})) is not None
+        },
     )
 
 
@@ -129,9 +140,9 @@ def render_page(folders: list[RunFolder], *, intro: str = "", title: str | None 
         if drawn is not None:
             masks.append((shown.name, inline_svg(render(drawn, format="svg"))))
     confusions = [
-        (folder, inline_svg(draw_confusion(folder.confusion, format="svg")))
+        (folder, task, inline_svg(draw_confusion(confusion, format="svg")), per_class)
         for folder in folders
-        if folder.confusion is not None
+        for task, (confusion, per_class) in folder.tables.items()
     ]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("audiostride.reporting", "."), autoescape=True, undefined=jinja2.StrictUndefined

@@ -8,11 +8,16 @@ from audiostride.training.config import TrainConfig
 if TYPE_CHECKING:
     from audiostride.training.results import evaluate_run
     from audiostride.training.run import train
+    from audiostride.training.seeds import train_seeds
 
 # Lightning and matplotlib take seconds to load, which the command line's help and errors need not wait for.
-_LAZY = {"evaluate_run": "audiostride.training.results", "train": "audiostride.training.run"}
+_LAZY = {
+    "evaluate_run": "audiostride.training.results",
+    "train": "audiostride.training.run",
+    "train_seeds": "audiostride.training.seeds",
+}
 
-__all__ = ["TrainConfig", "evaluate_run", "train"]
+__all__ = ["TrainConfig", "evaluate_run", "train", "train_seeds"]
 
 
 def __getattr__(name: str) -> Any:

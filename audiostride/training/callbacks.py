@@ -4,19 +4,18 @@ import os
 import signal
 import time
 from pathlib import Path
+from statistics import fmean
 from typing import Any, cast
 
-import numpy as np
 import pandas as pd
 from lightning import Callback, LightningModule, Trainer
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from audiostride.data import AudioBank
 from audiostride.evaluation import evaluate_bank
 from audiostride.layers.diffstride import diffstride_layers
 from audiostride.models import save_classifier
 from audiostride.progress import progress_bar
+from audiostride.training.clips import LabelledClips
 from audiostride.training.module import ClassifierTraining
 from audiostride.writing import write_text
 
@@ -30,12 +29,11 @@ class RunRecorder(Callback):
 
     Args:
         run: The run folder.
-        bank: Validation clips.
-        class_indices: Their classes, ``(clips,)``.
+        valid: Validation clips of each task.
     """
 
-    def __init__(self, run: Path, bank: AudioBank, class_indices: NDArray[np.int64]) -> None:
-        self.run, self.bank, self.class_indices = run, bank, class_indices
+    def __init__(self, run: Path, valid: dict[str, LabelledClips]) -> None:
+        self.run, self.valid = run, valid
         self.history: list[dict[str, float]] = []
         self.strides: list[dict[str, float]] = []
         self.best: dict[str, float] = {}
@@ -84,28 +82,36 @@ class RunRecorder(Callback):
             self.strides.append({"step": step, **values})
 
     def _validate(self, trainer: Trainer, module: ClassifierTraining, *, step: int) -> None:
-        train_loss = module.take_mean_loss()
-        found = evaluate_bank(
-            module.model,
-            self.bank,
-            self.class_indices,
-            task=module.task,
-            batch_size=module.config.batch_size,
-            progress=False,
-        )
-        self.history.append(
-            {
-                "step": step,
-                "train_loss": train_loss,
-                "valid_loss": found.loss,
-                "valid_accuracy": found.accuracy,
-                "lr": trainer.optimizers[0].param_groups[0]["lr"],
-                "elapsed_s": round(self._elapsed_s + time.monotonic() - self._started, 2),
-            }
-        )
+        losses = module.take_mean_losses()
+        found = {
+            task: evaluate_bank(
+                module.model,
+                clips.bank,
+                clips.class_indices,
+                task=task,
+                batch_size=module.config.batch_size,
+                progress=False,
+            )
+            for task, clips in self.valid.items()
+        }
+        accuracy = fmean(item.accuracy for item in found.values())
+        row: dict[str, float] = {
+            "step": step,
+            "train_loss": fmean(loss for loss, _ in losses.values()),
+            "valid_loss": fmean(item.loss for item in found.values()),
+            "valid_accuracy": accuracy,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "elapsed_s": round(self._elapsed_s + time.monotonic() - self._started, 2),
+        }
+        if len(found) > 1:
+            for task, item in found.items():
+                loss, examples = losses[task]
+                row |= {f"train_loss_{task}": loss, f"examples_{task}": examples}
+                row |= {f"valid_loss_{task}": item.loss, f"valid_accuracy_{task}": item.accuracy}
+        self.history.append(row)
         # Of equal accuracies the later one wins: with a falling learning rate it has the lower loss.
-        if not self.best or found.accuracy >= self.best["valid_accuracy"]:
-            self.best = {"step": step, "valid_accuracy": found.accuracy}
+        if not self.best or accuracy >= self.best["valid_accuracy"]:
+            self.best = {"step": step, "valid_accuracy": accuracy}
             save_classifier(module.model, self.run / "model.safetensors")
         write_text(self.run / "history.csv", pd.DataFrame(self.history).to_csv(index=False))
         if self.strides:

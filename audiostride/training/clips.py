@@ -9,37 +9,58 @@ import pandas as pd
 from lightning import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 
-from audiostride.data import AudioBank, assign_random_splits, hold_out_valid, open_bank, read_clips
+from audiostride.data import (
+    AudioBank,
+    assign_random_splits,
+    check_training_clips,
+    hold_out_valid,
+    inspect_manifest,
+    open_bank,
+)
 from audiostride.data.bad_rows import describe_bad_rows
 from audiostride.data.manifest import SPLITS
 from audiostride.errors import InputError
-from audiostride.training.config import TrainConfig
+from audiostride.training.config import Source, TrainConfig
 from audiostride.writing import write_text
 
 
-def read_run_clips(config: TrainConfig, *, on_error: str | None = None) -> tuple[pd.DataFrame, list[str]]:
-    """The clips of a run with their splits, drawn as the settings say where the manifest has none.
+def read_source(
+    source: Source, config: TrainConfig, *, on_error: str | None = None, own: bool = True
+) -> tuple[pd.DataFrame, list[str]]:
+    """The clips of a manifest with their splits, drawn as the settings say where the manifest has none.
 
     Args:
-        config: The settings.
+        source: The manifest and its tasks.
+        config: The settings of the run.
         on_error: What missing files do, stop or skip; None is as the settings say.
+        own: Whether the manifest is the run's own, to which its audio root, group column and drawn splits belong.
 
     Returns:
-        The table of `read_clips`, and lines that say which splits were drawn and how.
+        The table of `read_clips`, with the labels of each task in ``label of <task>``, and lines that say which splits
+        were drawn and how.
 
     Raises:
         InputError: A bad manifest; a split to be drawn where there is one.
     """
-    clips = read_clips(
-        config.manifest,
-        label=config.label,
-        audio_root=config.audio_root,
-        group=config.group,
-        on_error=on_error or config.on_error,
+    clips, bad = inspect_manifest(
+        source.manifest,
+        labels=list(source.labels.values()),
+        audio_root=config.audio_root if own else None,
+        group=config.group if own else "group",
     )
+    bad.only(("row",) if (on_error or config.on_error) == "skip" else None).raise_if_any(
+        f"manifest {source.manifest}",
+        "mend these rows, or give the folder that paths are relative to with --audio-root",
+    )
+    # A folder of class folders has no columns: its labels are the names of the folders.
+    columns = [column if column in clips.columns else "label" for column in source.labels.values()]
+    named = {label_column(task): clips[column] for task, column in zip(source.labels, columns, strict=True)}
+    clips = clips.assign(**named).assign(label=clips[columns[0]])
+    if not own:
+        return clips, []
     if config.random_split is not None:
         if clips["split"].notna().any():
-            raise InputError(f"train: {config.manifest} has a split column already; leave --random-split out")
+            raise InputError(f"train: {source.manifest} has a split column already; leave --random-split out")
         by = "group" if clips["group"].notna().all() else "class"
         return assign_random_splits(clips, seed=config.random_split), [
             f"no split column: train, valid and test are drawn by {by} (--random-split {config.random_split})"
@@ -48,6 +69,11 @@ def read_run_clips(config: TrainConfig, *, on_error: str | None = None) -> tuple
         clips, note = hold_out_valid(clips, seed=0, share=config.hold_out)
         return clips, [f"{note}; --hold-out changes the share"]
     return clips, []
+
+
+def label_column(task: str) -> str:
+    """The column of `read_source` with the labels of a task."""
+    return f"label of {task}"
 
 
 @dataclass(frozen=True)
@@ -63,64 +89,110 @@ class LabelledClips:
     def load(
         cls,
         clips: pd.DataFrame,
-        names: list[str],
+        names: dict[str, list[str]],
         *,
         where: str,
         memory_mib: float = 4096.0,
         on_error: str = "stop",
         progress: bool = True,
-    ) -> "LabelledClips":
-        """Read the audio of a table of clips whose labels are among `names`.
+    ) -> "dict[str, LabelledClips]":
+        """Read the audio of a table of clips once, for every task that it has labels for.
+
+        Args:
+            clips: A table with `label_column` of each task.
+            names: Class names of the tasks.
+            where: Name of the manifest and split, for messages.
+            memory_mib: As for `open_bank`.
+            on_error: As for `open_bank`.
+            progress: Whether a progress bar is shown.
 
         Raises:
             InputError: Bad audio, unless it is skipped; no clip that is not bad; labels that are not class names.
         """
-        indices = clips["label"].map({name: index for index, name in enumerate(names)})
-        unknown = sorted(clips.loc[indices.isna(), "label"].unique())
-        if unknown:
-            raise InputError(
-                f"{where}: labels must be classes of the model, got {', '.join(unknown)}; it knows {', '.join(names)}"
-            )
+        indices = {}
+        for task, classes in names.items():
+            labels = clips[label_column(task)]
+            indices[task] = labels.map({name: index for index, name in enumerate(classes)})
+            unknown = sorted(labels[indices[task].isna()].unique())
+            if unknown:
+                raise InputError(
+                    f"{where}: labels must be classes of the model, got {', '.join(unknown)}; "
+                    f"it knows {', '.join(classes)}"
+                )
         bank = open_bank(clips, where=where, memory_mib=memory_mib, on_error=on_error, progress=progress)
         if len(bank) == 0:
             raise InputError(describe_bad_rows(where, bank.skipped, "no clip is left; mend these rows"))
-        return cls(bank, np.array(indices.tolist(), dtype=np.int64)[bank.kept], clips.iloc[bank.kept])
+        kept = clips.iloc[bank.kept]
+        return {
+            task: cls(bank, np.array(found.tolist(), dtype=np.int64)[bank.kept], kept)
+            for task, found in indices.items()
+        }
+
+
+Sets = dict[str, dict[str, LabelledClips]]
+"""The clips of each split and task; tasks of one manifest share its bank."""
+
+
+def class_names_of(clips: pd.DataFrame, source: Source) -> dict[str, list[str]]:
+    """The classes of each task of a source.
+
+    Raises:
+        InputError: As `check_training_clips`.
+    """
+    return {
+        task: check_training_clips(clips.assign(label=clips[label_column(task)]), where=source.manifest)
+        for task in source.labels
+    }
 
 
 def load_sets(
-    clips: pd.DataFrame, names: list[str], config: TrainConfig, *, progress: bool = True
-) -> dict[str, LabelledClips]:
+    tables: list[tuple[Source, pd.DataFrame]],
+    names: dict[str, list[str]],
+    config: TrainConfig,
+    *,
+    progress: bool = True,
+) -> Sets:
     """The clips of all three splits with their audio.
+
+    Args:
+        tables: Each source with its clips.
+        names: Class names of all tasks.
+        config: The settings of the run.
+        progress: Whether progress bars are shown.
 
     Raises:
         InputError: The bad clips of all splits, unless they are skipped; a class whose training clips are all bad.
     """
-    sets: dict[str, LabelledClips] = {}
+    sets: Sets = {split: {} for split in SPLITS}
     errors: list[str] = []
-    for split in SPLITS:
-        try:
-            sets[split] = LabelledClips.load(
-                clips[clips["split"] == split],
-                names,
-                where=f"{config.manifest}, {split} clips",
-                memory_mib=config.memory_mib / len(SPLITS),
-                on_error=config.on_error,
-                progress=progress,
-            )
-        except InputError as error:
-            errors.append(str(error))
+    for source, clips in tables:
+        own = {task: names[task] for task in source.labels}
+        for split in SPLITS:
+            try:
+                sets[split] |= LabelledClips.load(
+                    clips[clips["split"] == split],
+                    own,
+                    where=f"{source.manifest}, {split} clips",
+                    memory_mib=config.memory_mib / (len(SPLITS) * len(tables)),
+                    on_error=config.on_error,
+                    progress=progress,
+                )
+            except InputError as error:
+                errors.append(str(error))
     if errors:
         raise InputError("\n".join(dict.fromkeys(errors)))
-    trained = set(sets["train"].class_indices.tolist())
-    lost = [name for index, name in enumerate(names) if index not in trained]
-    if lost:
-        bad = describe_bad_rows(
-            f"{config.manifest}, train clips",
-            sets["train"].bank.skipped,
-            f"no training clip is left of these classes: {', '.join(lost)}; mend these rows",
-        )
-        raise InputError(bad)
-    return sets
+    for source, _ in tables:
+        for task in source.labels:
+            trained = set(sets["train"][task].class_indices.tolist())
+            lost = [name for index, name in enumerate(names[task]) if index not in trained]
+            if lost:
+                bad = describe_bad_rows(
+                    f"{source.manifest}, train clips",
+                    sets["train"][task].bank.skipped,
+                    f"no training clip is left of these classes: {', '.join(lost)}; mend these rows",
+                )
+                raise InputError(bad)
+    return {split: {task: found[task] for task in names} for split, found in sets.items()}
 
 
 def balance_units(data: LabelledClips, balance: str) -> NDArray[np.int64] | None:
@@ -142,7 +214,7 @@ def balance_units(data: LabelledClips, balance: str) -> NDArray[np.int64] | None
     return pd.factorize(groups)[0].astype(np.int64)
 
 
-def write_skipped(run: Path, sets: dict[str, LabelledClips], *, suffix: str = "") -> int:
+def write_skipped(run: Path, sets: Sets, *, suffix: str = "") -> int:
     """List the clips that were left out or could no longer be read in ``skipped.csv``, if there are any.
 
     Args:
@@ -159,10 +231,11 @@ def write_skipped(run: Path, sets: dict[str, LabelledClips], *, suffix: str = ""
         listed = pd.read_csv(file)
         others = list(listed[~listed["split"].isin(list(sets))].itertuples(index=False, name=None))
     rows: list[tuple[str, int, str]] = []
-    for split, data in sets.items():
-        rows += [(split, line, reason) for line, reason in data.bank.skipped]
-        lines = data.clips["line"].tolist()
-        rows += [(split, lines[index], reason) for index, reason in sorted(data.bank.failed.items())]
+    for split, tasks in sets.items():
+        for data in {id(data.bank): data for data in tasks.values()}.values():
+            rows += [(split, line, reason) for line, reason in data.bank.skipped]
+            lines = data.clips["line"].tolist()
+            rows += [(split, lines[index], reason) for index, reason in sorted(data.bank.failed.items())]
     if others or rows:
         write_text(file, pd.DataFrame(others + rows, columns=["split", "line", "reason"]).to_csv(index=False))
     else:
@@ -175,18 +248,19 @@ class SkippedClips(Callback):
 
     Args:
         run: The run folder.
-        sets: The clips of each split.
+        sets: The clips of each split and task.
+        banks: The training clips of each source.
     """
 
-    def __init__(self, run: Path, sets: dict[str, LabelledClips]) -> None:
-        self.run, self.sets = run, sets
+    def __init__(self, run: Path, sets: Sets, banks: list[AudioBank]) -> None:
+        self.run, self.sets, self.banks = run, sets, banks
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if batch["failed"].numel():  # the shape is known without waiting for the device
-            bank = self.sets["train"].bank
-            for clip in batch["failed"].tolist():
+            failed = batch["failed"].tolist()
+            for source, clip in failed if batch["failed"].ndim == 2 else [(0, clip) for clip in failed]:
                 # Worker processes read the batch; reading once more gives this process the reason.
-                bank.read(clip, 0, 1)
+                self.banks[source].read(clip, 0, 1)
             write_skipped(self.run, self.sets)

@@ -20,6 +20,17 @@ Device = Literal["auto", "cpu", "cuda"]
 Balance = Literal["none", "class", "group"]
 ClassWeights = Literal["none", "balanced"]
 OnError = Literal["stop", "skip"]
+Mixing = Literal["uniform", "proportional", "temperature"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A manifest, and the tasks that it has labels for."""
+
+    manifest: str
+    """CSV table, folder of class folders, or store."""
+    labels: dict[str, str]
+    """Column with the labels of each task."""
 
 
 @dataclass(kw_only=True)
@@ -30,12 +41,18 @@ class TrainConfig:
         InputError: A value out of its range.
     """
 
-    manifest: str
-    """CSV table of clips, a folder of class folders, or a store written by 'audiostride prepare'."""
     out: str
     """Run folder that is written."""
+    manifest: str | None = None
+    """CSV table of clips, a folder of class folders, or a store written by 'audiostride prepare'."""
     label: str = "label"
     """Column of the manifest with the labels; also the name of the task."""
+    task: Sequence[str] | None = None
+    """Several tasks at once, each as NAME=MANIFEST:COLUMN, instead of a manifest and a label."""
+    mixing: Mixing = "uniform"
+    """Shares of several manifests in a batch: alike, in proportion to their training clips, or to their square root."""
+    task_weights: Sequence[float] | None = None
+    """Weight of each task in the loss, in the order of the tasks (default: all alike)."""
     audio_root: str | None = None
     """Folder that the manifest's paths are relative to (default: the manifest's own)."""
     random_split: int | None = None
@@ -124,6 +141,7 @@ class TrainConfig:
         check_choice(who, "balance", self.balance, Balance)
         check_choice(who, "class_weights", self.class_weights, ClassWeights)
         check_choice(who, "on_error", self.on_error, OnError)
+        check_choice(who, "mixing", self.mixing, Mixing)
         check_positive(
             who,
             width=self.width,
@@ -134,7 +152,19 @@ class TrainConfig:
             ramp_bins=4.0 if self.ramp_bins is None else self.ramp_bins,
         )
         # A run folder must be understood from any working directory.
-        self.manifest = os.path.abspath(self.manifest)
+        if (self.manifest is None) == (self.task is None):
+            raise InputError(
+                f"{who}: either --manifest with --label or --task NAME=MANIFEST:COLUMN must be given, got "
+                + ("neither" if self.task is None else "both")
+            )
+        self.manifest = None if self.manifest is None else os.path.abspath(self.manifest)
+        self.task = None if self.task is None else [_absolute_task(entry) for entry in self.task]
+        if self.task_weights is not None and len(self.task_weights) != len(self.tasks()):
+            raise InputError(
+                f"{who}: task_weights must have one weight per task ({len(self.tasks())}), got {len(self.task_weights)}"
+            )
+        if self.task_weights is not None:
+            check_positive(who, **{f"task_weights[{i}]": weight for i, weight in enumerate(self.task_weights)})
         self.audio_root = None if self.audio_root is None else os.path.abspath(self.audio_root)
         for name in ("stride_lr", "weight_decay", "stride_cost", "time_shift_s", "workers", "memory_mib", "seed"):
             if not getattr(self, name) >= 0:
@@ -144,8 +174,26 @@ class TrainConfig:
         if self.noise is not None and self.noise != SYNTHETIC:
             self.noise = os.path.abspath(self.noise)
         self.augmentation()
+        names = self.tasks()
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise InputError(f"{who}: tasks must have different names, got twice: {', '.join(twice)}; rename one")
         if self.batch_size < 2:
             raise InputError(f"{who}: batch_size must be at least 2 (batch norm), got {self.batch_size}")
+
+    def sources(self) -> list[Source]:
+        """The manifests to train on, each with its tasks; the one-task form is one manifest with one task."""
+        if self.task is None:
+            return [Source(str(self.manifest), {self.label: self.label})]
+        labels: dict[str, dict[str, str]] = {}
+        for entry in self.task:
+            name, manifest, column = _split_task(entry)
+            labels.setdefault(manifest, {})[name] = column
+        return [Source(manifest, columns) for manifest, columns in labels.items()]
+
+    def tasks(self) -> list[str]:
+        """Names of the tasks, in the order given."""
+        return [self.label] if self.task is None else [_split_task(entry)[0] for entry in self.task]
 
     def augmentation(self) -> AugmentationConfig:
         """What is drawn for each batch beside its excerpts."""
@@ -165,6 +213,8 @@ class TrainConfig:
         values = asdict(self)
         values["strides"] = [list(pair) for pair in self.strides]
         values["channels"] = list(self.channels)
+        values["task"] = None if self.task is None else list(self.task)
+        values["task_weights"] = None if self.task_weights is None else list(self.task_weights)
         values["noise_snr_db"] = list(self.noise_snr_db)
         return values
 
@@ -188,6 +238,20 @@ class TrainConfig:
             raise InputError(f"{file} must hold known settings, got {', '.join(unknown)}")
         # A run of a time before this setting pools after a block; the default of today would change it silently.
         return cls(**{"pool_after": "block", **values})
+
+
+def _split_task(entry: str) -> tuple[str, str, str]:
+    """Name, manifest and column of a task."""
+    name, _, rest = entry.partition("=")
+    manifest, _, column = rest.rpartition(":")
+    if not (name and manifest and column):
+        raise InputError(f"train: a task must be NAME=MANIFEST:COLUMN, got {entry!r}")
+    return name, manifest, column
+
+
+def _absolute_task(entry: str) -> str:
+    name, manifest, column = _split_task(entry)
+    return f"{name}={os.path.abspath(manifest)}:{column}"
 
 
 # Settings that may differ when a run is taken up again: they do not change what is learned, but for bad clips that are

@@ -49,51 +49,91 @@ def mask(spectrogram: Tensor, batch: dict[str, Tensor]) -> Tensor:
     return spectrogram if all(item is None for item in stretches) else mask_spectrogram(spectrogram, *stretches)
 
 
+def mean_cross_entropy(logits: Tensor, classes: Tensor, *, weight: Tensor | None = None) -> Tensor:
+    """Cross entropy over the examples that have a class, 0 where none has.
+
+    Args:
+        logits: Scores.
+        classes: Class of each example, -1 for one without.
+        weight: Of the classes; the mean is then the weighted one.
+
+    Shape:
+        logits: ``(B, classes)``. classes: ``(B,)``. weight: ``(classes,)``. Result: a scalar.
+    """
+    summed = F.cross_entropy(logits, classes, weight=weight, ignore_index=-1, reduction="sum")
+    known = classes >= 0
+    mass = known.sum() if weight is None else (weight[classes.clamp(min=0)] * known).sum()
+    # At most the division by zero is kept away: the sum is 0 where no example has a class.
+    return summed / mass.clamp(min=torch.finfo(logits.dtype).tiny)
+
+
 class ClassifierTraining(LightningModule):
     """Cross entropy on random excerpts, Adam with a learning rate of its own for strides.
 
+    With several tasks the loss is the mean of theirs, over the tasks that a batch has excerpts of.
+
     Args:
-        model: The classifier; its first task is trained.
+        model: The classifier.
         config: The run's settings.
-        class_weights: Of the loss, ``(classes,)``; None weighs all alike.
+        class_weights: Of the loss, ``(classes,)`` for each task; none weighs all classes alike.
         noises: Noise to add, ``(noises, samples)``, where the settings ask for it.
     """
 
     noises: Tensor | None
-    class_weights: Tensor | None
+    task_weights: Tensor
 
     def __init__(
         self,
         model: AudioClassifier,
         config: TrainConfig,
         *,
-        class_weights: Tensor | None = None,
+        class_weights: list[Tensor] | None = None,
         noises: Tensor | None = None,
     ) -> None:
         super().__init__()
         # They move with the module to its device, and are made anew rather than kept in checkpoints.
-        self.register_buffer("class_weights", class_weights, persistent=False)
+        for number, weights in enumerate(class_weights or []):
+            self.register_buffer(f"class_weights_{number}", weights, persistent=False)
+        self._weighted = class_weights is not None
         self.register_buffer("noises", noises, persistent=False)
         self.model, self.config = model, config
-        self.task = next(iter(model.config.tasks))
+        self.tasks = list(model.config.tasks)
+        weights_of_tasks = torch.tensor(config.task_weights or [1.0] * len(self.tasks))
+        self.register_buffer("task_weights", weights_of_tasks, persistent=False)
         self.strided_layers = diffstride_layers(model)
-        self._loss_sum = torch.zeros(())
-        self._loss_steps = 0
+        # Sums of the losses of the tasks, of the batches that had them, and of their excerpts.
+        self._sums = torch.zeros(3, len(self.tasks))
 
     def training_step(self, batch: dict[str, Tensor], step: int) -> Tensor:
         spectrogram = self.model.frontend(augment_waveform(batch, self.noises))
-        logits = self.model.classify_spectrogram(mask(spectrogram, batch))[self.task].float()
+        logits = self.model.classify_spectrogram(mask(spectrogram, batch))
         classes = batch["class_index"]
-        if "mixup_share" in batch:
-            partners, share = classes[batch["mixup_partner"]], batch["mixup_share"]
-            loss = mixed_cross_entropy(logits, classes, partners, share, weight=self.class_weights)
-        else:
-            loss = F.cross_entropy(logits, classes, weight=self.class_weights)
-        self._loss_sum = self._loss_sum.to(loss.device) + loss.detach()
-        self._loss_steps += 1
+        if classes.ndim == 1:
+            classes = classes[:, None]
+        losses, counts = self._task_losses(logits, classes, batch)
+        present = (counts > 0).to(losses.dtype)  # a value on the device, which nothing waits for
+        weights = self.task_weights * present
+        loss = (weights * losses).sum() / weights.sum()
+        self._sums = self._sums.to(loss.device) + torch.stack([losses.detach() * present, present, counts])
         if self.config.stride_cost:
             loss = loss + self.config.stride_cost * stride_cost(self.model)
         return loss
+
+    def _task_losses(
+        self, logits: dict[str, Tensor], classes: Tensor, batch: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Loss of each task over its excerpts, 0 where there are none, and their numbers, ``(tasks,)`` each."""
+        losses, counts = [], []
+        for number, task in enumerate(self.tasks):
+            own = classes[:, number]
+            weight = getattr(self, f"class_weights_{number}") if self._weighted else None
+            if "mixup_share" in batch:
+                partners, share = own[batch["mixup_partner"]], batch["mixup_share"]
+                losses.append(mixed_cross_entropy(logits[task].float(), own, partners, share, weight=weight))
+            else:
+                losses.append(mean_cross_entropy(logits[task].float(), own, weight=weight))
+            counts.append((own >= 0).sum())
+        return torch.stack(losses), torch.stack(counts).to(losses[0].dtype)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -101,17 +141,18 @@ class ClassifierTraining(LightningModule):
         if not all(math.isfinite(stride) for layer in self.strided_layers for stride in layer.stride_values()):
             raise self.diverged("strides")
 
-    def take_mean_loss(self) -> float:
-        """Mean training loss since the last call.
+    def take_mean_losses(self) -> dict[str, tuple[float, int]]:
+        """Mean training loss of each task since the last call, and the number of its excerpts.
 
         Raises:
-            InputError: The loss is not finite.
+            InputError: A loss is not finite.
         """
-        mean = float(self._loss_sum) / max(1, self._loss_steps)
-        self._loss_sum, self._loss_steps = torch.zeros_like(self._loss_sum), 0
-        if not math.isfinite(mean):
+        sums, batches, counts = self._sums.tolist()
+        self._sums = torch.zeros_like(self._sums)
+        if not all(math.isfinite(value) for value in sums):
             raise self.diverged("loss")
-        return mean
+        means = [value / max(1.0, number) for value, number in zip(sums, batches, strict=True)]
+        return {task: (mean, int(count)) for task, mean, count in zip(self.tasks, means, counts, strict=True)}
 
     def diverged(self, what: str) -> InputError:
         """The error that ends a training whose numbers are no longer finite."""

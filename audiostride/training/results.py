@@ -2,17 +2,17 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
 
-from audiostride.data import read_clips
 from audiostride.errors import InputError
 from audiostride.evaluation import Evaluation, baseline_accuracies, evaluate_bank
 from audiostride.models import AudioClassifier, load_classifier
 from audiostride.reporting import cutoff_table, draw_confusion, write_report
-from audiostride.training.clips import LabelledClips, read_run_clips, write_skipped
-from audiostride.training.config import TrainConfig
+from audiostride.training.clips import LabelledClips, Sets, read_source, write_skipped
+from audiostride.training.config import Source, TrainConfig
 from audiostride.writing import write_bytes, write_json, write_text
 
 
@@ -20,48 +20,68 @@ def write_results(
     run: Path,
     model: AudioClassifier,
     *,
-    test: LabelledClips,
-    train: LabelledClips,
+    test: dict[str, LabelledClips],
+    train: dict[str, LabelledClips],
     facts: dict[str, Any],
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Evaluate a model on the test clips and write metrics, tables, confusion matrix, cut-offs and report.
+    """Evaluate a model on the test clips and write metrics, tables, confusion matrices, cut-offs and report.
 
     Args:
         run: The run folder.
         model: The trained classifier.
-        test: Clips to evaluate on.
-        train: Training clips, for the baselines.
+        test: Clips to evaluate on, of each task.
+        train: Training clips of each task, for the baselines.
         facts: What else goes into ``metrics.json``.
         progress: Whether a progress bar is shown.
 
     Returns:
         What stands in ``metrics.json``.
     """
-    task = next(iter(model.config.tasks))
     # A report that stands means that everything before it stands.
     (run / "report.html").unlink(missing_ok=True)
-    found = evaluate_clips(model, test, progress=progress)
-    baselines = baseline_accuracies(train.bank, train.class_indices, test.bank, test.class_indices)
+    tasks = {}
+    for task, clips in test.items():
+        found = evaluate_clips(model, clips, task=task, progress=progress)
+        baselines = baseline_accuracies(train[task].bank, train[task].class_indices, clips.bank, clips.class_indices)
+        tasks[task] = {
+            **summarise(found),
+            "baseline_majority": baselines.majority,
+            "baseline_classic": baselines.classic,
+        }
+        write_tables(run, found, suffix=f"_{task}" if len(test) > 1 else "")
     metrics = {
-        "task": task,
+        "task": ", ".join(tasks),
         "split": "test",
-        **summarise(found),
-        "baseline_majority": baselines.majority,
-        "baseline_classic": baselines.classic,
+        **combine_tasks(tasks),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **facts,
     }
-    write_tables(run, found)
     write_text(run / "cutoffs.csv", cutoff_table(model, window_s=model.config.window_s).to_csv(index=False))
     write_json(run / "metrics.json", metrics)
     write_report([run], run / "report.html")
     return metrics
 
 
-def evaluate_clips(model: AudioClassifier, clips: LabelledClips, *, progress: bool = True) -> Evaluation:
-    """Classify clips with the model's first task and compare with their classes."""
-    task = next(iter(model.config.tasks))
+def combine_tasks(tasks: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The numbers of a task; of several, their means over the tasks, and those of each in ``tasks``.
+
+    A mean has no interval, since its tasks are of different sizes and may share clips.
+    """
+    values = list(tasks.values())
+    if len(values) == 1:
+        return values[0]
+
+    def mean_of(name: str) -> float | None:
+        known = [value[name] for value in values if value.get(name) is not None]
+        return fmean(known) if len(known) == len(values) else None
+
+    means = {name: mean_of(name) for name in values[0] if name not in ("interval", "n_clips")}
+    return {**means, "interval": [None, None], "n_clips": sum(value["n_clips"] for value in values), "tasks": tasks}
+
+
+def evaluate_clips(model: AudioClassifier, clips: LabelledClips, *, task: str, progress: bool = True) -> Evaluation:
+    """Classify clips for one of the model's tasks and compare with their classes."""
     return evaluate_bank(model, clips.bank, clips.class_indices, task=task, progress=progress)
 
 
@@ -110,22 +130,33 @@ def evaluate_run(
     config = TrainConfig.load(run)
     on_error = on_error or config.on_error
     model = load_classifier(run, device=device)
-    names = model.config.tasks[next(iter(model.config.tasks))]
-    if manifest:
-        clips = read_clips(manifest, label=config.label, on_error=on_error)
-        if clips["split"].isna().all():
-            clips = clips.assign(split=split)  # a manifest without splits, given for evaluation, is evaluated whole
-    else:
-        clips, _ = read_run_clips(config, on_error=on_error)
-
-    def load(part: str) -> LabelledClips:
-        chosen = clips[clips["split"] == part]
-        if chosen.empty:
-            raise InputError(f"evaluate: split {part!r} of {manifest or config.manifest} must have clips, got none")
-        where = f"{manifest or config.manifest}, {part} clips"
-        return LabelledClips.load(
-            chosen, names, where=where, memory_mib=config.memory_mib, on_error=on_error, progress=progress
+    sources = config.sources()
+    if manifest and len(sources) > 1:
+        raise InputError(
+            f"evaluate: {run} was trained on {len(sources)} manifests, so that --manifest {manifest} does not say for "
+            f"which tasks; leave it out, or train its tasks ({', '.join(config.tasks())}) from one manifest"
         )
+    if manifest:
+        sources = [Source(manifest, sources[0].labels)]
+    tables = []
+    for source in sources:
+        clips, _ = read_source(source, config, on_error=on_error, own=not manifest)
+        if manifest and clips["split"].isna().all():
+            clips = clips.assign(split=split)  # a manifest without splits, given for evaluation, is evaluated whole
+        tables.append((source, clips))
+
+    def load(part: str) -> dict[str, LabelledClips]:
+        loaded: dict[str, LabelledClips] = {}
+        for source, clips in tables:
+            chosen = clips[clips["split"] == part]
+            if chosen.empty:
+                raise InputError(f"evaluate: split {part!r} of {source.manifest} must have clips, got none")
+            names = {task: model.config.tasks[task] for task in source.labels}
+            where = f"{source.manifest}, {part} clips"
+            loaded |= LabelledClips.load(
+                chosen, names, where=where, memory_mib=config.memory_mib, on_error=on_error, progress=progress
+            )
+        return {task: loaded[task] for task in config.tasks()}
 
     if split == "test" and not manifest:
         history = pd.read_csv(run / "history.csv")
@@ -142,16 +173,20 @@ def evaluate_run(
         _note_skipped(run, {"test": test, "train": train}, progress=progress)
         return metrics
     chosen = load(split)
-    found = evaluate_clips(model, chosen, progress=progress)
     suffix = f"_{split}" + (f"_{Path(manifest).stem}" if manifest else "")
+    tasks = {}
+    for task, data in chosen.items():
+        found = evaluate_clips(model, data, task=task, progress=progress)
+        tasks[task] = summarise(found)
+        write_tables(run, found, suffix=suffix + (f"_{task}" if len(chosen) > 1 else ""))
     _note_skipped(run, {split: chosen}, suffix=suffix if manifest else "", progress=progress)
-    metrics = {"task": config.label, "split": split, "manifest": manifest or config.manifest, **summarise(found)}
-    write_tables(run, found, suffix=suffix)
+    shown = ", ".join(source.manifest for source, _ in tables)
+    metrics = {"task": ", ".join(tasks), "split": split, "manifest": shown, **combine_tasks(tasks)}
     write_json(run / f"metrics{suffix}.json", metrics)
     return metrics
 
 
-def _note_skipped(run: Path, sets: dict[str, LabelledClips], *, suffix: str = "", progress: bool) -> None:
+def _note_skipped(run: Path, sets: Sets, *, suffix: str = "", progress: bool) -> None:
     n_skipped = write_skipped(run, sets, suffix=suffix)
     if progress and n_skipped:
         print(f"{n_skipped} bad clips are left out: {run / f'skipped{suffix}.csv'}", flush=True)

@@ -7,13 +7,16 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 import yaml
 from lightning import Callback, Trainer
 from torch import Tensor
 
-from audiostride.data import ExcerptBatches, StepSampler, check_training_clips, load_batches
+from audiostride.data import AudioBank, ExcerptBatches, MixedBatches, StepSampler, load_batches
 from audiostride.data.balance import class_weights
+from audiostride.data.mixing import mixing_weights
 from audiostride.data.noise import load_noise
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
@@ -22,11 +25,12 @@ from audiostride.training.clips import (
     LabelledClips,
     SkippedClips,
     balance_units,
+    class_names_of,
     load_sets,
-    read_run_clips,
+    read_source,
     write_skipped,
 )
-from audiostride.training.config import TrainConfig, check_same_settings
+from audiostride.training.config import Source, TrainConfig, check_same_settings
 from audiostride.training.hardware import (
     choose_device,
     choose_precision,
@@ -61,14 +65,21 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     finished = _finished_metrics(run) if resume else None
     if finished is not None:
         return finished
-    clips, notes = read_run_clips(config)
-    names = check_training_clips(clips, where=str(config.manifest))
-    sets = load_sets(clips, names, config, progress=progress)
+    tables: list[tuple[Source, pd.DataFrame]] = []
+    notes: list[str] = []
+    found_names: dict[str, list[str]] = {}
+    for source in config.sources():
+        clips, drawn = read_source(source, config)
+        found_names |= class_names_of(clips, source)
+        tables.append((source, clips))
+        notes += drawn if config.task is None else [f"{source.manifest}: {note}" for note in drawn]
+    names = {task: found_names[task] for task in config.tasks()}
+    sets = load_sets(tables, names, config, progress=progress)
     device = choose_device(config.device)
     torch.manual_seed(config.seed)
     model = AudioClassifier(
         ClassifierConfig(
-            tasks={config.label: names},
+            tasks=names,
             pooling=config.pooling,
             size=config.size,
             strides=config.strides,
@@ -88,13 +99,15 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
             print(note, flush=True)
         if n_skipped:
             print(f"{n_skipped} bad clips are left out: {run / 'skipped.csv'}", flush=True)
-        counts = ", ".join(f"{len(data.bank)} {split}" for split, data in sets.items())
-        print(f"{len(names)} classes; {counts} clips; training on {device} -> {run}", flush=True)
+        for task, classes in names.items():
+            counts = ", ".join(f"{len(data[task].bank)} {split}" for split, data in sets.items())
+            print(f"{task + ': ' if len(names) > 1 else ''}{len(classes)} classes; {counts} clips", flush=True)
+        print(f"training on {device} -> {run}", flush=True)
         if device.type == "cpu" and config.width > 0.5:
             print("on a CPU, --width 0.25 trains much faster", flush=True)
-    recorder, stop = RunRecorder(run, sets["valid"].bank, sets["valid"].class_indices), CleanStop()
+    recorder, stop = RunRecorder(run, sets["valid"]), CleanStop()
     cpu_before, memory_before = time.process_time(), resident_mib(device)
-    callbacks = [recorder, stop, SkippedClips(run, sets), *([StepProgress(recorder)] if progress else [])]
+    callbacks = [recorder, stop, SkippedClips(run, sets, module.banks), *([StepProgress(recorder)] if progress else [])]
     trainer = _fit(module, callbacks, device=device, resume=resume)
     cost = {
         "training_s": recorder.history[-1]["elapsed_s"],  # with what came before a resume; the others are since then
@@ -146,27 +159,49 @@ def _finished_metrics(run: Path) -> dict[str, Any] | None:
     return None if metrics["stopped_early"] else metrics
 
 
-def _make_module(model: AudioClassifier, config: TrainConfig, data: LabelledClips, *, pin: bool) -> "_WithBatches":
+def _make_module(
+    model: AudioClassifier, config: TrainConfig, train: dict[str, LabelledClips], *, pin: bool
+) -> "_WithBatches":
     """The model with its training data, augmentation and loss."""
     settings = model.config
-    batches = ExcerptBatches(
-        data.bank,
-        data.class_indices,
-        batch_size=config.batch_size,
-        window=settings.window_samples,
-        shift=round(config.time_shift_s * settings.sample_rate),
-        seed=config.seed,
-        units=balance_units(data, config.balance),
-        augmentation=config.augmentation(),
-        spectrogram=(settings.window_frames, settings.n_mels, settings.hop_length / settings.sample_rate),
-    )
+    sources = []
+    for source in config.sources():
+        first = train[next(iter(source.labels))]
+        classes = first.class_indices
+        if len(train) > 1:
+            classes = np.full((len(first.bank), len(train)), -1, dtype=np.int64)
+            for number, task in enumerate(train):
+                if task in source.labels:
+                    classes[:, number] = train[task].class_indices
+        sources.append(
+            ExcerptBatches(
+                first.bank,
+                classes,
+                batch_size=config.batch_size,
+                window=settings.window_samples,
+                shift=round(config.time_shift_s * settings.sample_rate),
+                seed=config.seed,
+                units=balance_units(first, config.balance),
+                augmentation=config.augmentation(),
+                spectrogram=(settings.window_frames, settings.n_mels, settings.hop_length / settings.sample_rate),
+            )
+        )
+    batches: ExcerptBatches | MixedBatches = sources[0]
+    if len(sources) > 1:
+        shares = mixing_weights([len(source.bank) for source in sources], config.mixing)
+        batches = MixedBatches(
+            sources, shares, batch_size=config.batch_size, seed=config.seed, augmentation=config.augmentation()
+        )
     weights = noises = None
     if config.class_weights == "balanced":
-        n_classes = len(next(iter(settings.tasks.values())))
-        weights = torch.from_numpy(class_weights(data.class_indices, n_classes))
+        weights = [
+            torch.from_numpy(class_weights(data.class_indices, len(settings.tasks[task])))
+            for task, data in train.items()
+        ]
     if config.noise is not None:
         noises = torch.from_numpy(load_noise(config.noise, seed=config.seed, sample_rate=settings.sample_rate))
-    return _WithBatches(model, config, batches, class_weights=weights, noises=noises, pin=pin)
+    banks = [source.bank for source in sources]
+    return _WithBatches(model, config, batches, banks, class_weights=weights, noises=noises, pin=pin)
 
 
 def _fit(module: "_WithBatches", callbacks: list[Callback], *, device: torch.device, resume: bool) -> Trainer:
@@ -204,14 +239,15 @@ class _WithBatches(ClassifierTraining):
         self,
         model: AudioClassifier,
         config: TrainConfig,
-        batches: ExcerptBatches,
+        batches: ExcerptBatches | MixedBatches,
+        banks: list[AudioBank],
         *,
-        class_weights: Tensor | None,
+        class_weights: list[Tensor] | None,
         noises: Tensor | None,
         pin: bool,
     ) -> None:
         super().__init__(model, config, class_weights=class_weights, noises=noises)
-        self._batches, self._pin = batches, pin
+        self._batches, self.banks, self._pin = batches, banks, pin
 
     def train_dataloader(self) -> Any:
         sampler = StepSampler(self.trainer.global_step, self.config.max_steps)

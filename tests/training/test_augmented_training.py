@@ -119,7 +119,7 @@ def make_module(**settings: object) -> ClassifierTraining:
 def test_the_loss_is_that_of_the_mixed_classes_and_weights(
     config: AugmentationConfig, weights: list[float] | None
 ) -> None:
-    module = make_module(class_weights=None if weights is None else torch.tensor(weights))
+    module = make_module(class_weights=None if weights is None else [torch.tensor(weights)])
     batch = make_batch(config)
     loss = module.training_step(batch, 0).item()
 

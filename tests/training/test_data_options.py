@@ -11,7 +11,7 @@ import torch
 
 from audiostride.errors import InputError
 from audiostride.training import TrainConfig, evaluate_run
-from audiostride.training.clips import LabelledClips, read_run_clips
+from audiostride.training.clips import LabelledClips, read_source
 from audiostride.training.module import ClassifierTraining
 
 Run = Callable[..., int]
@@ -24,7 +24,8 @@ def write_table(table: pd.DataFrame, folder: Path) -> Path:
 
 def split_of(run: Path) -> pd.DataFrame:
     """The clips of a run with their splits, as evaluation finds them."""
-    return read_run_clips(TrainConfig.load(run))[0]
+    config = TrainConfig.load(run)
+    return read_source(config.sources()[0], config)[0]
 
 
 def watch_sets(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
@@ -180,8 +181,7 @@ def test_class_weights_are_those_of_the_training_clips(
     start = ClassifierTraining.on_train_start
 
     def note(self: ClassifierTraining) -> None:
-        assert self.class_weights is not None
-        weights.append(self.class_weights.clone())
+        weights.append(self.class_weights_0.clone())
         start(self)
 
     monkeypatch.setattr(ClassifierTraining, "on_train_start", note)

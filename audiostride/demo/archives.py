@@ -1,11 +1,12 @@
 """Miniature trees of the four archives, as distributed: names, metadata and headers are real, the sounds are tones.
 
-Loaded by path in `conftest.py`, since tests are no package. With ``audio=False`` the audio files are empty, which is
-enough for importers: they read names and metadata only.
+The smoke mode of the recipes learns them, and the tests import them. With ``audio=False`` the audio files are empty,
+which is enough for importers: they read names and metadata only.
 """
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,8 @@ def write_sound(
 def build_tut(parent: Path, *, audio: bool = True) -> Path:
     """10 scenes in 3 places each, 2 clips per place: 2 places in train, 1 in evaluate. Returns the top folder."""
     root = parent / TUT
-    rows, folds = [], {"train": [], "evaluate": []}
+    rows: list[str] = []
+    folds: dict[str, list[str]] = {"train": [], "evaluate": []}
     for number, scene in enumerate(SCENES):
         for place, city in enumerate(("barcelona", "helsinki", "london")):
             for segment in range(2):
@@ -152,3 +154,12 @@ def build_speech(root: Path, *, audio: bool = True) -> Path:
     (root / "README.md").write_text("Speech Commands\n")
     (root / "LICENSE").write_text("CC BY 4.0\n")
     return root
+
+
+# By the name of the data set's card.
+BUILDERS: dict[str, Callable[..., Path]] = {
+    "tut-urban-2018": build_tut,
+    "dcase2018-birds": build_birds,
+    "nsynth": build_nsynth,
+    "speech-commands": build_speech,
+}

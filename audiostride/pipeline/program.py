@@ -1,0 +1,174 @@
+"""A recipe as a program: options, the stages one after another, the table."""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from audiostride.data.importers import SCHEMES
+from audiostride.demo.archives import BUILDERS
+from audiostride.errors import BAD_INPUT, InputError
+from audiostride.pipeline.data_stages import prepare_data, say
+from audiostride.pipeline.recipe import POOLINGS, Recipe, check_settings
+
+INTERRUPTED = 130
+DEFAULT_SEEDS = (0, 1, 2)
+# A network that learns nothing much, fast: smoke shows that everything runs.
+SMOKE = {"width": 0.03, "max_steps": 6, "valid_every": 3, "batch_size": 8, "device": "cpu"}
+
+
+def main(recipe: Recipe, given: Sequence[str] | None = None) -> int:
+    """Run a recipe with the options of a command line; the return value is the exit code."""
+    try:
+        run_pipeline(recipe, build_parser(recipe).parse_args(given))
+    except InputError as error:
+        print(f"{recipe.name}: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print(f"{recipe.name}: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def build_parser(recipe: Recipe) -> argparse.ArgumentParser:
+    """The options of a recipe."""
+    defaults = {"max_steps": 1000, "batch_size": 32, "width": 1.0} | dict(recipe.settings)
+    parser = argparse.ArgumentParser(
+        prog=f"{recipe.name}.py", description=recipe.head, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("root", metavar="ROOT", nargs="?", help="folder of the unpacked archives; not needed once the manifest stands")
+    add("--out", metavar="DIR", help=f"folder that is written (default: runs/{recipe.name})")
+    add("--data", metavar="DIR", help="folder of manifest and store (default: OUT/data/<data set>-<scheme>, or without "
+        "--out runs/data/<data set>-<scheme>, which recipes share)")  # fmt: skip
+    add("--splits", choices=SCHEMES, default=recipe.splits, help="split scheme (default: %(default)s)")
+    add("--pooling", nargs="+", choices=POOLINGS, default=list(POOLINGS), help="what is compared (default: all three)")
+    add("--seeds", type=int, nargs="+", help=f"a run for each (default: {' '.join(map(str, DEFAULT_SEEDS))})")
+    add("--width", type=float, help=f"factor on the channels, 0.25 suits a CPU (default: {defaults['width']})")
+    add("--max-steps", type=int, help=f"optimizer steps (default: {defaults['max_steps']})")
+    add("--batch-size", type=int, help=f"1 s excerpts per step (default: {defaults['batch_size']})")
+    add("--set", nargs="+", metavar="NAME=VALUE", default=[], help="any other setting of 'audiostride train', "
+        "such as lr=1e-4 size=paper")  # fmt: skip
+    add("--download", action="store_true", help="first download the archives to ROOT and unpack them")
+    add("--partial", action="store_true", help="import what is there though metadata and files disagree")
+    add("--on-error", choices=["stop", "skip"], default="stop", help="whether bad audio stops or is left out")
+    add("--smoke", action="store_true", help="make tiny data in the official layout and run everything on the CPU")
+    return parser
+
+
+def run_pipeline(recipe: Recipe, arguments: argparse.Namespace) -> str:
+    """Import, check, prepare, train, evaluate and report; what stands is skipped.
+
+    Args:
+        recipe: The experiment.
+        arguments: What `build_parser` parses.
+
+    Returns:
+        The table that is printed last.
+
+    Raises:
+        InputError: Bad options, data or audio.
+        KeyboardInterrupt: Stopped; the same call goes on.
+    """
+    # Lightning and matplotlib take seconds to load, which help and errors need not wait for.
+    from audiostride.pipeline.run_stages import describe_setting, format_results, report_stage, train_runs
+
+    settings = {**recipe.settings, **(SMOKE if arguments.smoke else {}), **read_settings(recipe, arguments)}
+    seeds = arguments.seeds or ([0] if arguments.smoke else DEFAULT_SEEDS)
+    poolings, seeds = list(dict.fromkeys(arguments.pooling)), list(dict.fromkeys(seeds))
+    with ExitStack() as cleaning:
+        root, given_out = arguments.root, arguments.out
+        if arguments.smoke:
+            if root is not None or arguments.download:
+                raise InputError(f"{recipe.name}: --smoke makes its own data; leave ROOT and --download out")
+            given_out = given_out or cleaning.enter_context(tempfile.TemporaryDirectory(prefix=f"{recipe.name}-"))
+            root = make_archive(recipe.data, Path(given_out) / "archive")
+            cleaning.enter_context(one_thread())
+        out, data = choose_folders(recipe, given_out, arguments.data, splits=arguments.splits)
+        store = prepare_data(
+            recipe.data,
+            root,
+            data,
+            splits=arguments.splits,
+            download=arguments.download,
+            partial=arguments.partial,
+            on_error=arguments.on_error,
+        )
+        folder = out / arguments.splits
+        runs = train_runs(
+            store,
+            folder,
+            label=recipe.label,
+            poolings=poolings,
+            seeds=seeds,
+            settings=settings | {"on_error": arguments.on_error},
+        )
+        report_stage(runs, folder / "report.html")
+        table = format_results(recipe, runs, splits=arguments.splits)
+        print(f"\n{recipe.name} ({recipe.data}, {recipe.label}): {describe_setting(runs[poolings[0]][0])}\n\n{table}\n")
+        if arguments.smoke:
+            print("smoke: tones instead of the data set and a few steps, which shows that everything runs, no more")
+        else:
+            print(f"expected: {recipe.expected}")
+    return table
+
+
+def choose_folders(recipe: Recipe, out: str | None, data: str | None, *, splits: str) -> tuple[Path, Path]:
+    """The folder of all runs, and that of manifest and store, which recipes share unless a folder is given."""
+    runs = Path(out) if out else Path("runs") / recipe.name
+    shared = (runs if out else Path("runs")) / "data" / f"{recipe.data}-{splits}"
+    return runs, Path(data) if data else shared
+
+
+def read_settings(recipe: Recipe, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings of training that options give."""
+    settings: dict[str, Any] = {}
+    for item in arguments.set:
+        name, sign, value = item.partition("=")
+        if not sign:
+            raise InputError(f"{recipe.name}: --set must be given NAME=VALUE, got {item!r}")
+        # YAML 1.1 takes 1e-4 for a string, unlike everyone who writes it.
+        settings[name.replace("-", "_")] = _as_number(value) if _as_number(value) is not None else yaml.safe_load(value)
+    check_settings(recipe.name, settings)
+    named = {name: getattr(arguments, name) for name in ("width", "max_steps", "batch_size")}
+    return settings | {name: value for name, value in named.items() if value is not None}
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread: for a tiny network several only wait for each other, on a busy machine for seconds."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _as_number(text: str) -> int | float | None:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return None
+
+
+def make_archive(data: str, folder: Path) -> Path:
+    """A miniature of a data set in its official layout, whole or not at all; one that stands is left alone."""
+    if folder.is_dir():
+        say("archive", f"{folder} stands, skipped")
+        return folder
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    BUILDERS[data](partial)
+    partial.rename(folder)
+    say("archive", f"miniature of {data} -> {folder}")
+    return folder

@@ -1,0 +1,123 @@
+"""The stages from the store on: train, evaluate, report, and the table of results."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from audiostride.data.importers.imported import count_of
+from audiostride.pipeline.data_stages import say
+from audiostride.pipeline.recipe import Recipe
+from audiostride.reporting import write_report
+from audiostride.training import TrainConfig, train
+from audiostride.writing import write_text
+
+
+def train_runs(
+    store: str | Path,
+    out: str | Path,
+    *,
+    label: str,
+    poolings: Sequence[str],
+    seeds: Sequence[int],
+    settings: Mapping[str, Any],
+) -> dict[str, list[Path]]:
+    """Train and evaluate a run for each seed and pooling; finished ones are left alone, stopped ones go on.
+
+    Args:
+        store: What is learned: a store or a manifest.
+        out: Folder of the run folders, ``<pooling>_seed<seed>``.
+        label: Column of labels.
+        poolings: Some of strided, spectral and diffstride.
+        seeds: Of the runs of each pooling.
+        settings: Further settings of `TrainConfig`.
+
+    Returns:
+        The run folders of each pooling.
+
+    Raises:
+        InputError: As `train`, also where a run stands that has other settings.
+        KeyboardInterrupt: A training was stopped; its checkpoint stands.
+    """
+    runs: dict[str, list[Path]] = {pooling: [] for pooling in poolings}
+    for seed in seeds:
+        for pooling in poolings:
+            run = Path(out) / f"{pooling}_seed{seed}"
+            config = TrainConfig(
+                manifest=str(store), out=str(run), label=label, pooling=pooling, seed=seed, **settings  # type: ignore[arg-type]
+            )  # fmt: skip
+            begun, finished = (run / "config.yaml").is_file(), is_finished(run)
+            if begun and not finished:
+                say("train", f"{run} was stopped, goes on")
+            metrics = train(config, resume=begun)
+            if metrics["stopped_early"]:
+                raise KeyboardInterrupt
+            say("train", f"{run} stands, skipped" if finished else f"{pooling}, seed {seed} -> {run}")
+            accuracy = f"test accuracy {100 * metrics['accuracy']:.1f} % of {metrics['n_clips']:,} clips"
+            say(
+                "evaluate", f"{run} stands, skipped ({accuracy})" if finished else f"{pooling}, seed {seed}: {accuracy}"
+            )
+            runs[pooling].append(run)
+    return runs
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a run has nothing left to do."""
+    written = all((run / name).is_file() for name in ("metrics.json", "report.html"))  # the page is written last
+    return written and not read_metrics(run)["stopped_early"]
+
+
+def read_metrics(run: Path) -> dict[str, Any]:
+    """The test metrics of a run."""
+    found: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    return found
+
+
+def report_stage(runs: Mapping[str, list[Path]], page: Path) -> None:
+    """Write the page of all runs and, last, beside it ``<page>_runs.csv``, which says of which runs it is."""
+    folders = [run for members in runs.values() for run in members]
+    listed = "run,test_accuracy\n" + "".join(f"{run.name},{read_metrics(run)['accuracy']}\n" for run in folders)
+    record = page.with_name(f"{page.stem}_runs.csv")
+    if page.is_file() and record.is_file() and record.read_text(encoding="utf-8") == listed:
+        say("report", f"{page} stands, skipped")
+        return
+    write_report(folders, page)
+    write_text(record, listed)
+    say("report", f"{count_of(len(folders), 'run')} -> {page}")
+
+
+def format_results(recipe: Recipe, runs: Mapping[str, list[Path]], *, splits: str) -> str:
+    """A Markdown table: one row per pooling with its test accuracy, and the paper's in a column of its own.
+
+    The standard deviation is that of a sample, as a statement about other seeds; one run has none.
+    """
+    lines = [
+        "| pooling | seeds | test accuracy (%), mean (sd) | split scheme | the paper's (%), on its own split |",
+        "|" + " --- |" * 5,
+    ]
+    for pooling, folders in runs.items():
+        seeds = " ".join(run.name.rsplit("seed", 1)[1] for run in folders)
+        accuracies = [100 * read_metrics(run)["accuracy"] for run in folders]
+        paper = recipe.paper.get(pooling, "")
+        lines.append(f"| {pooling} | {seeds} | {format_accuracies(accuracies)} | {splits} | {paper} |")
+    return "\n".join(lines)
+
+
+def format_accuracies(values: Sequence[float]) -> str:
+    """Mean and sample standard deviation, with one digit.
+
+    >>> format_accuracies([80.0, 82.0]), format_accuracies([80.04])
+    ('81.0 (1.4)', '80.0 (one run)')
+    """
+    return f"{mean(values):.1f} ({f'{stdev(values):.1f}' if len(values) > 1 else 'one run'})"
+
+
+def describe_setting(run: Path) -> str:
+    """Steps, batch, width, hardware and versions of a run, for the line above a table."""
+    config = TrainConfig.load(run)
+    environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    return (
+        f"{config.max_steps:,} steps of {config.batch_size} excerpts, Adam {config.lr:g}, width {config.width:g}; "
+        f"{environment['device']}, torch {environment['packages']['torch']}"
+    )

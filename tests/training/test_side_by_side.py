@@ -1,0 +1,140 @@
+"""Runs of several seeds in processes side by side: like those in turn, failing, stopped, orphaned, taken up."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from audiostride.training import TrainConfig
+from audiostride.training.seeds import train_seeds
+from audiostride.training.side_by_side import train_side_by_side
+
+INTERRUPTED = 130
+SMALL = {"pooling": "strided", "channels": [4], "strides": [[4, 4]], "max_steps": 6, "valid_every": 3, "batch_size": 4}
+SAME_FILES = ["model.safetensors", "metrics.json", "per_class.csv"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_figures() -> Iterator[None]:
+    """Drawing takes longer than these trainings; processes of their own draw."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("audiostride.training.results.draw_confusion", lambda table, format: b"")
+        patch.setattr("audiostride.training.results.write_report", lambda runs, file: file.write_text(""))
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums over threads depend on their number, which is one for each of two jobs on two cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make_config(manifest: Path, out: Path, **settings: object) -> TrainConfig:
+    return TrainConfig(manifest=str(manifest), label="kind", out=str(out), **{**SMALL, **settings})
+
+
+def test_runs_side_by_side_are_those_one_after_another(
+    set_manifest: Path, tmp_path: Path, read_history: Callable[[Path], pd.DataFrame]
+) -> None:
+    train_seeds(make_config(set_manifest, tmp_path / "in_turn"), [0, 2], progress=False)
+    table = train_seeds(make_config(set_manifest, tmp_path / "two"), [2, 0], jobs=2, progress=False)
+    assert table["seed"].tolist() == [2, 0]
+    for seed in (0, 2):
+        one, other = (tmp_path / name / f"seed{seed}" for name in ("in_turn", "two"))
+        assert read_history(one).equals(read_history(other))
+        for name in SAME_FILES:
+            assert (one / name).read_bytes() == (other / name).read_bytes(), name
+        assert json.loads((other / "environment.json").read_text())["threads"] == 1
+        assert "training on cpu" in (tmp_path / "two" / f"seed{seed}.log").read_text()
+
+
+def test_a_process_that_fails_is_named_and_the_others_finish(set_manifest: Path, tmp_path: Path) -> None:
+    configs = {seed: make_config(set_manifest, tmp_path / f"seed{seed}", seed=seed) for seed in (0, 1)}
+    (tmp_path / "seed1").mkdir()
+    (tmp_path / "seed1" / "thesis.txt").write_text("precious")
+    failed = train_side_by_side(configs, jobs=2, progress=False)
+    assert list(failed) == [1]
+    assert failed[1].startswith("train: --out must be a new or empty folder")
+    assert (tmp_path / "seed0" / "report.html").exists()
+
+
+def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(1200):
+        if path.exists():
+            return
+        assert process.poll() is None, "the training ended before it was stopped"
+        time.sleep(0.05)
+    raise AssertionError(f"no {path} within a minute")
+
+
+def start(manifest: Path, out: Path, *options: str, **changed: int) -> subprocess.Popen[bytes]:
+    settings = {**SMALL, **changed}
+    given = [f"--{key.replace('_', '-')}={value}" for key, value in settings.items()]
+    command = [sys.executable, "-m", "audiostride", "train", "--manifest", str(manifest), "--label", "kind"]
+    # Two threads are one for each of two jobs: what a run that goes on here has too.
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    return subprocess.Popen([*command, "--out", str(out), *given, *options], stdout=subprocess.PIPE, env=environment)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_stopping_the_command_stops_all_runs(set_manifest: Path, tmp_path: Path, how: signal.Signals) -> None:
+    out = tmp_path / "runs"
+    process = start(set_manifest, out, "--seeds", "0", "1", "2", "--jobs", "2", max_steps=100_000)
+    for seed in (0, 1):
+        wait_for(out / f"seed{seed}" / "history.csv", process)
+    process.send_signal(how)
+    shown = process.communicate(timeout=120)[0].decode()
+    for seed in (0, 1):
+        wait_until_stopped(out / f"seed{seed}")
+        metrics = json.loads((out / f"seed{seed}" / "metrics.json").read_text())
+        assert metrics["stopped_early"]
+        assert (out / f"seed{seed}" / "checkpoints" / "last.ckpt").exists()
+    assert not (out / "seed2").exists()
+    if how == signal.SIGINT:
+        assert process.returncode == INTERRUPTED
+        assert "stopped with 0 of 3 runs done; the same command goes on" in shown
+        assert json.loads((out / "summary.json").read_text())["seeds_left"] == [0, 1, 2]
+
+
+def wait_until_stopped(run: Path) -> None:
+    for _ in range(600):
+        if (run / "report.html").exists():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{run} goes on without its parent")
+
+
+@pytest.mark.slow
+def test_runs_that_were_killed_side_by_side_end_like_those_that_were_not(
+    set_manifest: Path, tmp_path: Path, read_history: Callable[[Path], pd.DataFrame]
+) -> None:
+    length = {"max_steps": 400, "valid_every": 20}
+    configs = [make_config(set_manifest, tmp_path / name, **length) for name in ("killed", "whole")]
+    process = start(set_manifest, tmp_path / "killed", "--seeds", "0", "1", "--jobs", "2", **length)
+    for seed in (0, 1):
+        wait_for(tmp_path / "killed" / f"seed{seed}" / "history.csv", process)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    reached = [read_history(tmp_path / "killed" / f"seed{seed}")["step"].iloc[-1] for seed in (0, 1)]
+    assert min(reached) < 400, "stopped too late to show anything"
+    for config in configs:
+        assert len(train_seeds(config, [0, 1], progress=False)) == 2
+    for seed in (0, 1):
+        runs = [tmp_path / name / f"seed{seed}" for name in ("killed", "whole")]
+        # The stop adds a validation, but no step differs: the last weights are the same to the bit.
+        first, second = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in runs)
+        assert first["global_step"] == second["global_step"] == 400
+        for name, weight in first["state_dict"].items():
+            assert torch.equal(weight, second["state_dict"][name]), name
