@@ -36,20 +36,22 @@ PRESETS: dict[str, dict[str, Any]] = {
         # The paper does not say how often; 200 validations over the training, as many as rows of its stride table.
         "valid_every": 5000,
     },
-    # This toolkit's own: a tenth of the paper's steps, a twenty times higher learning rate that falls along a cosine,
-    # strides that learn at their own rate, maps as small as strided convolution's, and excerpts that are shifted and
-    # masked. Chosen by validation accuracy alone.
+    # This toolkit's own: a tenth of the paper's steps, a learning rate that starts 40 times higher and falls along a
+    # cosine, strides that learn at a rate of their own, maps as small as strided convolution's, excerpts shifted and
+    # mixed. Chosen by validation accuracy, mean over ten words (200 clips) and 28 pitches (105 clips), width 0.125,
+    # batch 32, 200 steps, seed 0: 76 % at a rate of 2e-3 without augmentation, 81 % at 4e-3, 82 % with shift and mixup,
+    # which cost words 3 points and gave pitches 6. Masks of time and mel, tried at 2e-3 beside the shift, cost words 4
+    # and gave pitches 10; with mixup they are not measured, nor is anything at batches of 256.
     "modern": {
         "size": "mixed",
         "pool_after": "convolution",
         "max_steps": 100_000,
         "batch_size": 256,
-        "lr": 2e-3,
+        "lr": 4e-3,
         "stride_lr": 1e-2,
         "schedule": "cosine",
         "time_shift_s": 0.1,
-        "time_masks": 1,
-        "mel_masks": 1,
+        "mixup": 0.2,
         "valid_every": 1000,
     },
 }
