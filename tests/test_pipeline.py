@@ -61,12 +61,12 @@ def test_a_recipe_is_frozen_and_refuses_what_is_not_there() -> None:
 
 def test_options_go_before_the_settings_of_the_recipe() -> None:
     given = ["--set", "lr=1e-4", "size=paper", "strides=[[2,2]]", "noise=null", "valid-every=5", "--width", "0.5"]
-    assert read_settings(RECIPE, build_parser(RECIPE).parse_args(given)) == {
+    assert read_settings(RECIPE.name, build_parser(RECIPE).parse_args(given)) == {
         "lr": 1e-4, "size": "paper", "strides": [[2, 2]], "noise": None, "valid_every": 5, "width": 0.5,
     }  # fmt: skip
     for item, message in [("lr", "--set must be given NAME=VALUE, got 'lr'"), ("pooling=strided", "got 'pooling'")]:
         with pytest.raises(InputError, match=message):
-            read_settings(RECIPE, build_parser(RECIPE).parse_args(["--set", item]))
+            read_settings(RECIPE.name, build_parser(RECIPE).parse_args(["--set", item]))
 
 
 def test_recipes_share_the_store_of_a_data_set_unless_a_folder_is_given() -> None:

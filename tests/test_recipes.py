@@ -17,6 +17,8 @@ from audiostride.pipeline import Recipe, main
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 ON_ARCHIVES = ["dcase_birds", "nsynth_instrument", "nsynth_pitch", "speech_commands", "tut_urban"]
+SEVERAL = {"multitask": ["strided", "spectral", "diffstride"], "shared_stride": ["shared", "per_axis"]}
+FROM_RUNS = ["cutoff_report", "results_table"]
 OTHERS = ["bench_data", "bench_pooling", "compare_pooling"]
 STAGES = ["archive", "import", "check", "prepare"] + 3 * ["train", "evaluate"] + ["report"]
 
@@ -48,7 +50,7 @@ def files_below(folder: Path) -> dict[Path, int]:
 
 def test_every_recipe_is_known_and_says_what_it_needs() -> None:
     recipes = sorted(RECIPES.glob("*.py"))
-    assert [path.stem for path in recipes] == sorted(ON_ARCHIVES + OTHERS)
+    assert [path.stem for path in recipes] == sorted([*ON_ARCHIVES, *SEVERAL, *FROM_RUNS, *OTHERS])
     listed = (RECIPES / "README.md").read_text(encoding="utf-8")
     for path in recipes:
         head = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
@@ -97,6 +99,44 @@ def test_smoke_runs_whole_and_a_second_call_skips_every_stage(
         line for line in first.splitlines() if line.startswith("|")
     ]
     assert files_below(tmp_path) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SEVERAL)
+def test_smoke_of_several_tasks_runs_whole_and_a_second_call_skips_every_stage(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = 4 * ["archive"] + 4 * ["import", "check", "prepare"]
+    expected += len(SEVERAL[name]) * ["train", "evaluate"] + ["report"]
+    assert run(name, "--smoke", "--out", tmp_path, monkeypatch=monkeypatch) == 0
+    first = capsys.readouterr().out
+    assert stages(first) == [(stage, False) for stage in expected]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in first.splitlines() if line.startswith("|")]
+    assert [row[0] for row in rows[2:]] == ["scenes", "birds", "instrument", "pitch", "speech", "mean of 5"]
+    for row in rows[2:]:
+        assert len(row) == 2 + 2 * len(SEVERAL[name])
+        assert row[1] == "official"
+        assert all(cell.endswith(", 1 run") for cell in row[2::2])
+        assert all(cell[0].isdigit() for cell in row[3::2])
+    assert "shows that everything runs, no more" in first
+    before = files_below(tmp_path)
+    assert run(name, "--smoke", "--out", tmp_path, monkeypatch=monkeypatch) == 0
+    assert stages(capsys.readouterr().out) == [(stage, True) for stage in expected]
+    assert files_below(tmp_path) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FROM_RUNS)
+def test_smoke_of_a_table_makes_runs_and_leaves_nothing_behind(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert run(name, "--smoke", monkeypatch=monkeypatch) == 0
+    shown = capsys.readouterr().out
+    assert "\n| instrument | official | " in shown
+    assert "learned together: instrument, pitch; the paper's five are others" in shown
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """From the archive of a data set to the report of its runs: what the recipes call."""
 
+from audiostride.pipeline.from_runs import main_table
 from audiostride.pipeline.program import main, run_pipeline
 from audiostride.pipeline.recipe import POOLINGS, Recipe
+from audiostride.pipeline.several import SeveralRecipe, main_several
 
-__all__ = ["POOLINGS", "Recipe", "main", "run_pipeline"]
+__all__ = ["POOLINGS", "Recipe", "SeveralRecipe", "main", "main_several", "main_table", "run_pipeline"]

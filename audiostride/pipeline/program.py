@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,41 +25,53 @@ SMOKE = {"width": 0.03, "max_steps": 6, "valid_every": 3, "batch_size": 8, "devi
 
 def main(recipe: Recipe, given: Sequence[str] | None = None) -> int:
     """Run a recipe with the options of a command line; the return value is the exit code."""
+    arguments = build_parser(recipe).parse_args(given)
+    return end_program(recipe.name, lambda: run_pipeline(recipe, arguments))
+
+
+def end_program(name: str, call: Callable[[], object]) -> int:
+    """Call what a program does; bad input and an interruption become a message and an exit code."""
     try:
-        run_pipeline(recipe, build_parser(recipe).parse_args(given))
+        call()
     except InputError as error:
-        print(f"{recipe.name}: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print(f"{recipe.name}: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        print(f"{name}: interrupted; the same command goes on where this one stopped", file=sys.stderr)
         return INTERRUPTED
     return 0
 
 
 def build_parser(recipe: Recipe) -> argparse.ArgumentParser:
     """The options of a recipe."""
-    defaults = {"max_steps": 1000, "batch_size": 32, "width": 1.0} | dict(recipe.settings)
     parser = argparse.ArgumentParser(
         prog=f"{recipe.name}.py", description=recipe.head, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("root", metavar="ROOT", nargs="?", help="folder of the unpacked archives; not needed once the manifest stands")
-    add("--out", metavar="DIR", help=f"folder that is written (default: runs/{recipe.name})")
     add("--data", metavar="DIR", help="folder of manifest and store (default: OUT/data/<data set>-<scheme>, or without "
         "--out runs/data/<data set>-<scheme>, which recipes share)")  # fmt: skip
-    add("--splits", choices=SCHEMES, default=recipe.splits, help="split scheme (default: %(default)s)")
     add("--pooling", nargs="+", choices=POOLINGS, default=list(POOLINGS), help="what is compared (default: all three)")
+    add_options(parser, recipe.name, recipe.settings, splits=recipe.splits)
+    return parser
+
+
+def add_options(parser: argparse.ArgumentParser, name: str, settings: Mapping[str, Any], *, splits: str) -> None:
+    """Add the options of every recipe that trains."""
+    defaults = {"max_steps": 1000, "batch_size": 32, "width": 1.0} | dict(settings)
+    add = parser.add_argument
+    add("--out", metavar="DIR", help=f"folder that is written (default: runs/{name})")
+    add("--splits", choices=SCHEMES, default=splits, help="split scheme (default: %(default)s)")
     add("--seeds", type=int, nargs="+", help=f"a run for each (default: {' '.join(map(str, DEFAULT_SEEDS))})")
     add("--width", type=float, help=f"factor on the channels, 0.25 suits a CPU (default: {defaults['width']})")
     add("--max-steps", type=int, help=f"optimizer steps (default: {defaults['max_steps']})")
     add("--batch-size", type=int, help=f"1 s excerpts per step (default: {defaults['batch_size']})")
     add("--set", nargs="+", metavar="NAME=VALUE", default=[], help="any other setting of 'audiostride train', "
         "such as lr=1e-4 size=paper")  # fmt: skip
-    add("--download", action="store_true", help="first download the archives to ROOT and unpack them")
+    add("--download", action="store_true", help="first download the archives to their folders and unpack them")
     add("--partial", action="store_true", help="import what is there though metadata and files disagree")
     add("--on-error", choices=["stop", "skip"], default="stop", help="whether bad audio stops or is left out")
     add("--smoke", action="store_true", help="make tiny data in the official layout and run everything on the CPU")
-    return parser
 
 
 def run_pipeline(recipe: Recipe, arguments: argparse.Namespace) -> str:
@@ -79,7 +91,7 @@ def run_pipeline(recipe: Recipe, arguments: argparse.Namespace) -> str:
     # Lightning and matplotlib take seconds to load, which help and errors need not wait for.
     from audiostride.pipeline.run_stages import describe_setting, format_results, report_stage, train_runs
 
-    settings = {**recipe.settings, **(SMOKE if arguments.smoke else {}), **read_settings(recipe, arguments)}
+    settings = {**recipe.settings, **(SMOKE if arguments.smoke else {}), **read_settings(recipe.name, arguments)}
     seeds = arguments.seeds or ([0] if arguments.smoke else DEFAULT_SEEDS)
     poolings, seeds = list(dict.fromkeys(arguments.pooling)), list(dict.fromkeys(seeds))
     with ExitStack() as cleaning:
@@ -102,12 +114,10 @@ def run_pipeline(recipe: Recipe, arguments: argparse.Namespace) -> str:
         )
         folder = out / arguments.splits
         runs = train_runs(
-            store,
             folder,
-            label=recipe.label,
-            poolings=poolings,
+            variants={pooling: {"pooling": pooling} for pooling in poolings},
             seeds=seeds,
-            settings=settings | {"on_error": arguments.on_error},
+            settings=settings | {"manifest": str(store), "label": recipe.label, "on_error": arguments.on_error},
         )
         report_stage(runs, folder / "report.html")
         table = format_results(recipe, runs, splits=arguments.splits)
@@ -126,16 +136,16 @@ def choose_folders(recipe: Recipe, out: str | None, data: str | None, *, splits:
     return runs, Path(data) if data else shared
 
 
-def read_settings(recipe: Recipe, arguments: argparse.Namespace) -> dict[str, Any]:
+def read_settings(recipe: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """The settings of training that options give."""
     settings: dict[str, Any] = {}
     for item in arguments.set:
         name, sign, value = item.partition("=")
         if not sign:
-            raise InputError(f"{recipe.name}: --set must be given NAME=VALUE, got {item!r}")
+            raise InputError(f"{recipe}: --set must be given NAME=VALUE, got {item!r}")
         # YAML 1.1 takes 1e-4 for a string, unlike everyone who writes it.
         settings[name.replace("-", "_")] = _as_number(value) if _as_number(value) is not None else yaml.safe_load(value)
-    check_settings(recipe.name, settings)
+    check_settings(recipe, settings)
     named = {name: getattr(arguments, name) for name in ("width", "max_steps", "batch_size")}
     return settings | {name: value for name, value in named.items() if value is not None}
 

@@ -15,50 +15,49 @@ from audiostride.writing import write_text
 
 
 def train_runs(
-    store: str | Path,
     out: str | Path,
     *,
-    label: str,
-    poolings: Sequence[str],
+    variants: Mapping[str, Mapping[str, Any]],
     seeds: Sequence[int],
     settings: Mapping[str, Any],
 ) -> dict[str, list[Path]]:
-    """Train and evaluate a run for each seed and pooling; finished ones are left alone, stopped ones go on.
+    """Train and evaluate a run for each seed and variant; finished ones are left alone, stopped ones go on.
 
     Args:
-        store: What is learned: a store or a manifest.
-        out: Folder of the run folders, ``<pooling>_seed<seed>``.
-        label: Column of labels.
-        poolings: Some of strided, spectral and diffstride.
-        seeds: Of the runs of each pooling.
-        settings: Further settings of `TrainConfig`.
+        out: Folder of the run folders, ``<variant>_seed<seed>``.
+        variants: What is compared, by name: settings of `TrainConfig`, such as the pooling.
+        seeds: Of the runs of each variant.
+        settings: Settings that all have, with what is learned: manifest and label, or tasks.
 
     Returns:
-        The run folders of each pooling.
+        The run folders of each variant.
 
     Raises:
         InputError: As `train`, also where a run stands that has other settings.
         KeyboardInterrupt: A training was stopped; its checkpoint stands.
     """
-    runs: dict[str, list[Path]] = {pooling: [] for pooling in poolings}
+    runs: dict[str, list[Path]] = {variant: [] for variant in variants}
     for seed in seeds:
-        for pooling in poolings:
-            run = Path(out) / f"{pooling}_seed{seed}"
-            config = TrainConfig(
-                manifest=str(store), out=str(run), label=label, pooling=pooling, seed=seed, **settings  # type: ignore[arg-type]
-            )  # fmt: skip
+        for variant, own in variants.items():
+            run = Path(out) / f"{variant}_seed{seed}"
+            config = TrainConfig(out=str(run), seed=seed, **{**settings, **own})
             begun, finished = (run / "config.yaml").is_file(), is_finished(run)
             if begun and not finished:
                 say("train", f"{run} was stopped, goes on")
             metrics = train(config, resume=begun)
             if metrics["stopped_early"]:
                 raise KeyboardInterrupt
-            say("train", f"{run} stands, skipped" if finished else f"{pooling}, seed {seed} -> {run}")
-            accuracy = f"test accuracy {100 * metrics['accuracy']:.1f} % of {metrics['n_clips']:,} clips"
-            say(
-                "evaluate", f"{run} stands, skipped ({accuracy})" if finished else f"{pooling}, seed {seed}: {accuracy}"
+            say("train", f"{run} stands, skipped" if finished else f"{variant}, seed {seed} -> {run}")
+            of = (
+                f", mean of {len(metrics['tasks'])} tasks"
+                if "tasks" in metrics
+                else f" of {metrics['n_clips']:,} clips"
             )
-            runs[pooling].append(run)
+            accuracy = f"test accuracy {100 * metrics['accuracy']:.1f} %{of}"
+            say(
+                "evaluate", f"{run} stands, skipped ({accuracy})" if finished else f"{variant}, seed {seed}: {accuracy}"
+            )
+            runs[variant].append(run)
     return runs
 
 

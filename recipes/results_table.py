@@ -1,0 +1,17 @@
+"""The paper's Table 1 from run folders: test accuracy of each task and pooling, learned alone and with others.
+
+Data: run folders of 'audiostride train' or of the recipes, in any number and order, such as runs/ as a whole.
+Command: python recipes/results_table.py runs/*/official --names words=speech
+Expected: a Markdown table of mean (sd) in % over runs, their number and split scheme, the paper's figures in columns
+    beside them. Not made from runs on the full archives yet.
+Hardware: any.
+Time: seconds; --smoke 15 s (one thread, beside other jobs).
+"""
+
+import sys
+
+from audiostride.pipeline import main_table
+from audiostride.pipeline.tables import format_table_1
+
+if __name__ == "__main__":
+    sys.exit(main_table("results_table", str(__doc__), format_table_1))
