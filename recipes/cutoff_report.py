@@ -1,7 +1,8 @@
 """The paper's Table 2 from run folders: learned strides of the first DiffStride layer and what it lets through.
 
 Data: run folders of 'audiostride train' or of the recipes with pooling diffstride; others are not in the table.
-Command: python recipes/cutoff_report.py runs/*/official --names words=speech
+    Those of shared_stride.py go apart: runs of one row may differ in their seeds only.
+Command: python recipes/cutoff_report.py runs/{tut_urban,dcase_birds,nsynth_*,speech_commands,multitask}/official
 Expected: a Markdown table of mean (sd) over runs, cut-offs as rate / (2 S) and as the paper has them, rounded down to a
     bin of 0.625 Hz (windows of 1.6 s) and 1/64 cycle/mel, the paper's figures in columns of their own. Not made from
     runs on the full archives yet.

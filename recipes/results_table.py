@@ -1,7 +1,8 @@
 """The paper's Table 1 from run folders: test accuracy of each task and pooling, learned alone and with others.
 
-Data: run folders of 'audiostride train' or of the recipes, in any number and order, such as runs/ as a whole.
-Command: python recipes/results_table.py runs/*/official --names words=speech
+Data: run folders of 'audiostride train' or of the recipes, in any number and order. Those of
+    shared_stride.py go apart: runs of one cell may differ in their seeds only.
+Command: python recipes/results_table.py runs/{tut_urban,dcase_birds,nsynth_*,speech_commands,multitask}/official
 Expected: a Markdown table of mean (sd) in % over runs, their number and split scheme, the paper's figures in columns
     beside them. Not made from runs on the full archives yet.
 Hardware: any.
