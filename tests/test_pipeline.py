@@ -16,7 +16,8 @@ from audiostride.errors import InputError
 from audiostride.pipeline import Recipe, main, run_stages
 from audiostride.pipeline.data_stages import prepare_data
 from audiostride.pipeline.program import build_parser, choose_folders, read_settings
-from audiostride.pipeline.run_stages import format_results, is_finished, report_stage
+from audiostride.pipeline.run_stages import format_results, report_stage
+from audiostride.training.results import finished_metrics
 
 HEAD = """Birds.
 
@@ -190,12 +191,12 @@ def test_the_table_has_mean_and_sd_and_the_papers_figures_apart(tmp_path: Path) 
 
 
 def test_a_run_is_finished_when_its_page_stands_and_it_was_not_stopped(tmp_path: Path) -> None:
-    assert not is_finished(tmp_path / "none")
+    assert finished_metrics(tmp_path / "none") is None
     run = write_metrics(tmp_path / "run", 0.5)
-    assert not is_finished(run)
+    assert finished_metrics(run) is None
     (run / "report.html").write_text("")
-    assert is_finished(run)
-    assert not is_finished(write_metrics(run, 0.5, stopped_early=True))
+    assert finished_metrics(run) is not None
+    assert finished_metrics(write_metrics(run, 0.5, stopped_early=True)) is None
 
 
 def test_the_report_is_written_again_for_other_runs_or_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from audiostride.pipeline.data_stages import say
 from audiostride.pipeline.recipe import Recipe
 from audiostride.reporting import write_report
 from audiostride.training import TrainConfig, train
+from audiostride.training.results import finished_metrics
 from audiostride.writing import write_text
 
 
@@ -41,7 +42,7 @@ def train_runs(
         for variant, own in variants.items():
             run = Path(out) / f"{variant}_seed{seed}"
             config = TrainConfig(out=str(run), seed=seed, **{**settings, **own})
-            begun, finished = (run / "config.yaml").is_file(), is_finished(run)
+            begun, finished = (run / "config.yaml").is_file(), finished_metrics(run) is not None
             if begun and not finished:
                 say("train", f"{run} was stopped, goes on")
             metrics = train(config, resume=begun)
@@ -59,12 +60,6 @@ def train_runs(
             )
             runs[variant].append(run)
     return runs
-
-
-def is_finished(run: Path) -> bool:
-    """Whether a run has nothing left to do."""
-    written = all((run / name).is_file() for name in ("metrics.json", "report.html"))  # the page is written last
-    return written and not read_metrics(run)["stopped_early"]
 
 
 def read_metrics(run: Path) -> dict[str, Any]:

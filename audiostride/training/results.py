@@ -1,5 +1,6 @@
 """The results of a run: test metrics, tables, confusion matrix and report, written into its folder."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -61,6 +62,14 @@ def write_results(
     write_json(run / "metrics.json", metrics)
     write_report([run], run / "report.html")
     return metrics
+
+
+def finished_metrics(run: Path) -> dict[str, Any] | None:
+    """What stands in ``metrics.json`` of a run that has nothing left to do, else None."""
+    if not (run / "report.html").is_file():  # written last
+        return None
+    metrics: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    return None if metrics["stopped_early"] else metrics
 
 
 def combine_tasks(tasks: dict[str, dict[str, Any]]) -> dict[str, Any]:

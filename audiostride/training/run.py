@@ -1,6 +1,5 @@
 """One training run from its settings to its folder."""
 
-import json
 import logging
 import time
 import warnings
@@ -39,7 +38,7 @@ from audiostride.training.hardware import (
     resident_mib,
 )
 from audiostride.training.module import ClassifierTraining
-from audiostride.training.results import write_results
+from audiostride.training.results import finished_metrics, write_results
 from audiostride.writing import write_json, write_text
 
 
@@ -62,7 +61,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     """
     run = Path(config.out)
     _check_run_folder(config, resume=resume)
-    finished = _finished_metrics(run) if resume else None
+    finished = finished_metrics(run) if resume else None
     if finished is not None:
         return finished
     tables: list[tuple[Source, pd.DataFrame]] = []
@@ -149,14 +148,6 @@ def _check_run_folder(config: TrainConfig, *, resume: bool) -> None:
             f"train: --out must be a new or empty folder, got {run}; "
             "continue the run there with --resume, or choose another name"
         )
-
-
-def _finished_metrics(run: Path) -> dict[str, Any] | None:
-    """The metrics of a run that has nothing left to do."""
-    if not (run / "report.html").is_file():  # written last
-        return None
-    metrics: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    return None if metrics["stopped_early"] else metrics
 
 
 def _make_module(

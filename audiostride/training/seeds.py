@@ -11,6 +11,7 @@ import pandas as pd
 
 from audiostride.errors import InputError
 from audiostride.training.config import TrainConfig, check_same_settings
+from audiostride.training.results import finished_metrics
 from audiostride.training.run import train
 from audiostride.training.side_by_side import train_side_by_side
 from audiostride.writing import write_json, write_text
@@ -112,14 +113,6 @@ def describe_failures(failed: dict[int, str], *, n_seeds: int) -> str:
 def seed_folder(out: str | Path, seed: int) -> Path:
     """The run folder of a seed."""
     return Path(out) / f"seed{seed}"
-
-
-def finished_metrics(run: Path) -> dict[str, Any] | None:
-    """What stands in ``metrics.json`` of a run that has nothing left to do, else None."""
-    if not (run / "report.html").is_file():  # written last
-        return None
-    metrics: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    return None if metrics["stopped_early"] else metrics
 
 
 def _configs_of_seeds(config: TrainConfig, seeds: Sequence[int], *, jobs: int) -> dict[int, TrainConfig]:
