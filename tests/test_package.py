@@ -14,7 +14,7 @@ import audiostride
 PACKAGE = Path(audiostride.__file__).parent
 ROOT = Path(__file__).parent.parent
 FLOORS = {
-    "errors": 0, "checks": 0, "writing": 0, "progress": 0, "parallel": 0,
+    "errors": 0, "checks": 0, "writing": 0, "progress": 0, "parallel": 0, "processes": 0,
     "functional": 1, "data": 1,
     "layers": 2,
     "models": 3,

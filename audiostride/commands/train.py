@@ -21,7 +21,7 @@ class TrainParser(ArgumentParser):
     """Options whose defaults a preset replaces; a YAML file and other options stand over both."""
 
     def parse_args(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> Namespace:  # type: ignore[override]
-        given = join_values(list(args or []), "--task")
+        given = join_values(join_values(list(args or []), "--task"), "--logger")
         # Parsed once to find the preset, on the command line or in a YAML file; --print_config would end it there.
         first = super().parse_args(
             [item for item in given if not item.startswith("--print_config")], *others, **options
@@ -86,9 +86,12 @@ def run(arguments: Any) -> int:
         return _run_seeds(config, arguments.seeds, jobs=1 if arguments.jobs is None else arguments.jobs)
     if arguments.jobs is not None:
         raise InputError("train: --jobs is for several runs; give --seeds too")
+    from audiostride.processes import Processes
     from audiostride.training.run import train
 
     metrics = train(config, resume=arguments.resume)
+    if not Processes.of_environment(config.devices, config.num_nodes).first:
+        return 0
     print_metrics(metrics)
     print(f"report: {Path(config.out) / 'report.html'}")
     if metrics["stopped_early"]:
@@ -97,9 +100,12 @@ def run(arguments: Any) -> int:
 
 
 def _run_seeds(config: TrainConfig, seeds: list[int], *, jobs: int) -> int:
+    from audiostride.processes import Processes
     from audiostride.training.seeds import describe_seeds, train_seeds
 
     table = train_seeds(config, seeds, jobs=jobs)
+    if not Processes.of_environment(config.devices, config.num_nodes).first:
+        return 0
     if len(table):
         print(table.to_string(index=False))
         print(describe_seeds(table))

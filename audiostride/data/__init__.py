@@ -10,20 +10,39 @@ from audiostride.data.splits import assign_random_splits, check_training_clips, 
 from audiostride.data.windows import cut_window, draw_excerpt_starts, tile_windows
 
 if TYPE_CHECKING:
-    from audiostride.data.batches import ExcerptBatches, MixedBatches, StepSampler, WindowBatches, load_batches
+    from audiostride.data.batches import (
+        BatchParts,
+        ExcerptBatches,
+        MixedBatches,
+        StepSampler,
+        TrainingBatches,
+        WindowBatches,
+        load_batches,
+    )
 
 # Checking, importing and preparing data need no torch, which takes a second and 450 MiB to load.
 _LAZY = dict.fromkeys(
-    ("ExcerptBatches", "MixedBatches", "StepSampler", "WindowBatches", "load_batches"), "audiostride.data.batches"
+    (
+        "BatchParts",
+        "ExcerptBatches",
+        "MixedBatches",
+        "StepSampler",
+        "TrainingBatches",
+        "WindowBatches",
+        "load_batches",
+    ),
+    "audiostride.data.batches",
 )
 
 __all__ = [
     "AudioBank",
+    "BatchParts",
     "ExcerptBatches",
     "FileBank",
     "MixedBatches",
     "StepSampler",
     "StoreBank",
+    "TrainingBatches",
     "WindowBatches",
     "assign_random_splits",
     "check_training_clips",

@@ -8,6 +8,7 @@ from torch import Tensor
 from audiostride.data import AudioBank, WindowBatches, load_batches
 from audiostride.evaluation.metrics import Evaluation, evaluate_logits
 from audiostride.models import AudioClassifier
+from audiostride.processes import Processes
 from audiostride.progress import progress_bar
 
 
@@ -30,6 +31,10 @@ class ClipLogits:
         self._sums.index_add_(0, clips.cpu(), logits.double().cpu() * weights[:, None])
         self._weights.index_add_(0, clips.cpu(), weights)
 
+    def add_up(self, processes: Processes) -> None:
+        """Add the windows that the other processes have added."""
+        self._sums, self._weights = processes.sum(self._sums), processes.sum(self._weights)
+
     def mean(self) -> Tensor:
         """Clip logits ``(clips, classes)``, float64; clips without a window are NaN."""
         return self._sums / self._weights[:, None]
@@ -44,6 +49,7 @@ def evaluate_bank(
     batch_size: int = 64,
     workers: int = 0,
     progress: bool = True,
+    processes: Processes | None = None,
 ) -> Evaluation:
     """Classify all clips of a bank and compare with their classes; clips that can no longer be read do not count.
 
@@ -51,16 +57,28 @@ def evaluate_bank(
         model: As for `classify_clips`.
         bank: The clips; which of them failed stands in ``bank.failed``.
         class_indices: Their classes, ``(clips,)``.
-        task, batch_size, workers, progress: As for `classify_clips`.
+        task, batch_size, workers, progress, processes: As for `classify_clips`.
     """
-    logits = classify_clips(model, bank, task=task, batch_size=batch_size, workers=workers, progress=progress)
-    readable = np.setdiff1d(np.arange(len(bank)), list(bank.failed))
+    processes = processes or Processes()
+    logits = classify_clips(
+        model, bank, task=task, batch_size=batch_size, workers=workers, progress=progress, processes=processes
+    )
+    failures = torch.zeros(len(bank))
+    failures[list(bank.failed)] = 1
+    readable = np.flatnonzero(processes.sum(failures).numpy() == 0)
     return evaluate_logits(logits[readable], class_indices[readable], model.config.tasks[task])
 
 
 @torch.no_grad()
 def classify_clips(
-    model: AudioClassifier, bank: AudioBank, *, task: str, batch_size: int = 64, workers: int = 0, progress: bool = True
+    model: AudioClassifier,
+    bank: AudioBank,
+    *,
+    task: str,
+    batch_size: int = 64,
+    workers: int = 0,
+    progress: bool = True,
+    processes: Processes | None = None,
 ) -> Tensor:
     """Logits of every clip of a bank: the mean over its windows, each weighing by the share of it that is audio.
 
@@ -73,6 +91,7 @@ def classify_clips(
         batch_size: Windows at a time.
         workers: Processes that read audio.
         progress: Whether a progress bar is shown.
+        processes: Those that share the work and all call this; each gets the logits of all clips.
 
     Shape:
         Result: ``(clips, classes)``, float64, on the CPU.
@@ -82,10 +101,12 @@ def classify_clips(
     collected = ClipLogits(len(bank), len(model.config.tasks[task]))
     was_training = model.training
     model.eval()
-    loader = load_batches(batches, workers=workers)
+    processes = processes or Processes()
+    loader = load_batches(batches, workers=workers, sampler=range(processes.rank, len(batches), processes.count))
     for waveform, weights, clips in progress_bar(
         loader, desc="evaluating", unit="batch", disable=not progress, leave=False
     ):
         collected.add(model(waveform.to(device))[task], weights, clips)
     model.train(was_training)
+    collected.add_up(processes)
     return collected.mean()

@@ -13,13 +13,13 @@ def mix_up(waveform: Tensor, partner: Tensor, share: Tensor) -> Tensor:
     "mixup: Beyond Empirical Risk Minimization", section 2); the loss that belongs to it is `mixed_cross_entropy`.
 
     Args:
-        waveform: Samples.
-        partner: Index of the other example within the batch.
+        waveform: Samples of the n examples, which others that are only mixed into them may follow.
+        partner: Index of the other example within `waveform`.
         share: Share of the example itself, in [0, 1].
 
     Shape:
-        waveform: ``(B, samples)``. partner: ``(B,)`` int64. share: ``(B,)``. Result: ``(B, samples)`` in the dtype of
-        the waveform.
+        waveform: ``(B, samples)``, B >= n. partner: ``(n,)`` int64. share: ``(n,)``. Result: ``(n, samples)`` in the
+        dtype of the waveform.
 
     Raises:
         InputError: A waveform that is not floating-point of shape ``(B, samples)``, partners or shares that do not fit.
@@ -30,14 +30,37 @@ def mix_up(waveform: Tensor, partner: Tensor, share: Tensor) -> Tensor:
     """
     who = "mix_up"
     check_waveform(who, waveform)
-    check_per_example(who, waveform.shape[0], partner=partner, share=share)
+    n_examples = min(partner.numel(), len(waveform))
+    check_per_example(who, n_examples, partner=partner, share=share)
     check_indices(who, "partner", partner)
     share = share.to(waveform.dtype)[:, None]
-    return share * waveform + (1 - share) * waveform[partner]
+    return share * waveform[:n_examples] + (1 - share) * waveform[partner]
+
+
+def mixed_mass(classes: Tensor, partner_classes: Tensor, share: Tensor, *, weight: Tensor | None = None) -> Tensor:
+    """What the mean of `mixed_cross_entropy` divides by: the weights that mixed examples have, summed.
+
+    Shape:
+        Arguments as there. Result: a scalar in the dtype of the shares.
+    """
+    return _mixed_weights(classes, partner_classes, share, weight).sum()
+
+
+def _mixed_weights(classes: Tensor, partner_classes: Tensor, share: Tensor, weight: Tensor | None) -> Tensor:
+    """Weight of the class and of the partner's class of each example, ``(2, B)``; 0 for one without a class."""
+    both = torch.stack([classes, partner_classes])
+    weights = torch.stack([share, 1 - share]) * (both >= 0)
+    return weights if weight is None else weights * weight.to(share.dtype)[both.clamp(min=0)]
 
 
 def mixed_cross_entropy(
-    logits: Tensor, classes: Tensor, partner_classes: Tensor, share: Tensor, *, weight: Tensor | None = None
+    logits: Tensor,
+    classes: Tensor,
+    partner_classes: Tensor,
+    share: Tensor,
+    *,
+    weight: Tensor | None = None,
+    mass: Tensor | None = None,
 ) -> Tensor:
     """Cross entropy of mixed examples: the mean of ``share CE(logits, class) + (1 - share) CE(logits, partner's)``
     (Zhang et al. 2018).
@@ -55,6 +78,7 @@ def mixed_cross_entropy(
         partner_classes: Class index of the example that it is mixed with.
         share: Share of the example itself, in [0, 1].
         weight: Weight of each class, >= 0.
+        mass: What the sum is divided by, where the examples are a part of a batch: `mixed_mass` of the whole.
 
     Shape:
         logits: ``(B, K)``. classes and partner_classes: ``(B,)`` int64. share: ``(B,)``. weight: ``(K,)``.
@@ -75,16 +99,14 @@ def mixed_cross_entropy(
     check_per_example(who, logits.shape[0], classes=classes, partner_classes=partner_classes, share=share)
     check_indices(who, "classes", classes)
     check_indices(who, "partner_classes", partner_classes)
-    share = share.to(logits.dtype)
-    shares = torch.stack([share, 1 - share])  # (2, B)
-    both = torch.stack([classes, partner_classes])
-    losses = torch.stack([F.cross_entropy(logits, of, reduction="none", ignore_index=-1) for of in both])
-    shares = shares * (both >= 0)
     if weight is not None and weight.shape != logits.shape[1:]:
         raise InputError(
             f"{who}: weight must have one entry per class, shape ({logits.shape[1]},), got {tuple(weight.shape)}"
         )
-    if weight is not None:
-        shares = shares * weight.to(logits.dtype)[both.clamp(min=0)]
+    losses = torch.stack(
+        [F.cross_entropy(logits, of, reduction="none", ignore_index=-1) for of in (classes, partner_classes)]
+    )
+    weights = _mixed_weights(classes, partner_classes, share.to(logits.dtype), weight)
+    mass = weights.sum() if mass is None else mass
     # Without any class the sum is 0; only the division by zero is kept away.
-    return (shares * losses).sum() / shares.sum().clamp(min=torch.finfo(logits.dtype).tiny)
+    return (weights * losses).sum() / mass.clamp(min=torch.finfo(logits.dtype).tiny)

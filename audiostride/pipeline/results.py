@@ -11,12 +11,13 @@ from audiostride.data.importers import SCHEMES
 from audiostride.errors import InputError
 from audiostride.pipeline.paper import COLUMNS
 from audiostride.training import TrainConfig
+from audiostride.training.config import RESUMABLE_CHANGES
 
 OWN = "own"  # the split scheme of data that no importer has split
 
 # Settings in which runs of one cell of a table may differ: the seed, and what does not change what is learned. Tasks
 # and manifests are compared apart from them.
-FREE = ("out", "seed", "workers", "memory_mib", "device", "on_error", "manifest", "label", "task")
+FREE = ("seed", "manifest", "label", "task", *RESUMABLE_CHANGES)
 
 
 @dataclass(frozen=True, kw_only=True)

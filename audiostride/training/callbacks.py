@@ -19,13 +19,20 @@ from audiostride.training.clips import LabelledClips
 from audiostride.training.module import ClassifierTraining
 from audiostride.writing import write_text
 
+AGREE_EVERY = 10  # steps after which processes ask each other whether one of them was told to stop
 STRIDE_ROWS = 200  # strides are recorded this many times over a training, and at every validation
+
+
+def ends_step(module: LightningModule, index: int) -> bool:
+    """Whether the part of a batch with this index was the last of its step."""
+    return (index + 1) % cast(ClassifierTraining, module).config.accumulate == 0
 
 
 class RunRecorder(Callback):
     """Validates every so many steps and writes the run folder: history, strides, best model, last checkpoint.
 
     Its state travels with the checkpoint, so that a resumed run continues the tables where the checkpoint was made.
+    Of several processes each validates its share and all know the result; the first one writes.
 
     Args:
         run: The run folder.
@@ -55,16 +62,18 @@ class RunRecorder(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.monotonic()
         if not self.strides:
-            self._record_strides(pl_module, step=0)
+            self._record_strides(trainer, pl_module, step=0)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if not ends_step(pl_module, batch_idx):
+            return
         module = cast(ClassifierTraining, pl_module)
         config, step = module.config, trainer.global_step
         validating = step % config.valid_every == 0 or step >= config.max_steps or trainer.should_stop
         if validating or step % max(1, config.max_steps // STRIDE_ROWS) == 0:
-            self._record_strides(pl_module, step=step)
+            self._record_strides(trainer, pl_module, step=step)
         if validating:
             self._validate(trainer, module, step=step)
 
@@ -73,13 +82,15 @@ class RunRecorder(Callback):
         if trainer.global_step and (not self.history or self.history[-1]["step"] != trainer.global_step):
             self._validate(trainer, cast(ClassifierTraining, pl_module), step=trainer.global_step)
 
-    def _record_strides(self, module: LightningModule, *, step: int) -> None:
+    def _record_strides(self, trainer: Trainer, module: LightningModule, *, step: int) -> None:
         values = {}
         for number, layer in enumerate(diffstride_layers(module), start=1):
             for axis, value in zip(("time", "mel"), layer.stride_values(), strict=True):
                 values[f"layer{number}_{axis}"] = value
         if values:
             self.strides.append({"step": step, **values})
+            for logger in trainer.loggers:
+                logger.log_metrics({f"stride/{name}": value for name, value in values.items()}, step=step)
 
     def _validate(self, trainer: Trainer, module: ClassifierTraining, *, step: int) -> None:
         losses = module.take_mean_losses()
@@ -91,6 +102,7 @@ class RunRecorder(Callback):
                 task=task,
                 batch_size=module.config.batch_size,
                 progress=False,
+                processes=module.processes,
             )
             for task, clips in self.valid.items()
         }
@@ -112,13 +124,18 @@ class RunRecorder(Callback):
         # Of equal accuracies the later one wins: with a falling learning rate it has the lower loss.
         if not self.best or accuracy >= self.best["valid_accuracy"]:
             self.best = {"step": step, "valid_accuracy": accuracy}
-            save_classifier(module.model, self.run / "model.safetensors")
-        write_text(self.run / "history.csv", pd.DataFrame(self.history).to_csv(index=False))
-        if self.strides:
-            write_text(self.run / "strides.csv", pd.DataFrame(self.strides).to_csv(index=False))
+            if module.processes.first:
+                save_classifier(module.model, self.run / "model.safetensors")
+        for logger in trainer.loggers:
+            logger.log_metrics({name: value for name, value in row.items() if name != "step"}, step=step)
+        if module.processes.first:
+            write_text(self.run / "history.csv", pd.DataFrame(self.history).to_csv(index=False))
+            if self.strides:
+                write_text(self.run / "strides.csv", pd.DataFrame(self.strides).to_csv(index=False))
         partial = self.run / "checkpoints" / "last.partial.ckpt"
-        trainer.save_checkpoint(partial)
-        os.replace(partial, self.run / "checkpoints" / "last.ckpt")
+        trainer.save_checkpoint(partial)  # all processes take part
+        if module.processes.first:
+            os.replace(partial, self.run / "checkpoints" / "last.ckpt")
 
 
 class StepProgress(Callback):
@@ -136,6 +153,8 @@ class StepProgress(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if not ends_step(pl_module, batch_idx):
+            return
         if trainer.global_step % 10 == 0:  # showing the loss waits for the GPU, so not at every step
             shown: dict[str, str] = {"loss": f"{float(outputs['loss']):.3f}"}
             if self.recorder.history:
@@ -155,7 +174,10 @@ class StepProgress(Callback):
 
 
 class CleanStop(Callback):
-    """Ctrl-C or SIGTERM ends the training after the current step, with validation, checkpoint and test report."""
+    """Ctrl-C or SIGTERM ends the training after the current step, with validation, checkpoint and test report.
+
+    Where several processes train together, one that is told to stop tells the others, so that all end at the same step.
+    """
 
     def __init__(self) -> None:
         self.stopped = False
@@ -166,13 +188,22 @@ class CleanStop(Callback):
             if self.stopped:
                 raise KeyboardInterrupt
             self.stopped = True
-            trainer.should_stop = True
-            tqdm.write("stopping after this step; press Ctrl-C again to stop at once")
+            if trainer.world_size == 1:
+                trainer.should_stop = True
+            if trainer.is_global_zero:
+                steps = "this step" if trainer.world_size == 1 else f"at most {AGREE_EVERY} steps"
+                tqdm.write(f"stopping after {steps}; press Ctrl-C again to stop at once")
 
         try:
             self._before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         except ValueError:
             self._before = {}  # signals belong to the main thread; elsewhere the caller stops the training
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.world_size > 1 and ends_step(pl_module, batch_idx) and trainer.global_step % AGREE_EVERY == 0:
+            trainer.should_stop = trainer.strategy.reduce_boolean_decision(self.stopped, all=False)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self.teardown(trainer, pl_module, "fit")  # which Lightning leaves out here

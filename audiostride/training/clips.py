@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 
@@ -263,4 +264,14 @@ class SkippedClips(Callback):
             for source, clip in failed if batch["failed"].ndim == 2 else [(0, clip) for clip in failed]:
                 # Worker processes read the batch; reading once more gives this process the reason.
                 self.banks[source].read(clip, 0, 1)
-            write_skipped(self.run, self.sets)
+            if trainer.is_global_zero:
+                write_skipped(self.run, self.sets)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # What other processes found out, so that the first one lists it.
+        if trainer.world_size > 1:
+            found: list[Any] = [None] * trainer.world_size
+            dist.all_gather_object(found, [bank.failed for bank in self.banks])
+            for failures in found:
+                for bank, failed in zip(self.banks, failures, strict=True):
+                    bank.failed.update(failed)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import yaml
 
-from audiostride.checks import ModelSize, Pooling, PoolingPlace, check_choice, check_positive
+from audiostride.checks import ModelSize, Pooling, PoolingPlace, check_choice, check_count, check_positive
 from audiostride.data.augmentation import AugmentationConfig
 from audiostride.data.noise import SYNTHETIC
 from audiostride.errors import InputError
@@ -20,6 +20,8 @@ Device = Literal["auto", "cpu", "cuda"]
 Balance = Literal["none", "class", "group"]
 ClassWeights = Literal["none", "balanced"]
 OnError = Literal["stop", "skip"]
+Strategy = Literal["auto", "ddp"]
+Logger = Literal["csv", "tensorboard", "wandb"]
 Mixing = Literal["uniform", "proportional", "temperature"]
 
 
@@ -123,6 +125,18 @@ class TrainConfig:
     """Steps between validations, each of which saves a checkpoint."""
     device: Device = "auto"
     """Where to train; auto takes a GPU where there is one."""
+    devices: int = 1
+    """Processes on each machine that train together, one per GPU; each computes its share of a batch."""
+    num_nodes: int = 1
+    """Machines that train together."""
+    strategy: Strategy = "auto"
+    """How processes train together; auto is ddp where there are several."""
+    accumulate: int = 1
+    """Parts that a batch is computed in, one after another, to save memory; batch norm then sees a part at a time."""
+    compile: bool = False
+    """Compile the network with torch.compile; each size that a map comes to have while strides learn is compiled."""
+    logger: Sequence[Logger] = ()
+    """What records losses, accuracies and strides beside history.csv, in the folder logs of the run."""
     precision: Precision = "auto"
     """Arithmetic; auto is bf16-mixed on a GPU that has it, else 32."""
     workers: int = 0
@@ -142,6 +156,10 @@ class TrainConfig:
         check_choice(who, "class_weights", self.class_weights, ClassWeights)
         check_choice(who, "on_error", self.on_error, OnError)
         check_choice(who, "mixing", self.mixing, Mixing)
+        check_choice(who, "strategy", self.strategy, Strategy)
+        for each in self.logger:
+            check_choice(who, "logger", each, Logger)
+        check_count(who, devices=self.devices, num_nodes=self.num_nodes, accumulate=self.accumulate)
         check_positive(
             who,
             width=self.width,
@@ -180,6 +198,17 @@ class TrainConfig:
             raise InputError(f"{who}: tasks must have different names, got twice: {', '.join(twice)}; rename one")
         if self.batch_size < 2:
             raise InputError(f"{who}: batch_size must be at least 2 (batch norm), got {self.batch_size}")
+        parts = self.n_processes * self.accumulate
+        if self.batch_size % parts or self.batch_size < 2 * parts:
+            raise InputError(
+                f"{who}: batch_size must be a multiple of devices x num_nodes x accumulate ({parts}), and at least "
+                f"twice that, got {self.batch_size}; give {max(2, -(-self.batch_size // parts)) * parts}"
+            )
+
+    @property
+    def n_processes(self) -> int:
+        """Processes on all machines."""
+        return self.devices * self.num_nodes
 
     def sources(self) -> list[Source]:
         """The manifests to train on, each with its tasks; the one-task form is one manifest with one task."""
@@ -216,6 +245,7 @@ class TrainConfig:
         values["task"] = None if self.task is None else list(self.task)
         values["task_weights"] = None if self.task_weights is None else list(self.task_weights)
         values["noise_snr_db"] = list(self.noise_snr_db)
+        values["logger"] = list(self.logger)
         return values
 
     @classmethod
@@ -256,7 +286,9 @@ def _absolute_task(entry: str) -> str:
 
 # Settings that may differ when a run is taken up again: they do not change what is learned, but for bad clips that are
 # left out from then on, which a run that a vanished file has ended needs.
-RESUMABLE_CHANGES = ("out", "workers", "memory_mib", "device", "on_error")
+RESUMABLE_CHANGES = (
+    "out", "workers", "memory_mib", "on_error", "device", "devices", "num_nodes", "strategy", "compile", "logger",
+)  # fmt: skip
 
 
 def check_same_settings(old: TrainConfig, new: TrainConfig) -> None:

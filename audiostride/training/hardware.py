@@ -13,22 +13,39 @@ import torch
 from audiostride.errors import InputError
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, *, devices: int = 1) -> torch.device:
     """The device of a name; ``auto`` is a GPU where there is one.
 
+    Args:
+        name: auto, cpu or cuda.
+        devices: How many of them are needed.
+
     Raises:
-        InputError: A GPU was asked for and there is none.
+        InputError: A GPU was asked for and there is none, or more than there are.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("train: --device cuda needs a CUDA GPU that torch can use, got none; use --device cpu")
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+    device = torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+    if device.type == "cuda" and devices > torch.cuda.device_count():
+        raise InputError(
+            f"train: --devices must be at most the number of GPUs here ({torch.cuda.device_count()}), got {devices}"
+        )
+    return device
 
 
 def choose_precision(name: str, device: torch.device) -> str:
     """Lightning's name of the arithmetic; ``auto`` is bfloat16 autocast on a GPU that has it, else float32."""
+    if name == "16-mixed" and device.type == "cpu":
+        raise InputError("train: --precision 16-mixed needs a GPU, got the CPU; use 32 or bf16-mixed")
     if name != "auto":
         return name
     return "bf16-mixed" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "32"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: torch's own on GPUs, a plain one with a text on CPUs."""
+    texts = ("out of memory", "can't allocate memory", "DefaultCPUAllocator")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in texts)
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The training step of a classifier, for Lightning's Trainer."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,10 +11,11 @@ from torch.nn import functional as F
 
 from audiostride.errors import InputError
 from audiostride.functional.augmentation import add_noise, apply_gain, cut_noise, mask_spectrogram
-from audiostride.functional.mixup import mix_up, mixed_cross_entropy
+from audiostride.functional.mixup import mix_up, mixed_cross_entropy, mixed_mass
 from audiostride.layers import stride_cost
 from audiostride.layers.diffstride import diffstride_layers
 from audiostride.models import AudioClassifier
+from audiostride.processes import Processes
 from audiostride.training.config import TrainConfig
 
 
@@ -28,7 +30,7 @@ def augment_waveform(batch: dict[str, Tensor], noises: Tensor | None) -> Tensor:
     """The waveform of a batch with what was drawn for it: gain, noise, mixup, in this order.
 
     Args:
-        batch: An item of `ExcerptBatches`.
+        batch: A batch or a part of one, see `TrainingBatches.part`.
         noises: Noise to cut excerpts from, ``(noises, samples)``.
     """
     waveform = batch["waveform"]
@@ -38,6 +40,8 @@ def augment_waveform(batch: dict[str, Tensor], noises: Tensor | None) -> Tensor:
         noise = cut_noise(noises, batch["noise_pick"], batch["noise_place"], n_samples=waveform.shape[1])
         waveform = add_noise(waveform, noise, batch["noise_snr_db"])
     if "mixup_share" in batch:
+        if "rows" in batch:
+            return mix_up(waveform, batch["mixup_place"], batch["mixup_share"][batch["rows"]])
         waveform = mix_up(waveform, batch["mixup_partner"], batch["mixup_share"])
     return waveform
 
@@ -49,20 +53,28 @@ def mask(spectrogram: Tensor, batch: dict[str, Tensor]) -> Tensor:
     return spectrogram if all(item is None for item in stretches) else mask_spectrogram(spectrogram, *stretches)
 
 
-def mean_cross_entropy(logits: Tensor, classes: Tensor, *, weight: Tensor | None = None) -> Tensor:
+def class_mass(classes: Tensor, *, weight: Tensor | None = None) -> Tensor:
+    """What the mean of `mean_cross_entropy` divides by: examples that have a class, or the sum of their weights."""
+    known = classes >= 0
+    return known.sum() if weight is None else (weight[classes.clamp(min=0)] * known).sum()
+
+
+def mean_cross_entropy(
+    logits: Tensor, classes: Tensor, *, weight: Tensor | None = None, mass: Tensor | None = None
+) -> Tensor:
     """Cross entropy over the examples that have a class, 0 where none has.
 
     Args:
         logits: Scores.
         classes: Class of each example, -1 for one without.
         weight: Of the classes; the mean is then the weighted one.
+        mass: What the sum is divided by, where the examples are a part of a batch: `class_mass` of the whole.
 
     Shape:
         logits: ``(B, classes)``. classes: ``(B,)``. weight: ``(classes,)``. Result: a scalar.
     """
     summed = F.cross_entropy(logits, classes, weight=weight, ignore_index=-1, reduction="sum")
-    known = classes >= 0
-    mass = known.sum() if weight is None else (weight[classes.clamp(min=0)] * known).sum()
+    mass = class_mass(classes, weight=weight) if mass is None else mass
     # At most the division by zero is kept away: the sum is 0 where no example has a class.
     return summed / mass.clamp(min=torch.finfo(logits.dtype).tiny)
 
@@ -77,6 +89,8 @@ class ClassifierTraining(LightningModule):
         config: The run's settings.
         class_weights: Of the loss, ``(classes,)`` for each task; none weighs all classes alike.
         noises: Noise to add, ``(noises, samples)``, where the settings ask for it.
+        processes: Those that compute a batch together, each in ``config.accumulate`` turns. Batches are then parts;
+            the gradients, taken as means over processes and turns, are those of whole batches.
     """
 
     noises: Tensor | None
@@ -89,8 +103,10 @@ class ClassifierTraining(LightningModule):
         *,
         class_weights: list[Tensor] | None = None,
         noises: Tensor | None = None,
+        processes: Processes | None = None,
     ) -> None:
         super().__init__()
+        self.processes = processes or Processes()
         # They move with the module to its device, and are made anew rather than kept in checkpoints.
         for number, weights in enumerate(class_weights or []):
             self.register_buffer(f"class_weights_{number}", weights, persistent=False)
@@ -101,12 +117,14 @@ class ClassifierTraining(LightningModule):
         weights_of_tasks = torch.tensor(config.task_weights or [1.0] * len(self.tasks))
         self.register_buffer("task_weights", weights_of_tasks, persistent=False)
         self.strided_layers = diffstride_layers(model)
+        self._classify = torch.compile(model.classify_spectrogram) if config.compile else model.classify_spectrogram
         # Sums of the losses of the tasks, of the batches that had them, and of their excerpts.
         self._sums = torch.zeros(3, len(self.tasks))
+        self._first_bad_step = torch.tensor(-1)
 
-    def training_step(self, batch: dict[str, Tensor], step: int) -> Tensor:
+    def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         spectrogram = self.model.frontend(augment_waveform(batch, self.noises))
-        logits = self.model.classify_spectrogram(mask(spectrogram, batch))
+        logits = self._classify(mask(spectrogram, batch))
         classes = batch["class_index"]
         if classes.ndim == 1:
             classes = classes[:, None]
@@ -114,25 +132,48 @@ class ClassifierTraining(LightningModule):
         present = (counts > 0).to(losses.dtype)  # a value on the device, which nothing waits for
         weights = self.task_weights * present
         loss = (weights * losses).sum() / weights.sum()
-        self._sums = self._sums.to(loss.device) + torch.stack([losses.detach() * present, present, counts])
+        self._note(losses.detach() * present, present, counts, turn=index % self.config.accumulate)
+        # The sum over the parts of a batch is its loss, and what Lightning takes is their mean.
+        loss = loss * (self.processes.count * self.config.accumulate)
         if self.config.stride_cost:
             loss = loss + self.config.stride_cost * stride_cost(self.model)
         return loss
 
+    def _note(self, losses: Tensor, present: Tensor, counts: Tensor, *, turn: int) -> None:
+        """Add up what the history shows, on the device; a batch's tasks and excerpts count once, at its first turn."""
+        if self._sums.device != losses.device:
+            self._sums = self._sums.to(losses.device)
+            self._first_bad_step = self._first_bad_step.to(losses.device)
+        once = float(turn == 0 and self.processes.first)
+        self._sums = self._sums + torch.stack([losses, once * present, once * counts])
+        new = (self._first_bad_step < 0) & ~losses.isfinite().all()
+        self._first_bad_step = torch.where(new, self.global_step, self._first_bad_step)
+
     def _task_losses(
         self, logits: dict[str, Tensor], classes: Tensor, batch: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Loss of each task over its excerpts, 0 where there are none, and their numbers, ``(tasks,)`` each."""
+        """Loss of each task over its excerpts, 0 where there are none, and their numbers, ``(tasks,)`` each.
+
+        Of a part of a batch it is what the part adds to the loss of the whole, whose excerpts are counted.
+        """
+        rows = batch.get("rows")
         losses, counts = [], []
         for number, task in enumerate(self.tasks):
-            own = classes[:, number]
+            whole = classes[:, number]
+            own = whole if rows is None else whole[rows]
             weight = getattr(self, f"class_weights_{number}") if self._weighted else None
+            mass = None
             if "mixup_share" in batch:
-                partners, share = own[batch["mixup_partner"]], batch["mixup_share"]
-                losses.append(mixed_cross_entropy(logits[task].float(), own, partners, share, weight=weight))
+                partners, share = whole[batch["mixup_partner"]], batch["mixup_share"]
+                if rows is not None:
+                    mass = mixed_mass(whole, partners, share, weight=weight)
+                    partners, share = partners[rows], share[rows]
+                losses.append(mixed_cross_entropy(logits[task].float(), own, partners, share, weight=weight, mass=mass))
             else:
-                losses.append(mean_cross_entropy(logits[task].float(), own, weight=weight))
-            counts.append((own >= 0).sum())
+                if rows is not None:
+                    mass = class_mass(whole, weight=weight)
+                losses.append(mean_cross_entropy(logits[task].float(), own, weight=weight, mass=mass))
+            counts.append((whole >= 0).sum())
         return torch.stack(losses), torch.stack(counts).to(losses[0].dtype)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -147,7 +188,7 @@ class ClassifierTraining(LightningModule):
         Raises:
             InputError: A loss is not finite.
         """
-        sums, batches, counts = self._sums.tolist()
+        sums, batches, counts = self.processes.sum(self._sums).tolist()
         self._sums = torch.zeros_like(self._sums)
         if not all(math.isfinite(value) for value in sums):
             raise self.diverged("loss")
@@ -156,10 +197,19 @@ class ClassifierTraining(LightningModule):
 
     def diverged(self, what: str) -> InputError:
         """The error that ends a training whose numbers are no longer finite."""
+        step = int(self._first_bad_step)
+        when = f"by step {self.global_step}" if step < 0 else f"in step {step + 1}{self.describe_batch(step)}"
+        stands = (Path(self.config.out) / "checkpoints" / "last.ckpt").is_file()
         return InputError(
-            f"train: the {what} must stay finite, got NaN or infinity by step {self.global_step}; the last checkpoint "
-            f"stands; lower --lr ({self.config.lr:g}) or --stride-lr ({self.config.stride_lr:g})"
+            f"train: the {what} must stay finite, got NaN or infinity {when}; "
+            + ("the checkpoint and the model of before stand" if stands else "there is no checkpoint yet")
+            + f"; train anew with a lower --lr ({self.config.lr:g}) or --stride-lr ({self.config.stride_lr:g}), in "
+            "another --out"
         )
+
+    def describe_batch(self, step: int) -> str:
+        """What a message says of the batch of a step."""
+        return ""
 
     def configure_optimizers(self) -> Any:
         strides = [layer.strides for layer in self.strided_layers]

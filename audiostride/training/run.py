@@ -1,8 +1,6 @@
 """One training run from its settings to its folder."""
 
-import logging
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +9,18 @@ import pandas as pd
 import torch
 import yaml
 from lightning import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
-from audiostride.data import AudioBank, ExcerptBatches, MixedBatches, StepSampler, load_batches
+from audiostride.data import BatchParts, ExcerptBatches, MixedBatches, StepSampler, load_batches
 from audiostride.data.balance import class_weights
 from audiostride.data.mixing import mixing_weights
 from audiostride.data.noise import load_noise
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
+from audiostride.processes import Processes
+from audiostride.training.batch_norm import share_batch_norm_
 from audiostride.training.callbacks import CleanStop, RunRecorder, StepProgress
 from audiostride.training.clips import (
     LabelledClips,
@@ -34,12 +36,17 @@ from audiostride.training.hardware import (
     choose_device,
     choose_precision,
     describe_environment,
+    is_out_of_memory,
     peak_memory_mib,
     resident_mib,
 )
+from audiostride.training.loggers import make_loggers
 from audiostride.training.module import ClassifierTraining
+from audiostride.training.quiet import without_advice
 from audiostride.training.results import finished_metrics, write_results
 from audiostride.writing import write_json, write_text
+
+LINES_SHOWN = 8  # lines of a manifest that a message about a batch names
 
 
 def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -> dict[str, Any]:
@@ -54,13 +61,17 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         progress: Whether progress bars are shown.
 
     Returns:
-        What stands in ``metrics.json``.
+        What stands in ``metrics.json``; of several processes, those after the first one know a part of it only.
 
     Raises:
-        InputError: Bad settings, manifest or audio; a run folder that is in use, or has other settings.
+        InputError: Bad settings, manifest or audio; a run folder that is in use, or has other settings or classes; a
+            loss that is not finite; too little memory.
     """
     run = Path(config.out)
-    _check_run_folder(config, resume=resume)
+    processes = Processes.of_environment(config.devices, config.num_nodes)
+    progress = progress and processes.first
+    if processes.first:
+        _check_run_folder(config, resume=resume)
     finished = finished_metrics(run) if resume else None
     if finished is not None:
         return finished
@@ -73,8 +84,11 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         tables.append((source, clips))
         notes += drawn if config.task is None else [f"{source.manifest}: {note}" for note in drawn]
     names = {task: found_names[task] for task in config.tasks()}
+    if resume:
+        _check_same_classes(run, names)
     sets = load_sets(tables, names, config, progress=progress)
-    device = choose_device(config.device)
+    device = choose_device(config.device, devices=config.devices)
+    precision, loggers = choose_precision(config.precision, device), make_loggers(run, config.logger)
     torch.manual_seed(config.seed)
     model = AudioClassifier(
         ClassifierConfig(
@@ -89,10 +103,12 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
             pool_after=config.pool_after,
         )
     )
-    module = _make_module(model, config, sets["train"], pin=device.type == "cuda")
-    (run / "checkpoints").mkdir(parents=True, exist_ok=True)
-    write_text(run / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
-    n_skipped = write_skipped(run, sets)
+    module = _make_module(model, config, sets["train"], processes, device=device)
+    n_skipped = 0
+    if processes.first:
+        (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+        write_text(run / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
+        n_skipped = write_skipped(run, sets)
     if progress:
         for note in notes:
             print(note, flush=True)
@@ -101,13 +117,22 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         for task, classes in names.items():
             counts = ", ".join(f"{len(data[task].bank)} {split}" for split, data in sets.items())
             print(f"{task + ': ' if len(names) > 1 else ''}{len(classes)} classes; {counts} clips", flush=True)
-        print(f"training on {device} -> {run}", flush=True)
+        several = f" in {processes.count} processes" if processes.count > 1 else ""
+        print(f"training on {device}{several} -> {run}", flush=True)
         if device.type == "cpu" and config.width > 0.5:
             print("on a CPU, --width 0.25 trains much faster", flush=True)
     recorder, stop = RunRecorder(run, sets["valid"]), CleanStop()
     cpu_before, memory_before = time.process_time(), resident_mib(device)
     callbacks = [recorder, stop, SkippedClips(run, sets, module.banks), *([StepProgress(recorder)] if progress else [])]
-    trainer = _fit(module, callbacks, device=device, resume=resume)
+    trainer = _fit(module, callbacks, device=device, precision=precision, loggers=loggers, resume=resume)
+    facts = {
+        "steps": trainer.global_step,
+        "stopped_early": trainer.global_step < config.max_steps,
+        "best_step": int(recorder.best["step"]),
+        "valid_accuracy": recorder.best["valid_accuracy"],
+    }
+    if not processes.first:
+        return facts
     cost = {
         "training_s": recorder.history[-1]["elapsed_s"],  # with what came before a resume; the others are since then
         "training_cpu_s": round(time.process_time() - cpu_before, 2),
@@ -121,12 +146,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         best,
         test=sets["test"],
         train=sets["train"],
-        facts={
-            "steps": trainer.global_step,
-            "stopped_early": trainer.global_step < config.max_steps,
-            "best_step": int(recorder.best["step"]),
-            "valid_accuracy": recorder.best["valid_accuracy"],
-        },
+        facts=facts,
         progress=progress,
     )
     n_lost = write_skipped(run, sets) - n_skipped
@@ -150,12 +170,35 @@ def _check_run_folder(config: TrainConfig, *, resume: bool) -> None:
         )
 
 
+def _check_same_classes(run: Path, names: dict[str, list[str]]) -> None:
+    """Raise if the data no longer have the classes of the model that is to go on."""
+    if not (run / "model.safetensors").is_file():
+        return
+    saved = load_classifier(run).config.tasks
+    changed = [
+        f"  {task}: {', '.join(saved.get(task, []))} -> {', '.join(classes)}"
+        for task, classes in names.items()
+        if saved.get(task) != classes
+    ]
+    if changed:
+        raise InputError(
+            f"train: a resumed run must have the classes of its model, in their order, but in {run} these differ:\n"
+            + "\n".join(changed)
+            + "\nmend the labels of the manifest, or train anew in another --out"
+        )
+
+
 def _make_module(
-    model: AudioClassifier, config: TrainConfig, train: dict[str, LabelledClips], *, pin: bool
+    model: AudioClassifier,
+    config: TrainConfig,
+    train: dict[str, LabelledClips],
+    processes: Processes,
+    *,
+    device: torch.device,
 ) -> "_WithBatches":
     """The model with its training data, augmentation and loss."""
     settings = model.config
-    sources = []
+    sources, lines = [], []
     for source in config.sources():
         first = train[next(iter(source.labels))]
         classes = first.class_indices
@@ -164,6 +207,7 @@ def _make_module(
             for number, task in enumerate(train):
                 if task in source.labels:
                     classes[:, number] = train[task].class_indices
+        lines.append((source.manifest, first.clips["line"].tolist()))
         sources.append(
             ExcerptBatches(
                 first.bank,
@@ -191,35 +235,72 @@ def _make_module(
         ]
     if config.noise is not None:
         noises = torch.from_numpy(load_noise(config.noise, seed=config.seed, sample_rate=settings.sample_rate))
-    banks = [source.bank for source in sources]
-    return _WithBatches(model, config, batches, banks, class_weights=weights, noises=noises, pin=pin)
+    if processes.count > 1 and device.type == "cpu":  # on GPUs Lightning puts torch's own in its place
+        share_batch_norm_(model)
+    return _WithBatches(
+        model,
+        config,
+        batches,
+        lines,
+        class_weights=weights,
+        noises=noises,
+        processes=processes,
+        pin=device.type == "cuda",
+    )
 
 
-def _fit(module: "_WithBatches", callbacks: list[Callback], *, device: torch.device, resume: bool) -> Trainer:
+def _fit(
+    module: "_WithBatches",
+    callbacks: list[Callback],
+    *,
+    device: torch.device,
+    precision: str,
+    loggers: list[Logger],
+    resume: bool,
+) -> Trainer:
     config = module.config
     checkpoint = Path(config.out) / "checkpoints" / "last.ckpt"
-    with warnings.catch_warnings():
-        # Lightning advises on loggers, workers and devices; here these are choices, not oversights.
-        warnings.filterwarnings("ignore", module="lightning")
-        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-        warnings.filterwarnings("ignore", message=".*lightning.*|.*Lightning.*|.*tensorboard.*|.*num_workers.*")
+    with without_advice():
+        several = config.n_processes > 1
         trainer = Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=1,
-            precision=choose_precision(config.precision, device),  # type: ignore[arg-type]
+            devices=config.devices,
+            num_nodes=config.num_nodes,
+            # All processes see the same statistics and draw the same noises: no buffer needs to be sent around.
+            strategy=DDPStrategy(broadcast_buffers=False) if several or config.strategy == "ddp" else "auto",
+            sync_batchnorm=several and device.type == "cuda",
+            use_distributed_sampler=False,
+            accumulate_grad_batches=config.accumulate,
+            precision=precision,  # type: ignore[arg-type]
             max_steps=config.max_steps,
             max_epochs=-1,
-            logger=False,
+            logger=loggers or False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             callbacks=callbacks,
         )
+        for logger in trainer.loggers:
+            logger.log_hyperparams(config.to_dict())
         try:
             trainer.fit(module, ckpt_path=checkpoint if resume and checkpoint.exists() else None, weights_only=True)
         except InputError as error:
             # A worker process wraps its message into a traceback, which ends with that message.
             raise InputError(str(error).rsplit(f"{InputError.__module__}.InputError: ", 1)[-1].strip()) from error
+        except (RuntimeError, MemoryError) as error:
+            if several and "Connection closed by peer" in str(error):
+                raise InputError(
+                    "train: all processes must go on, but one has ended (see what it said); the last checkpoint "
+                    "stands, and the same command with --resume goes on from there"
+                ) from error
+            if not is_out_of_memory(error):
+                raise
+            raise InputError(
+                f"train: a step of {config.batch_size} excerpts must fit into the memory of the {device.type}, but it "
+                f"ran out: {str(error).splitlines()[0] if str(error) else 'MemoryError'}\ncompute batches in parts "
+                f"with --accumulate {2 * config.accumulate}, or lower --batch-size or --width ({config.width:g}); "
+                "the last checkpoint stands"
+            ) from error
     return trainer
 
 
@@ -231,15 +312,29 @@ class _WithBatches(ClassifierTraining):
         model: AudioClassifier,
         config: TrainConfig,
         batches: ExcerptBatches | MixedBatches,
-        banks: list[AudioBank],
+        lines: list[tuple[str, list[int]]],
         *,
         class_weights: list[Tensor] | None,
         noises: Tensor | None,
+        processes: Processes,
         pin: bool,
     ) -> None:
-        super().__init__(model, config, class_weights=class_weights, noises=noises)
-        self._batches, self.banks, self._pin = batches, banks, pin
+        super().__init__(model, config, class_weights=class_weights, noises=noises, processes=processes)
+        self._batches, self._lines, self._pin = batches, lines, pin
+        self.banks = [source.bank for source in (batches.sources if isinstance(batches, MixedBatches) else [batches])]
+        self._parts = BatchParts(batches, rank=processes.rank, processes=processes.count, turns=config.accumulate)
 
     def train_dataloader(self) -> Any:
-        sampler = StepSampler(self.trainer.global_step, self.config.max_steps)
-        return load_batches(self._batches, workers=self.config.workers, sampler=sampler, pin=self._pin)
+        turns = self.config.accumulate
+        sampler = StepSampler(self.trainer.global_step * turns, self.config.max_steps * turns)
+        return load_batches(self._parts, workers=self.config.workers, sampler=sampler, pin=self._pin)
+
+    def describe_batch(self, step: int) -> str:
+        chosen = self._batches.clips_of(step)
+        shown = []
+        for number, (manifest, lines) in enumerate(self._lines):
+            own = sorted({lines[clip] for source, clip in chosen if source == number})
+            if own:
+                more = f" and {len(own) - LINES_SHOWN} more" if len(own) > LINES_SHOWN else ""
+                shown.append(f"lines {', '.join(map(str, own[:LINES_SHOWN]))}{more} of {manifest}")
+        return f", whose batch is of {'; '.join(shown)}"

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from audiostride.errors import InputError
+from audiostride.processes import Processes
 from audiostride.training.config import TrainConfig, check_same_settings
 from audiostride.training.results import finished_metrics
 from audiostride.training.run import train
@@ -41,6 +42,13 @@ def train_seeds(config: TrainConfig, seeds: Sequence[int], *, jobs: int = 1, pro
             with its message.
     """
     configs = _configs_of_seeds(config, seeds, jobs=jobs)
+    processes = Processes.of_environment(config.devices, config.num_nodes)
+    if jobs > 1 and processes.count > 1:
+        raise InputError(
+            f"train: --jobs is for runs of one process each, got --devices {config.devices} --num-nodes "
+            f"{config.num_nodes}; leave --jobs out, and the runs follow one another on all devices"
+        )
+    progress = progress and processes.first
     left = {seed: item for seed, item in configs.items() if finished_metrics(Path(item.out)) is None}
     Path(config.out).mkdir(parents=True, exist_ok=True)
     if progress and len(left) < len(configs):
@@ -49,6 +57,8 @@ def train_seeds(config: TrainConfig, seeds: Sequence[int], *, jobs: int = 1, pro
         failed = train_side_by_side(left, jobs=jobs, progress=progress)
     else:
         failed = _train_in_turn(left, progress=progress)
+    if not processes.first:
+        return pd.DataFrame()
     table = summarise_seeds(config.out, seeds)
     if failed:
         raise InputError(describe_failures(failed, n_seeds=len(configs)))

@@ -1,5 +1,8 @@
 """`audiostride predict` on manifests, stores and parts of files, and what it does where audio is bad."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -151,3 +154,24 @@ def test_a_manifest_that_is_not_there_is_named(
 ) -> None:
     assert run_command("predict", trained_run, tmp_path / "none.csv", "-o", tmp_path / "p.csv") == 2
     assert "none.csv does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_write_a_part_each_which_are_the_table_of_one(
+    run_command: Run, trained_run: Path, parts: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.wav").write_bytes(b"RIFF and nothing else")
+    paths = [parts, tmp_path / "broken.wav", tmp_path / "short.flac"]
+    assert run_command("predict", trained_run, *paths, "-o", tmp_path / "one.csv", "--device", "cpu") == 2
+    command = [sys.executable, "-m", "audiostride", "predict", str(trained_run), *map(str, paths)]
+    command += ["-o", str(tmp_path / "two.csv"), "--device", "cpu", "--devices", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2, done.stderr
+    assert "5 of 6 files -> " in done.stdout
+    assert done.stderr.count("broken.wav cannot be read") == 1
+    assert (tmp_path / "two.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
+    written = [pd.read_csv(tmp_path / f"two.part{rank}of2.csv") for rank in (0, 1)]
+    assert [len(table) for table in written] == [3, 2]
+    pd.testing.assert_frame_equal(pd.concat(written, ignore_index=True), pd.read_csv(tmp_path / "two.csv"))
+    assert not list(tmp_path.glob("*.partial"))

@@ -451,7 +451,7 @@ ERRORS: list[tuple[Callable[[], Tensor], str]] = [
     (lambda: cut_noise(X, V, V, n_samples=0), r"cut_noise: n_samples must be in \[1, 8\], .* got 0"),
     (lambda: cut_noise(X[:0], V, V, n_samples=3), r"the length of each of the 0 noises, got 3"),
     (lambda: mix_up(X[0], P, V), r"mix_up: waveform must be floating-point of shape \(B, samples\)"),
-    (lambda: mix_up(X, P[:1], V), r"mix_up: partner must have one entry per example"),
+    (lambda: mix_up(X, torch.cat([P, P]), V), r"mix_up: partner must have one entry per example"),
     (lambda: mix_up(X, P, V[:1]), r"mix_up: share must have one entry per example"),
     (lambda: mix_up(X, P.bool(), V), r"mix_up: partner must be int64, got torch.bool; use .long\(\)"),
     (lambda: mixed_cross_entropy(X[0], P, P, V), r"mixed_cross_entropy: logits must .* \(B, K\), got .* shape \(8,\)"),

@@ -222,7 +222,8 @@ def test_runs_of_before_pool_after_pool_after_a_block(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(manifest: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="must stay finite, got NaN or infinity by step"):
+    message = r"must stay finite, got NaN or infinity in step 2, whose batch is of lines [\d, ]+ of .*\.csv; there"
+    with pytest.raises(InputError, match=message):
         train(make_config(manifest, tmp_path / "run", lr=1e30, max_steps=20), progress=False)
 
 

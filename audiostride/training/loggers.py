@@ -1,0 +1,38 @@
+"""What records a training beside its own tables: Lightning's loggers, in the run's folder ``logs``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+
+from audiostride.errors import InputError
+
+PROJECT = "audiostride"
+
+
+def make_loggers(run: Path, names: Sequence[str]) -> list[Logger]:
+    """The loggers of a run by name; each run of the command, a resumed one too, is a version of its own.
+
+    Args:
+        run: The run folder.
+        names: ``csv``, ``tensorboard``, ``wandb``.
+
+    Raises:
+        InputError: A logger whose package is not installed.
+    """
+    folder = run / "logs"
+    loggers: list[Logger] = []
+    for name in names:
+        if name == "csv":
+            loggers.append(CSVLogger(folder, name="csv"))
+        elif name == "tensorboard":
+            loggers.append(TensorBoardLogger(folder, name="tensorboard"))
+        else:
+            try:
+                loggers.append(WandbLogger(name=run.name, save_dir=folder, project=PROJECT))
+            except ModuleNotFoundError as error:
+                raise InputError(
+                    "train: --logger wandb needs the package wandb, which is not installed; "
+                    f"pip install 'audiostride[wandb]', or log to csv or tensorboard ({error})"
+                ) from error
+    return loggers
