@@ -2,9 +2,10 @@
 
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch.distributed as dist
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Where launchers say which of all processes this is: torchrun, then slurm's srun.
 RANK_VARIABLES = ("RANK", "SLURM_PROCID")
@@ -45,10 +46,12 @@ class Processes:
         """Whether this is the process that writes files and says what happens."""
         return self.rank == 0
 
-    def sum(self, values: Tensor) -> Tensor:
+    def sum(self, values: "Tensor") -> "Tensor":
         """The sum of all processes' `values`, in every one of them."""
         if self.count == 1:
             return values
+        import torch.distributed as dist
+
         # NCCL adds up what is on GPUs, gloo what is in memory.
         summed = values.to("cuda" if dist.get_backend() == "nccl" else "cpu", copy=True)
         dist.all_reduce(summed)

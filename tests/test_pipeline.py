@@ -1,6 +1,8 @@
 """The pieces of the pipeline: stages that are skipped or stop, options, the table."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +19,8 @@ from audiostride.pipeline import Recipe, main, run_stages
 from audiostride.pipeline.data_stages import prepare_data
 from audiostride.pipeline.program import build_parser, choose_folders, read_settings
 from audiostride.pipeline.run_stages import format_results, report_stage
+from audiostride.processes import Processes
+from audiostride.training import TrainConfig
 from audiostride.training.results import finished_metrics
 
 HEAD = """Birds.
@@ -217,3 +221,37 @@ def test_the_report_is_written_again_for_other_runs_or_results(tmp_path: Path, m
     page.unlink()
     report_stage({"strided": [first], "spectral": [second]}, page)
     assert len(written) == 4
+
+
+def test_of_several_processes_the_first_one_prepares_the_data(birds: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with ThreadPoolExecutor() as pool:
+        other = pool.submit(prepare_data, "dcase2018-birds", birds, data, processes=Processes(rank=1, count=2))
+        time.sleep(0.2)
+        assert not other.done(), "it waits"
+        store = prepare_data("dcase2018-birds", birds, data, processes=Processes(rank=0, count=2))
+        assert other.result(timeout=60) == store
+
+
+def test_of_several_processes_the_first_one_alone_shows_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained: list[str] = []
+
+    def train(config: TrainConfig, *, resume: bool) -> dict[str, Any]:
+        trained.append(Path(config.out).name)
+        return {"stopped_early": False}
+
+    monkeypatch.setattr(run_stages, "train", train)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    settings = {"manifest": "m", "devices": 2}
+    with pytest.raises(SystemExit) as ended:
+        run_stages.train_runs(tmp_path, variants={"a": {}, "b": {}}, seeds=[0, 1], settings=settings)
+    assert not ended.value.code
+    assert trained == ["a_seed0", "b_seed0", "a_seed1", "b_seed1"]
+    assert capsys.readouterr().out == ""
+
+
+def test_smoke_takes_one_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(RECIPE, given=["--smoke", "--out", str(tmp_path / "out"), "--set", "devices=2"]) == 2
+    assert "mine: --smoke trains in one process; leave devices and num_nodes out" in capsys.readouterr().err

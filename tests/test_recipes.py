@@ -19,7 +19,7 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 ON_ARCHIVES = ["dcase_birds", "nsynth_instrument", "nsynth_pitch", "speech_commands", "tut_urban"]
 SEVERAL = {"multitask": ["strided", "spectral", "diffstride"], "shared_stride": ["shared", "per_axis"]}
 FROM_RUNS = ["cutoff_report", "results_table"]
-OTHERS = ["bench_data", "bench_pooling", "compare_pooling"]
+OTHERS = ["bench_data", "bench_pooling", "bench_training", "compare_pooling", "cost_accuracy"]
 STAGES = ["archive", "import", "check", "prepare"] + 3 * ["train", "evaluate"] + ["report"]
 
 

@@ -9,6 +9,7 @@ from audiostride.errors import InputError
 from audiostride.pipeline import SeveralRecipe, main_several
 from audiostride.pipeline.several import build_several_parser, prepare_several, what_is_learned
 from audiostride.pipeline.tables import format_poolings
+from audiostride.processes import Processes
 
 RECIPE = SeveralRecipe(
     name="mine", head="Mine.", variants={"strided": {"pooling": "strided"}}, table=format_poolings,
@@ -55,10 +56,10 @@ def test_tasks_of_one_archive_share_its_store_and_a_manifest_that_stands_needs_n
     root = archives.build_nsynth(tmp_path / "archive")
     arguments = build_several_parser(RECIPE).parse_args([])
     tasks = ["instrument", "pitch"]
-    stores = prepare_several(tasks, {"nsynth": root}, tmp_path / "data", arguments)
+    stores = prepare_several(tasks, {"nsynth": root}, tmp_path / "data", arguments, Processes())
     store = tmp_path / "data" / "nsynth-official" / "store"
     assert stores == {"nsynth": store}
     assert what_is_learned(tasks, stores) == {"task": [f"instrument={store}:instrument_family", f"pitch={store}:pitch"]}
     capsys.readouterr()
-    assert prepare_several(tasks, {}, tmp_path / "data", arguments) == stores
+    assert prepare_several(tasks, {}, tmp_path / "data", arguments, Processes()) == stores
     assert capsys.readouterr().out.count("stands, skipped") == 3

@@ -1,5 +1,7 @@
 """Clip logits: the weighted mean of the logits of the windows that tile a clip."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -43,43 +45,48 @@ class ClipLogits:
 def evaluate_bank(
     model: AudioClassifier,
     bank: AudioBank,
-    class_indices: NDArray[np.int64],
+    class_indices: Mapping[str, NDArray[np.int64]],
     *,
-    task: str,
     batch_size: int = 64,
     workers: int = 0,
     progress: bool = True,
     processes: Processes | None = None,
-) -> Evaluation:
+) -> dict[str, Evaluation]:
     """Classify all clips of a bank and compare with their classes; clips that can no longer be read do not count.
 
     Args:
         model: As for `classify_clips`.
         bank: The clips; which of them failed stands in ``bank.failed``.
-        class_indices: Their classes, ``(clips,)``.
-        task, batch_size, workers, progress, processes: As for `classify_clips`.
+        class_indices: Their classes for each task, ``(clips,)``.
+        batch_size, workers, progress, processes: As for `classify_clips`.
+
+    Returns:
+        The evaluation of each task.
     """
     processes = processes or Processes()
     logits = classify_clips(
-        model, bank, task=task, batch_size=batch_size, workers=workers, progress=progress, processes=processes
+        model, bank, list(class_indices), batch_size=batch_size, workers=workers, progress=progress, processes=processes
     )
     failures = torch.zeros(len(bank))
     failures[list(bank.failed)] = 1
     readable = np.flatnonzero(processes.sum(failures).numpy() == 0)
-    return evaluate_logits(logits[readable], class_indices[readable], model.config.tasks[task])
+    return {
+        task: evaluate_logits(logits[task][readable], classes[readable], model.config.tasks[task])
+        for task, classes in class_indices.items()
+    }
 
 
 @torch.no_grad()
 def classify_clips(
     model: AudioClassifier,
     bank: AudioBank,
+    tasks: Sequence[str],
     *,
-    task: str,
     batch_size: int = 64,
     workers: int = 0,
     progress: bool = True,
     processes: Processes | None = None,
-) -> Tensor:
+) -> dict[str, Tensor]:
     """Logits of every clip of a bank: the mean over its windows, each weighing by the share of it that is audio.
 
     There is no randomness, and a clip's logits do not depend on the clips around it (beyond float rounding).
@@ -87,18 +94,18 @@ def classify_clips(
     Args:
         model: Put into evaluation mode for the call; runs where its parameters are.
         bank: The clips.
-        task: Which head.
+        tasks: Which heads.
         batch_size: Windows at a time.
         workers: Processes that read audio.
         progress: Whether a progress bar is shown.
         processes: Those that share the work and all call this; each gets the logits of all clips.
 
     Shape:
-        Result: ``(clips, classes)``, float64, on the CPU.
+        Result: ``(clips, classes)`` for each task, float64, on the CPU.
     """
     device = next(model.parameters()).device
     batches = WindowBatches(bank, window=model.config.window_samples, batch_size=batch_size)
-    collected = ClipLogits(len(bank), len(model.config.tasks[task]))
+    collected = {task: ClipLogits(len(bank), len(model.config.tasks[task])) for task in tasks}
     was_training = model.training
     model.eval()
     processes = processes or Processes()
@@ -106,7 +113,10 @@ def classify_clips(
     for waveform, weights, clips in progress_bar(
         loader, desc="evaluating", unit="batch", disable=not progress, leave=False
     ):
-        collected.add(model(waveform.to(device))[task], weights, clips)
+        logits = model(waveform.to(device))
+        for task, sums in collected.items():
+            sums.add(logits[task], weights, clips)
     model.train(was_training)
-    collected.add_up(processes)
-    return collected.mean()
+    for sums in collected.values():
+        sums.add_up(processes)
+    return {task: sums.mean() for task, sums in collected.items()}

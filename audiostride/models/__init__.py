@@ -1,8 +1,18 @@
-"""The network: encoder, classifier, its configuration, saving and loading."""
+"""The network: encoder, classifier, its configuration, its cost, saving and loading."""
 
 from audiostride.models.classifier import AudioClassifier
 from audiostride.models.config import ClassifierConfig
+from audiostride.models.cost import LayerCost, layer_costs, multiply_adds
 from audiostride.models.encoder import Encoder
 from audiostride.models.saving import load_classifier, save_classifier
 
-__all__ = ["AudioClassifier", "ClassifierConfig", "Encoder", "load_classifier", "save_classifier"]
+__all__ = [
+    "AudioClassifier",
+    "ClassifierConfig",
+    "Encoder",
+    "LayerCost",
+    "layer_costs",
+    "load_classifier",
+    "multiply_adds",
+    "save_classifier",
+]

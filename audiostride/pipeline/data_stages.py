@@ -2,7 +2,9 @@
 
 import json
 import os
+import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from audiostride.data.manifest import inspect_manifest
 from audiostride.data.prepare import prepare_store
 from audiostride.data.store import hash_file, read_store_header
 from audiostride.errors import InputError
+from audiostride.processes import Processes
 from audiostride.writing import write_json
 
 # Findings that preparing or training would end on. Bad audio may be skipped, faults of the table may not.
@@ -22,11 +25,17 @@ BAD_TABLE = ("bad-row", "no-split", "split-missing", "one-class")
 BAD_AUDIO = ("missing-file", "unreadable", "empty-audio", "out-of-range", "not-finite")
 
 MAX_SHOWN = 10
+WAIT_S = 1.0  # between looks at whether the first process has prepared the data
 
 
 def say(stage: str, text: str) -> None:
     """Print what a stage does or has done."""
     print(f"{stage}: {text}", flush=True)
+
+
+def processes_of(settings: Mapping[str, Any]) -> Processes:
+    """The processes that train together with these settings."""
+    return Processes.of_environment(int(settings.get("devices", 1)), int(settings.get("num_nodes", 1)))
 
 
 def prepare_data(
@@ -38,8 +47,11 @@ def prepare_data(
     download: bool = False,
     partial: bool = False,
     on_error: str = "stop",
+    processes: Processes | None = None,
 ) -> Path:
     """Import, check and prepare a data set, as far as it has not been done.
+
+    Of several processes the first one does it, and the others wait for it.
 
     Args:
         data: Name of the data set's card.
@@ -49,6 +61,7 @@ def prepare_data(
         download: Whether the archives are first downloaded to `root`.
         partial: Whether metadata and files may contradict each other.
         on_error: ``"skip"`` leaves bad audio out of the store, ``"stop"`` raises.
+        processes: Those that will train on it together.
 
     Returns:
         The store.
@@ -58,6 +71,10 @@ def prepare_data(
             fail; bad audio.
     """
     folder = Path(folder)
+    if processes is not None and not processes.first:
+        while not _stands(folder / "manifest.csv"):
+            time.sleep(WAIT_S)
+        return folder / "store"
     manifest = import_stage(data, root, folder, splits=splits, download=download, partial=partial)
     check_stage(manifest, labels=tuple(read_card(data)["tasks"]), on_error=on_error)
     return prepare_stage(manifest, on_error=on_error)
@@ -146,8 +163,7 @@ def check_stage(manifest: Path, *, labels: tuple[str, ...], on_error: str) -> No
 def prepare_stage(manifest: Path, *, on_error: str) -> Path:
     """Write ``store/`` beside the manifest, or go on with one whose writing was stopped."""
     store, record = manifest.with_name("store"), manifest.with_name("prepared.json")
-    checksum = hash_file(manifest)
-    if (store / "store.json").is_file() and _is_of(record, checksum):
+    if _stands(manifest):
         header = read_store_header(store)
         left_out = f", {count_of(header['skipped'], 'bad clip')} left out" if header["skipped"] else ""
         say("prepare", f"{store} stands, skipped ({count_of(header['clips'], 'clip')}{left_out})")
@@ -158,12 +174,18 @@ def prepare_stage(manifest: Path, *, on_error: str) -> Path:
     home = os.path.commonpath(clips["path"].map(os.path.dirname).unique().tolist())
     clips["clip_name"] = clips["path"].str.removeprefix(home.rstrip(os.sep))
     summary = prepare_store(clips, store, where=str(manifest), on_error=on_error)
-    write_json(record, {"manifest_checksum": checksum})
+    write_json(record, {"manifest_checksum": hash_file(manifest)})
     hours = f"{summary.seconds / 3600:.2f} h of audio, {summary.size_bytes / 2**20:,.0f} MiB"
     say("prepare", f"{count_of(summary.clips, 'clip')}, {hours} -> {store}")
     if summary.skipped:
         say("prepare", f"{count_of(len(summary.skipped), 'bad clip')} left out: {store / 'skipped.csv'}")
     return store
+
+
+def _stands(manifest: Path) -> bool:
+    """Whether the store of a manifest is there."""
+    store, record = manifest.with_name("store"), manifest.with_name("prepared.json")
+    return (store / "store.json").is_file() and record.is_file() and _is_of(record, hash_file(manifest))
 
 
 def _is_of(file: Path, checksum: str) -> bool:

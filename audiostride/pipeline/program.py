@@ -14,7 +14,7 @@ import yaml
 from audiostride.data.importers import SCHEMES
 from audiostride.demo.archives import BUILDERS
 from audiostride.errors import BAD_INPUT, InputError
-from audiostride.pipeline.data_stages import prepare_data, say
+from audiostride.pipeline.data_stages import prepare_data, processes_of, say
 from audiostride.pipeline.recipe import POOLINGS, Recipe, check_settings
 
 INTERRUPTED = 130
@@ -111,6 +111,7 @@ def run_pipeline(recipe: Recipe, arguments: argparse.Namespace) -> str:
             download=arguments.download,
             partial=arguments.partial,
             on_error=arguments.on_error,
+            processes=processes_of(settings),
         )
         folder = out / arguments.splits
         runs = train_runs(
@@ -146,6 +147,8 @@ def read_settings(recipe: str, arguments: argparse.Namespace) -> dict[str, Any]:
         # YAML 1.1 takes 1e-4 for a string, unlike everyone who writes it.
         settings[name.replace("-", "_")] = _as_number(value) if _as_number(value) is not None else yaml.safe_load(value)
     check_settings(recipe, settings)
+    if arguments.smoke and processes_of(settings).count > 1:
+        raise InputError(f"{recipe}: --smoke trains in one process; leave devices and num_nodes out")
     named = {name: getattr(arguments, name) for name in ("width", "max_steps", "batch_size")}
     return settings | {name: value for name, value in named.items() if value is not None}
 

@@ -1,13 +1,14 @@
 """The stages from the store on: train, evaluate, report, and the table of results."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from audiostride.data.importers.imported import count_of
-from audiostride.pipeline.data_stages import say
+from audiostride.pipeline.data_stages import processes_of, say
 from audiostride.pipeline.recipe import Recipe
 from audiostride.reporting import write_report
 from audiostride.training import TrainConfig, train
@@ -36,18 +37,22 @@ def train_runs(
     Raises:
         InputError: As `train`, also where a run stands that has other settings.
         KeyboardInterrupt: A training was stopped; its checkpoint stands.
+        SystemExit: Of several processes that train together this is not the first, which does what comes then.
     """
+    processes = processes_of(settings)
     runs: dict[str, list[Path]] = {variant: [] for variant in variants}
     for seed in seeds:
         for variant, own in variants.items():
             run = Path(out) / f"{variant}_seed{seed}"
             config = TrainConfig(out=str(run), seed=seed, **{**settings, **own})
             begun, finished = (run / "config.yaml").is_file(), finished_metrics(run) is not None
-            if begun and not finished:
+            if begun and not finished and processes.first:
                 say("train", f"{run} was stopped, goes on")
             metrics = train(config, resume=begun)
             if metrics["stopped_early"]:
                 raise KeyboardInterrupt
+            if not processes.first:
+                continue
             say("train", f"{run} stands, skipped" if finished else f"{variant}, seed {seed} -> {run}")
             of = (
                 f", mean of {len(metrics['tasks'])} tasks"
@@ -59,6 +64,8 @@ def train_runs(
                 "evaluate", f"{run} stands, skipped ({accuracy})" if finished else f"{variant}, seed {seed}: {accuracy}"
             )
             runs[variant].append(run)
+    if not processes.first:
+        sys.exit()
     return runs
 
 

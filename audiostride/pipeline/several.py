@@ -11,7 +11,7 @@ from typing import Any
 
 from audiostride.data.importers import SCHEMES
 from audiostride.errors import InputError
-from audiostride.pipeline.data_stages import prepare_data
+from audiostride.pipeline.data_stages import prepare_data, processes_of
 from audiostride.pipeline.paper import COLUMNS, TASKS
 from audiostride.pipeline.program import (
     DEFAULT_SEEDS,
@@ -24,6 +24,7 @@ from audiostride.pipeline.program import (
 )
 from audiostride.pipeline.recipe import check_settings
 from audiostride.pipeline.results import TaskResult, read_results
+from audiostride.processes import Processes
 
 # Option with the folder of each archive.
 FOLDERS = {"tut-urban-2018": "tut", "dcase2018-birds": "birds", "nsynth": "nsynth", "speech-commands": "speech"}
@@ -108,7 +109,7 @@ def run_several(recipe: SeveralRecipe, arguments: argparse.Namespace) -> str:
                      if data in archives}  # fmt: skip
         out = Path(given_out) if given_out else Path("runs") / recipe.name
         folder = Path(arguments.data) if arguments.data else (out if given_out else Path("runs")) / "data"
-        stores = prepare_several(tasks, roots, folder, arguments)
+        stores = prepare_several(tasks, roots, folder, arguments, processes_of(settings))
         runs = train_runs(
             out / arguments.splits,
             variants={variant: recipe.variants[variant] for variant in dict.fromkeys(arguments.only)},
@@ -131,6 +132,7 @@ def prepare_several(
     roots: Mapping[str, str | Path | None],
     folder: Path,
     arguments: argparse.Namespace,
+    processes: Processes,
 ) -> dict[str, Path]:
     """The store of each data set that the tasks need, after a look at what is missing for any of them.
 
@@ -155,6 +157,7 @@ def prepare_several(
             download=arguments.download,
             partial=arguments.partial,
             on_error=arguments.on_error,
+            processes=processes,
         )
         for data in needed
     }

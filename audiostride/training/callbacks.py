@@ -11,11 +11,10 @@ import pandas as pd
 from lightning import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
-from audiostride.evaluation import evaluate_bank
 from audiostride.layers.diffstride import diffstride_layers
 from audiostride.models import save_classifier
 from audiostride.progress import progress_bar
-from audiostride.training.clips import LabelledClips
+from audiostride.training.clips import LabelledClips, evaluate_clips
 from audiostride.training.module import ClassifierTraining
 from audiostride.writing import write_text
 
@@ -94,18 +93,13 @@ class RunRecorder(Callback):
 
     def _validate(self, trainer: Trainer, module: ClassifierTraining, *, step: int) -> None:
         losses = module.take_mean_losses()
-        found = {
-            task: evaluate_bank(
-                module.model,
-                clips.bank,
-                clips.class_indices,
-                task=task,
-                batch_size=module.config.batch_size,
-                progress=False,
-                processes=module.processes,
-            )
-            for task, clips in self.valid.items()
-        }
+        found = evaluate_clips(
+            module.model,
+            self.valid,
+            batch_size=module.config.batch_size,
+            progress=False,
+            processes=module.processes,
+        )
         accuracy = fmean(item.accuracy for item in found.values())
         row: dict[str, float] = {
             "step": step,

@@ -21,6 +21,9 @@ from audiostride.data import (
 from audiostride.data.bad_rows import describe_bad_rows
 from audiostride.data.manifest import SPLITS
 from audiostride.errors import InputError
+from audiostride.evaluation import Evaluation, evaluate_bank
+from audiostride.models import AudioClassifier
+from audiostride.processes import Processes
 from audiostride.training.config import Source, TrainConfig
 from audiostride.writing import write_text
 
@@ -194,6 +197,28 @@ def load_sets(
                 )
                 raise InputError(bad)
     return {split: {task: found[task] for task in names} for split, found in sets.items()}
+
+
+def evaluate_clips(
+    model: AudioClassifier,
+    clips: dict[str, LabelledClips],
+    *,
+    batch_size: int = 64,
+    progress: bool = True,
+    processes: Processes | None = None,
+) -> dict[str, Evaluation]:
+    """Classify the clips of each task and compare with their classes; tasks that share clips share their windows too.
+
+    Args:
+        model: The classifier.
+        clips: The clips of each task.
+        batch_size, progress, processes: As for `classify_clips`.
+    """
+    found: dict[str, Evaluation] = {}
+    for bank in {id(data.bank): data.bank for data in clips.values()}.values():
+        classes = {task: data.class_indices for task, data in clips.items() if data.bank is bank}
+        found |= evaluate_bank(model, bank, classes, batch_size=batch_size, progress=progress, processes=processes)
+    return {task: found[task] for task in clips}
 
 
 def balance_units(data: LabelledClips, balance: str) -> NDArray[np.int64] | None:

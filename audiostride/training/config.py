@@ -52,7 +52,9 @@ class TrainConfig:
     task: Sequence[str] | None = None
     """Several tasks at once, each as NAME=MANIFEST:COLUMN, instead of a manifest and a label."""
     mixing: Mixing = "uniform"
-    """Shares of several manifests in a batch: alike, in proportion to their training clips, or to their square root."""
+    """Shares of several manifests in a batch: alike, in proportion to their training clips, or in between."""
+    mixing_temperature: float = 2.0
+    """With mixing temperature, shares go as clips^(1 / this); 1 is proportional."""
     task_weights: Sequence[float] | None = None
     """Weight of each task in the loss, in the order of the tasks (default: all alike)."""
     audio_root: str | None = None
@@ -167,6 +169,7 @@ class TrainConfig:
             batch_size=self.batch_size,
             lr=self.lr,
             valid_every=self.valid_every,
+            mixing_temperature=self.mixing_temperature,
             ramp_bins=4.0 if self.ramp_bins is None else self.ramp_bins,
         )
         # A run folder must be understood from any working directory.

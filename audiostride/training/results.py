@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 
 from audiostride.errors import InputError
-from audiostride.evaluation import Evaluation, baseline_accuracies, evaluate_bank
+from audiostride.evaluation import Evaluation, baseline_accuracies
 from audiostride.models import AudioClassifier, load_classifier
 from audiostride.reporting import cutoff_table, draw_confusion, write_report
-from audiostride.training.clips import LabelledClips, Sets, read_source, write_skipped
+from audiostride.training.clips import LabelledClips, Sets, evaluate_clips, read_source, write_skipped
 from audiostride.training.config import Source, TrainConfig
 from audiostride.writing import write_bytes, write_json, write_text
 
@@ -42,8 +42,8 @@ def write_results(
     # A report that stands means that everything before it stands.
     (run / "report.html").unlink(missing_ok=True)
     tasks = {}
-    for task, clips in test.items():
-        found = evaluate_clips(model, clips, task=task, progress=progress)
+    for task, found in evaluate_clips(model, test, progress=progress).items():
+        clips = test[task]
         baselines = baseline_accuracies(train[task].bank, train[task].class_indices, clips.bank, clips.class_indices)
         tasks[task] = {
             **summarise(found),
@@ -87,11 +87,6 @@ def combine_tasks(tasks: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
     means = {name: mean_of(name) for name in values[0] if name not in ("interval", "n_clips")}
     return {**means, "interval": [None, None], "n_clips": sum(value["n_clips"] for value in values), "tasks": tasks}
-
-
-def evaluate_clips(model: AudioClassifier, clips: LabelledClips, *, task: str, progress: bool = True) -> Evaluation:
-    """Classify clips for one of the model's tasks and compare with their classes."""
-    return evaluate_bank(model, clips.bank, clips.class_indices, task=task, progress=progress)
 
 
 def summarise(found: Evaluation) -> dict[str, Any]:
@@ -184,8 +179,7 @@ def evaluate_run(
     chosen = load(split)
     suffix = f"_{split}" + (f"_{Path(manifest).stem}" if manifest else "")
     tasks = {}
-    for task, data in chosen.items():
-        found = evaluate_clips(model, data, task=task, progress=progress)
+    for task, found in evaluate_clips(model, chosen, progress=progress).items():
         tasks[task] = summarise(found)
         write_tables(run, found, suffix=suffix + (f"_{task}" if len(chosen) > 1 else ""))
     _note_skipped(run, {split: chosen}, suffix=suffix if manifest else "", progress=progress)

@@ -14,6 +14,7 @@ from audiostride.evaluation import (
     accuracy_interval,
     baseline_accuracies,
     classify_clips,
+    evaluate_bank,
     evaluate_logits,
     expand_paths,
     predict_file,
@@ -59,7 +60,7 @@ def test_logits_that_are_not_finite_are_refused() -> None:
 
 def test_clip_logits_are_the_weighted_mean_over_windows(manifest: Path, model: AudioClassifier) -> None:
     bank = open_bank(read_clips(manifest, label="kind"), progress=False)
-    found = classify_clips(model, bank, task="kind", progress=False)
+    found = classify_clips(model, bank, ["kind"], progress=False)["kind"]
     for index in range(len(bank)):
         clip = torch.from_numpy(bank.read_clip(index))
         total, weight = torch.zeros(2), 0.0
@@ -75,15 +76,29 @@ def test_clip_logits_are_the_weighted_mean_over_windows(manifest: Path, model: A
 
 def test_a_clips_logits_do_not_depend_on_the_batch(manifest: Path, model: AudioClassifier) -> None:
     bank = open_bank(read_clips(manifest, label="kind"), progress=False)
-    one, many = (classify_clips(model, bank, task="kind", batch_size=size, progress=False) for size in (1, 64))
+    one, many = (classify_clips(model, bank, ["kind"], batch_size=size, progress=False)["kind"] for size in (1, 64))
     torch.testing.assert_close(one, many, rtol=1e-4, atol=1e-5)
+
+
+def test_tasks_of_one_bank_share_their_windows(manifest: Path) -> None:
+    torch.manual_seed(0)
+    model = AudioClassifier(ClassifierConfig(tasks={"kind": NAMES, "other": ["a", "b", "c"]}, width=0.03))
+    bank, calls = open_bank(read_clips(manifest, label="kind"), progress=False), []
+    model.encoder.register_forward_hook(lambda *_: calls.append(1))
+    classes = {"kind": np.arange(len(bank)) % 2, "other": np.arange(len(bank)) % 3}
+    found = evaluate_bank(model, bank, classes, batch_size=16, progress=False)
+    n_windows = sum(-(-int(n) // 16000) for n in bank.n_samples)
+    assert len(calls) == -(-n_windows // 16)
+    for task, own in classes.items():
+        alone = evaluate_bank(model, bank, {task: own}, batch_size=16, progress=False)[task]
+        assert (found[task].accuracy, found[task].loss) == (alone.accuracy, alone.loss)
 
 
 def test_evaluation_leaves_the_training_mode_alone(manifest: Path, model: AudioClassifier) -> None:
     bank = open_bank(read_clips(manifest, label="kind").head(2), progress=False)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
-    classify_clips(model, bank, task="kind", progress=False)
+    classify_clips(model, bank, ["kind"], progress=False)
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -110,7 +125,7 @@ def test_predictions_per_window_and_per_file(tmp_path: Path, model: AudioClassif
     assert len(clip) == 1
     (tmp_path / "m.csv").write_text("path,label\na.wav,noise\n")
     bank = open_bank(read_clips(tmp_path / "m.csv"), progress=False)
-    probs = classify_clips(model, bank, task="kind", progress=False).softmax(dim=1)[0]
+    probs = classify_clips(model, bank, ["kind"], progress=False)["kind"].softmax(dim=1)[0]
     assert clip["label"][0] == NAMES[int(probs.argmax())]
     assert clip["score"][0] == pytest.approx(float(probs.max()), abs=1e-4)  # parts of a resampled file, see read_audio
 

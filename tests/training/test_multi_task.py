@@ -212,6 +212,7 @@ def test_one_task_of_many_options_is_the_one_task_form(
         ({"task": ["a=m:b", "a=n:c"]}, "tasks must have different names, got twice: a"),
         ({"task": ["a=m:b", "c=m:d"], "task_weights": [1.0]}, r"one weight per task \(2\), got 1"),
         ({"task": ["a=m:b", "c=m:d"], "task_weights": [1.0, 0.0]}, "must be > 0"),
+        ({"manifest": "m", "mixing_temperature": 0.0}, "mixing_temperature must be > 0, got 0.0"),
         ({"manifest": "m", "mixing": "half"}, "mixing must be one of uniform, proportional, temperature"),
     ],
 )
