@@ -88,7 +88,7 @@ def make_stores(folder: Path, *, clips: int) -> None:
 
 
 def open_batches(folder: Path, *, batch_size: int) -> MixedBatches:
-    """Training batches of the stores, a quarter of each, with classes at random."""
+    """Training batches of the stores, all tasks alike, with classes at random."""
     rng = np.random.default_rng(0)
     sources = []
     for name, (_, own) in SOURCES.items():
@@ -96,7 +96,8 @@ def open_batches(folder: Path, *, batch_size: int) -> MixedBatches:
         drawn = [rng.integers(count, size=len(bank)) for count in CLASSES.values()]
         classes = np.stack([drawn[i] if task in own else np.full(len(bank), -1) for i, task in enumerate(CLASSES)], 1)
         sources.append(ExcerptBatches(bank, classes, batch_size=batch_size, window=RATE, seed=0))
-    shares = mixing_weights([len(source.bank) for source in sources], "uniform")
+    n_tasks = [len(own) for _, own in SOURCES.values()]
+    shares = mixing_weights([len(source.bank) for source in sources], "uniform", n_tasks=n_tasks)
     return MixedBatches(sources, shares, batch_size=batch_size, seed=0)
 
 

@@ -5,7 +5,7 @@ Data: the four archives of the single-task recipes, 74.7 GB to download, 99.7 GB
 Command: python recipes/multitask.py --tut DIR --birds DIR --nsynth DIR --speech DIR --download
 Expected: not run on the full archives yet. The paper's figures beside the table are of its own splits, which were not
     published; --splits paper-like draws some of those sizes.
-Hardware: settings for a GPU: 30,000 steps of 128 excerpts, 32 of each archive as in the single-task recipes; not the
+Hardware: settings for a GPU: 30,000 steps of 160 excerpts, 32 for each task as in the single-task recipes; not the
     paper's 1 M steps of 256 at 1e-4. On a CPU: --width 0.25 --max-steps 400.
 Time: --smoke 33 s (one thread, beside other jobs); the full archives not run yet.
 """
@@ -20,7 +20,7 @@ RECIPE = SeveralRecipe(
     head=__doc__,
     variants={pooling: {"pooling": pooling} for pooling in POOLINGS},
     table=format_poolings,
-    settings={"max_steps": 30_000, "valid_every": 2_000, "batch_size": 128, "time_shift_s": 0.1},
+    settings={"max_steps": 30_000, "valid_every": 2_000, "batch_size": 160, "time_shift_s": 0.1},
 )
 
 if __name__ == "__main__":

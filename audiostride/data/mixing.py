@@ -15,20 +15,30 @@ SOURCE = 3
 BLOCK = 1024
 
 
-def mixing_weights(n_clips: Sequence[int], policy: str, *, temperature: float = 2.0) -> NDArray[np.float64]:
+def mixing_weights(
+    n_clips: Sequence[int], policy: str, *, n_tasks: Sequence[int] | None = None, temperature: float = 2.0
+) -> NDArray[np.float64]:
     """Shares of the excerpts that sources give, which sum to 1.
+
+    Every excerpt is drawn for a task, and then serves all tasks that its source has labels for. So a source with two
+    tasks gives twice the excerpts of one with as many clips and one task.
 
     Args:
         n_clips: Training clips of each source.
-        policy: ``"uniform"`` gives all sources the same share, ``"proportional"`` shares in proportion to their clips,
+        policy: ``"uniform"`` draws for all tasks equally often, ``"proportional"`` in proportion to their clips,
             ``"temperature"`` something between: in proportion to ``clips^(1 / temperature)``.
+        n_tasks: Tasks of each source; None is one each.
         temperature: 1 is proportional; the larger, the more uniform.
 
     >>> mixing_weights([100, 300], "proportional"), mixing_weights([100, 900], "temperature", temperature=2.0)
     (array([0.25, 0.75]), array([0.25, 0.75]))
+    >>> mixing_weights([100, 300], "uniform", n_tasks=[1, 3])
+    array([0.25, 0.75])
     """
     exponent = {"uniform": 0.0, "proportional": 1.0, "temperature": 1.0 / temperature}[policy]
     weights = np.asarray(n_clips, dtype=np.float64) ** exponent
+    if n_tasks is not None:
+        weights = weights * np.asarray(n_tasks)
     shares: NDArray[np.float64] = weights / weights.sum()
     return shares
 
@@ -36,8 +46,8 @@ def mixing_weights(n_clips: Sequence[int], policy: str, *, temperature: float = 
 class SourceOrder:
     """The endless sequence of sources that training draws from, a pure function of (seed, position).
 
-    It goes block by block: in each block every source comes as often as its share says, in a new random order. Equal
-    shares make blocks of one round, in which every source comes once; other shares blocks of 1024.
+    It goes block by block: in each block every source comes as often as its share says, in a new random order. A block
+    is as short as shares allow, such as one round of all sources where these are equal, and otherwise 1024 long.
 
     Args:
         shares: Share of each source, which sum to 1; a source comes at least once per block.
@@ -52,10 +62,9 @@ class SourceOrder:
         if len(shares) == 0 or len(shares) > BLOCK or (shares <= 0).any():
             raise InputError(f"SourceOrder: shares must be > 0, 1 to {BLOCK} of them, got {shares.tolist()}")
         self.seed = seed
-        if np.allclose(shares, shares[0]):
-            self._counts = np.ones(len(shares), dtype=np.int64)
-        else:
-            self._counts = np.maximum(1, np.round(shares * BLOCK)).astype(np.int64)
+        lengths = range(len(shares), BLOCK)
+        exact = (n for n in lengths if np.allclose(shares * n, np.round(shares * n), rtol=0, atol=1e-6))
+        self._counts = np.maximum(1, np.round(shares * next(exact, BLOCK))).astype(np.int64)
         self._length = int(self._counts.sum())
         self._block: tuple[int, NDArray[np.int64], NDArray[np.int64]] = (-1, self._counts, self._counts)
 

@@ -224,7 +224,10 @@ def _make_module(
     batches: ExcerptBatches | MixedBatches = sources[0]
     if len(sources) > 1:
         shares = mixing_weights(
-            [len(source.bank) for source in sources], config.mixing, temperature=config.mixing_temperature
+            [len(source.bank) for source in sources],
+            config.mixing,
+            n_tasks=[len(source.labels) for source in config.sources()],
+            temperature=config.mixing_temperature,
         )
         batches = MixedBatches(
             sources, shares, batch_size=config.batch_size, seed=config.seed, augmentation=config.augmentation()

@@ -55,3 +55,17 @@ def test_the_smallest_source_is_never_left_out() -> None:
 def test_shares_must_be_positive(shares: list[float]) -> None:
     with pytest.raises(InputError, match=r"SourceOrder: shares must be > 0, 1 to 1024 of them"):
         SourceOrder(np.array(shares), seed=0)
+
+
+def test_uniform_is_over_tasks_in_rounds_as_short_as_shares_allow() -> None:
+    shares = mixing_weights([900, 10, 40], "uniform", n_tasks=[2, 1, 1])
+    assert shares.tolist() == [0.5, 0.25, 0.25]
+    order = SourceOrder(shares, seed=1)
+    for start in range(0, 40, 4):
+        sources, _ = order.at(start, 4)
+        assert np.bincount(sources).tolist() == [2, 1, 1]
+    drawn = np.concatenate([SourceOrder(shares, seed=1).at(start, 1)[1] for start in range(20)])
+    assert np.array_equal(drawn, order.at(0, 20)[1])
+    odd = mixing_weights([900, 10, 40], "temperature", n_tasks=[2, 1, 1], temperature=1.7)
+    counts = np.bincount(SourceOrder(odd, seed=1).at(0, 1024)[0])
+    assert np.abs(counts / 1024 - odd).max() <= 1 / 1024

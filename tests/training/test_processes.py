@@ -19,6 +19,7 @@ from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
 from audiostride.processes import Processes
 from audiostride.training import TrainConfig
+from audiostride.training.loggers import make_loggers
 from audiostride.training.module import ClassifierTraining, augment_waveform
 
 Run = Callable[..., int]
@@ -318,3 +319,13 @@ def test_the_network_can_be_compiled(
     assert quick_run(set_manifest, tmp_path / "run", "--compile", "true") == 0
     assert len(compiled) == 1
     pd.testing.assert_frame_equal(read_history(tmp_path / "run"), read_history(plain_run), rtol=1e-5)
+
+
+def test_a_logger_without_its_package_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lack(**_: object) -> None:
+        raise ModuleNotFoundError("No module named 'wandb'")
+
+    monkeypatch.setattr("audiostride.training.loggers.WandbLogger", lack)
+    with pytest.raises(InputError, match=r"needs the package wandb.*pip install 'audiostride\[wandb\]'"):
+        make_loggers(tmp_path, ["wandb"])
+    assert list(tmp_path.iterdir()) == []
