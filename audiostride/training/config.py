@@ -52,7 +52,7 @@ class TrainConfig:
     task: Sequence[str] | None = None
     """Several tasks at once, each as NAME=MANIFEST:COLUMN, instead of a manifest and a label."""
     mixing: Mixing = "uniform"
-    """Tasks that excerpts of several manifests are drawn for: all alike, in proportion to their clips, or in between."""
+    """Excerpts of several manifests are drawn for tasks: all alike, in proportion to their clips, or in between."""
     mixing_temperature: float = 2.0
     """With mixing temperature, shares go as clips^(1 / this); 1 is proportional."""
     task_weights: Sequence[float] | None = None
