@@ -144,7 +144,9 @@ def class_names_of(clips: pd.DataFrame, source: Source) -> dict[str, list[str]]:
         InputError: As `check_training_clips`.
     """
     return {
-        task: check_training_clips(clips.assign(label=clips[label_column(task)]), where=source.manifest)
+        task: check_training_clips(
+            clips.assign(label=clips[label_column(task)]), where=f"task {task}: {source.manifest}"
+        )
         for task in source.labels
     }
 

@@ -219,3 +219,15 @@ def test_one_task_of_many_options_is_the_one_task_form(
 def test_bad_tasks_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         TrainConfig(out="o", **options)  # type: ignore[arg-type]
+
+
+def test_a_task_without_training_clips_is_named(
+    manifests: tuple[Path, Path], run_command: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both, few = manifests
+    pd.read_csv(few).query("split != 'train'").to_csv(tmp_path / "bare.csv", index=False)
+    tasks = ["--task", f"kind={both}:kind", f"bare={tmp_path / 'bare.csv'}:kind"]
+    assert run_command("train", *tasks, "--out", tmp_path / "run", *SMALL) == 2
+    assert "task bare: " in (said := capsys.readouterr().err)
+    assert "bare.csv: split 'train' must have at least one clip, got none" in said
+    assert not (tmp_path / "run").exists()
