@@ -3,7 +3,7 @@
 import math
 import operator
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +82,11 @@ class _DiffStride(nn.Module):
         self._host_strides = tuple(map(repr, torch.tensor(values, device="cpu").tolist()))
         self._host_key = (self.strides, *self._parameter_state())
         self._known_sizes: dict[tuple[int, ...], tuple[int, ...]] = {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        # A copied parameter counts its versions anew, from 0: the copy must read it again.
+        self._host_key = (None,)
 
     def stride_values(self) -> tuple[float, ...]:
         """The parameter as Python floats, one per axis, not limited.

@@ -1,6 +1,8 @@
 """Layers and classifiers with fixed strides: the same numbers, and nothing left to learn."""
 
 import copy
+import pickle
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -16,10 +18,13 @@ from audiostride import (
     SpectralPool1d,
     SpectralPool2d,
     SpectralPool3d,
+    load_classifier,
 )
 from audiostride.checks import Size
 from audiostride.errors import InputError
 from audiostride.layers import FrozenPool
+from audiostride.layers.diffstride import diffstride_layers
+from audiostride.models import save_classifier
 
 SIZES: tuple[Size, ...] = get_args(Size)
 DIFFSTRIDES = (DiffStride1d, DiffStride2d, DiffStride3d)
@@ -160,3 +165,19 @@ def test_a_frozen_classifier_on_a_gpu(pooling: str) -> None:
         on_gpu = model.cuda().freeze()(waveform.cuda())["word"]
     # Float32 products in another order, perhaps of TF32 convolutions, through twelve layers.
     torch.testing.assert_close(on_gpu.cpu(), expected, rtol=0, atol=1e-2 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("size", [*SIZES, "mixed"])
+def test_a_copy_and_a_loaded_model_freeze_with_the_strides_that_they_have(size: str, tmp_path: Path) -> None:
+    model = AudioClassifier(ClassifierConfig(tasks={"kind": ["a", "b"]}, width=0.03, size=size)).eval()
+    for layer in diffstride_layers(model):
+        with torch.no_grad():
+            layer.strides.add_(0.6)
+    sizes = model.encoder.map_sizes(100, 64)
+    assert sizes != AudioClassifier(model.config).encoder.map_sizes(100, 64), "strides have moved maps"
+    save_classifier(model, tmp_path / "model.safetensors")
+    loaded, waveform = load_classifier(tmp_path / "model.safetensors"), torch.randn(2, 16000)
+    expected = model(waveform)["kind"].detach()
+    for other in (copy.deepcopy(model), loaded, pickle.loads(pickle.dumps(model))):
+        torch.testing.assert_close(other.freeze()(waveform)["kind"].detach(), expected, rtol=1e-4, atol=1e-5)
+        assert other.encoder.map_sizes(100, 64) == sizes
