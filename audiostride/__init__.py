@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         stride_cost,
     )
     from audiostride.models import AudioClassifier, ClassifierConfig, Encoder, load_classifier
-    from audiostride.reporting import cutoff_table
+    from audiostride.reporting import cutoff_table, report
 
 __version__ = "0.1.0"
 
@@ -40,6 +40,7 @@ _LAZY = {
     "Encoder": "audiostride.models",
     "load_classifier": "audiostride.models",
     "cutoff_table": "audiostride.reporting",
+    "report": "audiostride.reporting",
 }
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "StridedConv2d",
     "cutoff_table",
     "load_classifier",
+    "report",
     "stride_cost",
 ]
 

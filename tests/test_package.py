@@ -20,7 +20,7 @@ FLOORS = {
     "models": 3,
     "evaluation": 4, "reporting": 4,
     "training": 5,
-    "demo": 6, "pipeline": 6, "commands": 6, "cli": 7, "__main__": 8,
+    "demo": 6, "doctor": 6, "pipeline": 6, "commands": 6, "cli": 7, "__main__": 8,
 }  # fmt: skip
 
 

@@ -19,7 +19,8 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 ON_ARCHIVES = ["dcase_birds", "nsynth_instrument", "nsynth_pitch", "speech_commands", "tut_urban"]
 SEVERAL = {"multitask": ["strided", "spectral", "diffstride"], "shared_stride": ["shared", "per_axis"]}
 FROM_RUNS = ["cutoff_report", "results_table"]
-OTHERS = ["bench_data", "bench_pooling", "bench_training", "compare_pooling", "cost_accuracy"]
+OTHERS = ["bench_data", "bench_pooling", "bench_predict", "bench_training", "compare_pooling", "cost_accuracy"]
+OTHERS += ["run_onnx"]
 STAGES = ["archive", "import", "check", "prepare"] + 3 * ["train", "evaluate"] + ["report"]
 
 
@@ -175,3 +176,15 @@ def test_a_recipe_that_was_interrupted_goes_on(tmp_path: Path) -> None:
     assert "train: spectral, seed 0 -> " in done.stdout
     assert "train: strided, seed 0 -> " in done.stdout
     assert sum(line.startswith("|") for line in done.stdout.splitlines()) == 4
+
+
+@pytest.mark.slow
+def test_smoke_of_predictions_finds_the_same_events_in_the_parts(tmp_path: Path) -> None:
+    command = [sys.executable, str(RECIPES / "bench_predict.py"), "--smoke"]
+    environment = {**os.environ, "PYTHONPATH": str(RECIPES.parent), "TMPDIR": str(tmp_path)}
+    shown = subprocess.run(command, env=environment, text=True, capture_output=True, check=True).stdout
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown.splitlines() if line.startswith("|")]
+    assert [row[0] for row in rows[2:]] == ["long.flac", "parts", "short"]
+    assert all(float(cell.replace(",", "")) > 0 for row in rows[2:] for cell in row[1:-1])
+    assert "events; those of the parts are the same" in shown
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".flac", ".wav", ".csv")]

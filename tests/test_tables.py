@@ -14,6 +14,7 @@ from audiostride.pipeline import paper
 from audiostride.pipeline.from_runs import build_table_parser, main_table
 from audiostride.pipeline.results import TaskResult, find_runs, read_results
 from audiostride.pipeline.tables import describe_differences, format_shared, format_table_1, format_table_2
+from audiostride.reporting.paper import TABLE_2
 from audiostride.training import TrainConfig
 
 ORIGINS = {"instrument_family": "nsynth", "pitch": "nsynth"}
@@ -248,7 +249,7 @@ def test_table_2_has_a_row_for_tasks_learned_together(tmp_path: Path) -> None:
     for run in (five, two):
         write_model(run, (2, 2))
     rows = {row[0]: row for row in cells(format_table_2(read(five, two)))[2:]}
-    assert rows["multi-task: scenes, birds, instrument, pitch, speech"][9:] == list(paper.CUTOFFS["multi-task"])
+    assert rows["multi-task: scenes, birds, instrument, pitch, speech"][9:] == list(TABLE_2["multi-task"])
     assert rows["multi-task: scenes, birds"][9:] == [""] * 4
     assert rows["multi-task: scenes, birds"][5] == "25.00"
     assert describe_differences(read(two)) == ["learned together: scenes, birds; the paper's five are others"]
@@ -260,7 +261,7 @@ def test_the_papers_multi_task_means_are_those_of_its_figures_and_cutoffs_follow
             figures = [float(table[task][variant].split()[0]) for task in paper.TASKS]
             # Figures and mean are rounded to 0.1 each, so that they agree to half of that twice.
             assert sum(figures) / 5 == pytest.approx(float(mean), abs=0.11)
-    for stride_time, stride_mel, hz, mel in paper.CUTOFFS.values():
+    for stride_time, stride_mel, hz, mel in TABLE_2.values():
         for stride, cutoff, rate, step in ((stride_time, hz, 100, 0.625), (stride_mel, mel, 1, 1 / 64)):
             # Mean of quotients for quotient of means, of strides rounded to 0.01: a fifth of a bin is ample for both.
             below = (rate / 2 / float(stride.split()[0]) - float(cutoff.split()[0])) / step

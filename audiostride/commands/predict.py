@@ -1,5 +1,6 @@
 """``audiostride predict``."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,20 +9,44 @@ from jsonargparse import ArgumentParser
 from audiostride.checks import check_count
 from audiostride.errors import BAD_INPUT, InputError
 
+FORMATS = "csv, parquet, jsonl, raven or audacity; else by the suffix of -o (.csv, .parquet, .jsonl)"
+
 
 def build_parser() -> ArgumentParser:
     """The options of ``audiostride predict``."""
     parser = ArgumentParser(description=run.__doc__)
     parser.add_argument("run", metavar="RUN", help="run folder or model.safetensors")
     parser.add_argument(
-        "paths", metavar="PATH", nargs="+", help="audio files, folders of them, manifests (.csv), or stores"
-    )
-    parser.add_argument("-o", "--out", required=True, help="CSV file that is written")
-    parser.add_argument("--per-window", action="store_true", help="one row per window of 1 s instead of one per file")
+        "paths", metavar="PATH", nargs="+",
+        help="audio files, folders of them, patterns such as 'rec/**/*.wav', manifests (.csv), or stores",
+    )  # fmt: skip
     parser.add_argument(
-        "--on-error", choices=["skip", "stop"], default="skip", help="whether a file that cannot be read ends the job"
+        "-o", "--out", required=True,
+        help="file that is written; for raven and audacity without a suffix, a folder with a file per recording",
+    )  # fmt: skip
+    parser.add_argument("--format", default=None, help=FORMATS)
+    parser.add_argument("--per-window", action="store_true", help="one row per window instead of one per file")
+    parser.add_argument(
+        "--events", action="store_true", help="one row per stretch whose windows have a class above the threshold"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace an output that exists")
+    parser.add_argument("--hop", type=float, default=None, help="seconds from window to window (default: the window)")
+    parser.add_argument(
+        "--threshold", type=float, default=None, help="least probability of an event, 0 to 1 (default: 0.5)"
+    )
+    parser.add_argument(
+        "--merge-gap", type=float, default=None, help="events so many seconds apart, or less, are one (default: 0)"
+    )
+    parser.add_argument(
+        "--on-error", choices=["skip", "stop"], default="skip",
+        help="whether a file that cannot be read is listed in OUT.errors.csv, or ends the job",
+    )  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace an output that exists, begin anew")
+    parser.add_argument(
+        "--resume", action="store_true",
+        help="go on with a job that was stopped, also one with --overwrite; nothing is done where its output stands",
+    )  # fmt: skip
+    parser.add_argument("--batch-size", type=int, default=None, help="windows at a time (default: 16, on a GPU 256)")
+    parser.add_argument("--workers", type=int, default=None, help="threads that read audio (default: the processors)")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
     parser.add_argument(
         "--devices", type=int, default=1, help="processes on each machine, one per GPU, each with a part of the files"
@@ -31,36 +56,71 @@ def build_parser() -> ArgumentParser:
 
 
 def run(arguments: Any) -> int:
-    """Classify recordings of any length."""
-    from audiostride.evaluation import expand_paths
+    """Classify recordings of any length.
+
+    A job that was stopped, in whatever way, goes on with the same command.
+    """
+    from audiostride.evaluation.formats import choose_format
+    from audiostride.evaluation.job import errors_file
+    from audiostride.evaluation.journal import partial_folder
     from audiostride.models import load_classifier
+    from audiostride.models.prediction import PredictionSettings, expand_paths
     from audiostride.processes import Processes
-    from audiostride.training.bulk_prediction import part_file, write_predictions
+    from audiostride.training.bulk_prediction import write_predictions
     from audiostride.training.hardware import choose_device
 
     out, devices, n_nodes = Path(arguments.out), arguments.devices, arguments.num_nodes
-    check_count("predict", devices=devices, num_nodes=n_nodes)
+    given = {name: getattr(arguments, name) for name in ("batch_size", "workers")}
+    given = {name: value for name, value in given.items() if value is not None}
+    check_count("predict", devices=devices, num_nodes=n_nodes, **given)
+    format = choose_format(out, arguments.format)
+    settings = PredictionSettings.choose(
+        per_window=arguments.per_window,
+        events=arguments.events,
+        hop_s=arguments.hop,
+        threshold=arguments.threshold,
+        merge_gap_s=arguments.merge_gap,
+    )
     processes = Processes.of_environment(devices, n_nodes)
-    if processes.first and out.exists() and not arguments.overwrite:
+    taken_up = arguments.resume and partial_folder(out).is_dir()
+    if processes.first and out.exists() and not arguments.overwrite and not taken_up:
+        if arguments.resume and processes.count == 1:
+            print(f"{out} stands, nothing to do; --overwrite predicts anew")
+            return BAD_INPUT if errors_file(out).exists() else 0
         raise InputError(f"predict: {out} exists; choose another -o, or give --overwrite")
     if not out.parent.is_dir():
         raise InputError(f"predict: -o must lie in a folder that exists, got {out}")
     device = choose_device(arguments.device, devices=devices)
     model = load_classifier(arguments.run)
+    settings.hop_samples(model.config)
     files = expand_paths(arguments.paths, sample_rate=model.config.sample_rate)
-    n_done = write_predictions(
-        model,
-        files,
-        out,
-        per_window=arguments.per_window,
-        stop_on_error=arguments.on_error == "stop",
-        device=device,
-        devices=devices,
-        n_nodes=n_nodes,
-    )
+    try:
+        n_done = write_predictions(
+            model,
+            files,
+            out,
+            format=format,
+            settings=settings,
+            stop_on_error=arguments.on_error == "stop",
+            overwrite=arguments.overwrite or taken_up,
+            anew=arguments.overwrite and not arguments.resume,
+            batch_size=arguments.batch_size,
+            workers=arguments.workers,
+            device=device,
+            devices=devices,
+            n_nodes=n_nodes,
+        )
+    except KeyboardInterrupt:
+        print("predict: stopped; the same command goes on where this one was", file=sys.stderr)
+        raise
+    except OSError as error:
+        raise InputError(
+            f"predict: {error.filename or out} could not be written: {error.strerror or error}; what is done is kept, "
+            "the same command goes on"
+        ) from error
     if not processes.first:
         return 0  # the first process answers for all
     print(f"{n_done} of {len(files)} files -> {out}")
-    if processes.count > 1:
-        print(f"its parts, one of each process, stay beside it: {part_file(out, processes)} and so on")
+    if n_done < len(files):
+        print(f"the others, with reasons -> {errors_file(out)}")
     return BAD_INPUT if n_done < len(files) else 0

@@ -17,8 +17,8 @@ def build_parser() -> ArgumentParser:
 
 
 def run(arguments: Any) -> int:
-    """Print the cut-offs of one or several runs and write them as CSV and as an HTML page."""
-    from audiostride.reporting import format_cutoffs, write_report
+    """Write the HTML page of one or several runs, with its tables and figures as files, and print the cut-offs."""
+    from audiostride.reporting import format_cutoffs, report
 
     for folder in map(Path, arguments.runs):
         seeds = sorted(str(file.parent) for file in folder.glob("seed*/config.yaml"))
@@ -28,7 +28,8 @@ def run(arguments: Any) -> int:
                 f"give these instead: {' '.join(seeds)}"
             )
     page = Path(arguments.out) if arguments.out else Path(arguments.runs[0]) / "report.html"
-    summary = write_report([Path(run) for run in arguments.runs], page)
-    print(format_cutoffs(summary))
-    print(f"page: {page}\ntable: {page.with_name(page.stem + '_cutoffs.csv')}")
+    made = report([Path(run) for run in arguments.runs], page)
+    print(made.headline + "\n")
+    print(format_cutoffs(made.summary))
+    print(f"page: {page}\ntables and figures: {page.with_name(page.stem + '_files')}")
     return 0

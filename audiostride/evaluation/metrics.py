@@ -55,6 +55,10 @@ class Evaluation:
     """One row per class: clips, precision, recall, f1."""
     confusion: pd.DataFrame
     """Counts, true classes in rows and predicted ones in columns."""
+    logits: Tensor
+    """Logits of the clips that count, ``(clips, classes)``, on the CPU."""
+    clips: NDArray[np.int64]
+    """Which of the clips given these are, ``(clips,)``."""
 
 
 def evaluate_logits(logits: Tensor, class_indices: NDArray[np.int64], names: list[str]) -> Evaluation:
@@ -95,4 +99,6 @@ def evaluate_logits(logits: Tensor, class_indices: NDArray[np.int64], names: lis
         n_clips=len(truth),
         per_class=per_class,
         confusion=pd.DataFrame(confusion, index=pd.Index(names, name="true"), columns=names),
+        logits=logits,
+        clips=np.arange(len(truth)),
     )

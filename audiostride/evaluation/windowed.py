@@ -1,6 +1,7 @@
 """Clip logits: the weighted mean of the logits of the windows that tile a clip."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -71,7 +72,9 @@ def evaluate_bank(
     failures[list(bank.failed)] = 1
     readable = np.flatnonzero(processes.sum(failures).numpy() == 0)
     return {
-        task: evaluate_logits(logits[task][readable], classes[readable], model.config.tasks[task])
+        task: replace(
+            evaluate_logits(logits[task][readable], classes[readable], model.config.tasks[task]), clips=readable
+        )
         for task, classes in class_indices.items()
     }
 

@@ -1,6 +1,7 @@
 """The classifier: frontend, encoder, global max pooling and one linear head per task."""
 
 import copy
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -8,6 +9,9 @@ from audiostride.errors import InputError
 from audiostride.layers import LogMel
 from audiostride.models.config import ClassifierConfig
 from audiostride.models.encoder import Encoder
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class AudioClassifier(nn.Module):
@@ -71,6 +75,66 @@ class AudioClassifier(nn.Module):
         maps = self.encoder(self.input_norm(spectrogram.unsqueeze(1)))
         features = maps.amax(dim=(-2, -1))  # (B, C)
         return {task: head(features) for task, head in zip(self.config.tasks, self.heads, strict=True)}
+
+    def predict(
+        self,
+        paths_or_arrays: Any,
+        *,
+        sample_rate: int | None = None,
+        per_window: bool = False,
+        events: bool = False,
+        hop_s: float | None = None,
+        threshold: float | None = None,
+        merge_gap_s: float | None = None,
+        batch_size: int | None = None,
+        workers: int | None = None,
+        on_error: str = "stop",
+        progress: bool = False,
+    ) -> "pd.DataFrame":
+        """What ``audiostride predict`` writes, as a table: the classes of recordings of any length.
+
+        The model runs frozen and in evaluation mode, where its parameters are; it is not changed.
+
+        Args:
+            paths_or_arrays: Audio files, folders of them, patterns, manifests (.csv), stores, arrays or tensors of
+                samples (1-D, float, in [-1, 1]); one or a sequence of them.
+            sample_rate: Of arrays, in Hz; they are resampled to the model's where it differs.
+            per_window: One row per window instead of one per recording.
+            events: One row per event, see `audiostride.models.prediction.levels.EventLevel`.
+            hop_s: From one window to the next, in seconds, at most the window; None is the window.
+            threshold: Least probability of an event, in [0, 1]; None is 0.5.
+            merge_gap_s: Events of a class at most so many seconds apart are one; None is 0.
+            batch_size: Windows at a time; None is 16 on a CPU and 256 on a GPU.
+            workers: Threads that read audio; None is one for each processor, 8 at most.
+            on_error: ``"stop"``, or ``"skip"`` to leave out what cannot be read, with a warning; paths and reasons are
+                then in ``.attrs["errors"]``.
+            progress: Whether a progress bar is shown.
+
+        Returns:
+            Rows ``path, start_s, end_s, label, score`` in the order of what was given, with ``task`` in front of
+            ``label`` where there are several tasks. Seconds count from the start of the file; score is the probability
+            of the label. Arrays are called ``array 0`` and so on.
+
+        Raises:
+            InputError: A setting out of its range; a path that does not exist; audio that cannot be read; arrays that
+                are not 1-D and float, or without a rate.
+        """
+        # Needs pandas and readers of audio, which the layers and the model itself do not.
+        from audiostride.models.prediction import PredictionSettings, predict_table
+
+        settings = PredictionSettings.choose(
+            per_window=per_window, events=events, hop_s=hop_s, threshold=threshold, merge_gap_s=merge_gap_s
+        )
+        return predict_table(
+            self,
+            paths_or_arrays,
+            settings,
+            sample_rate=sample_rate,
+            batch_size=batch_size,
+            workers=workers,
+            on_error=on_error,
+            progress=progress,
+        )
 
     def freeze(self) -> "AudioClassifier":
         """A copy for evaluation whose strides are fixed: no parameters in its poolings, which suit windows only.

@@ -96,7 +96,7 @@ class ClassifierConfig:
                 f"{who}: tasks must name at least one task, got {{}}; e.g. tasks={{'pitch': ['60', '61']}}"
             )
         for task, names in self.tasks.items():
-            if len(names) < 2 or len(set(names)) != len(names):
+            if len(names) < 2 or len(set(map(str, names))) != len(names):
                 raise InputError(f"{who}: task {task!r} must have two or more different class names, got {list(names)}")
         if not self.channels or any(count < 1 for count in self.channels):
             raise InputError(f"{who}: channels must be one positive number per block, got {tuple(self.channels)}")

@@ -1,11 +1,15 @@
 """A trained model as one file: weights with configuration and class names in its metadata."""
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
 
 from audiostride.errors import InputError
 from audiostride.models.classifier import AudioClassifier
@@ -17,9 +21,20 @@ FORMAT_VERSION = 2  # 1 had no `pool_after`: its models pool after a block
 
 def save_classifier(model: AudioClassifier, path: str | Path) -> None:
     """Write weights, configuration and class names to one safetensors file, whole or not at all."""
-    metadata = {"audiostride": json.dumps({"format": FORMAT_VERSION, "config": model.config.to_dict()})}
+    config = model.config.to_dict()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_bytes(path, save(tensors, metadata=metadata))
+    header = {"format": FORMAT_VERSION, "config": config, "checksum": model_checksum(config, tensors)}
+    write_bytes(path, save(tensors, metadata={"audiostride": json.dumps(header)}))
+
+
+def model_checksum(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """A checksum of a configuration, class names included, and of weights."""
+    found = hashlib.blake2b(json.dumps(config, sort_keys=True).encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        found.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def load_classifier(path: str | Path, *, device: str | torch.device = "cpu") -> AudioClassifier:
@@ -35,7 +50,7 @@ def load_classifier(path: str | Path, *, device: str | torch.device = "cpu") -> 
         The model; its class names are in ``model.config.tasks``.
 
     Raises:
-        InputError: No such file, not a model file, damaged, or written by a newer version.
+        InputError: No such file, not a model file, cut off, edited or damaged, or written by a newer version.
     """
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
@@ -56,16 +71,25 @@ def load_classifier(path: str | Path, *, device: str | torch.device = "cpu") -> 
         raise InputError(f"load_classifier: {file} must be a model saved by audiostride, but has no such metadata")
     try:
         header = json.loads(metadata)
-        version, values = header["format"], header["config"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        version, values, checksum = int(header["format"]), dict(header["config"]), header.get("checksum")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"load_classifier: the metadata of {file} must be the JSON of a model: {error!r}") from error
     if version > FORMAT_VERSION:
         raise InputError(
             f"load_classifier: {file} must have format <= {FORMAT_VERSION}, got {version}; update audiostride"
         )
+    # Files from before there were checksums have none.
+    if checksum is not None and checksum != model_checksum(values, tensors):
+        raise InputError(
+            f"load_classifier: {file} was edited or damaged: its checksum must be {checksum}, got "
+            f"{model_checksum(values, tensors)}; copy it again, or write a new one with save_classifier"
+        )
     if version == 1:
         values = {"pool_after": "block", **values}
-    model = AudioClassifier(ClassifierConfig.from_dict(values))
+    try:
+        model = AudioClassifier(ClassifierConfig.from_dict(values))
+    except (InputError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"load_classifier: the configuration in {file} must be that of a model: {error}") from error
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

@@ -43,17 +43,3 @@ SHARED = {
     "speech": {"shared": "86.8", "per_axis": "86.2"},
     "mean": {"shared": "84.3", "per_axis": "85.0"},
 }
-
-# Table 2, first layer: stride over time, over mel, cut-off in Hz, in cycles/mel.
-CUTOFFS = {
-    "scenes": ("1.89 (0.05)", "1.99 (0.03)", "26.25 (0.63)", "0.2448 (0.009)"),
-    "birds": ("1.91 (0.02)", "1.96 (0.01)", "25.83 (0.36)", "0.2500 (0.000)"),
-    "instrument": ("1.29 (0.06)", "2.12 (0.01)", "38.33 (1.57)", "0.2292 (0.009)"),
-    "pitch": ("1.32 (0.10)", "1.61 (0.07)", "37.50 (2.72)", "0.3021 (0.018)"),
-    "speech": ("1.97 (0.00)", "1.95 (0.01)", "25.00 (0.00)", "0.2500 (0.000)"),
-    "multi-task": ("1.46 (0.01)", "1.79 (0.03)", "34.17 (0.30)", "0.2708 (0.0074)"),
-}
-
-# Bins of the time axis in Table 2's cut-offs are those of windows of 1.6 s (160 frames), although training's have 1 s:
-# all its means are averages of floor(n / (2 S)) / n with n = 160 over time and n = 64 over mel.
-CUTOFF_WINDOW_S = 1.6

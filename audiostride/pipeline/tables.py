@@ -7,9 +7,10 @@ from typing import Any
 from audiostride.data.importers.imported import count_of
 from audiostride.errors import InputError
 from audiostride.models import load_classifier
-from audiostride.pipeline.paper import CUTOFF_WINDOW_S, CUTOFFS, MULTI, SHARED, SINGLE, TASKS
+from audiostride.pipeline.paper import MULTI, SHARED, SINGLE, TASKS
 from audiostride.pipeline.results import TaskResult
 from audiostride.reporting import cutoff_table
+from audiostride.reporting.paper import TABLE_2, WINDOW_S
 
 POOLING_NAMES = {"strided": "strided", "spectral": "spectral", "diffstride": "DiffStride"}
 SHARED_NAMES = {"shared": "one stride for both axes", "per_axis": "one per axis"}
@@ -176,14 +177,14 @@ def format_table_2(results: Sequence[TaskResult]) -> str:
             for key, digits in {"stride_time": 2, "stride_mel": 2, "hz": 2, "hz_floor": 2,
                                 "mel": 4, "mel_floor": 4}.items()
         ]  # fmt: skip
-        paper = CUTOFFS.get("multi-task" if members[0].together == tuple(sorted(TASKS)) else name, ("",) * 4)
+        paper = TABLE_2.get("multi-task" if members[0].together == tuple(sorted(TASKS)) else name, ("",) * 4)
         lines.append(f"| {name} | {scheme} | {len(members)} | " + " | ".join([*shown, *paper]) + " |")
     return "\n".join(lines)
 
 
 def first_layer(result: TaskResult) -> dict[str, float]:
     """Strides and cut-offs of the first layer of a run."""
-    table = cutoff_table(load_classifier(result.run), window_s=CUTOFF_WINDOW_S)
+    table = cutoff_table(load_classifier(result.run), window_s=WINDOW_S)
     rows = {axis: table[(table["layer"] == 1) & (table["axis"] == axis)].iloc[0] for axis in ("time", "mel")}
     return {
         "stride_time": float(rows["time"]["stride"]),

@@ -1,15 +1,21 @@
 """Learned strides as cut-offs; tables, figures and the HTML page of a run."""
 
+from audiostride.reporting.class_figures import draw_confusion
 from audiostride.reporting.cutoffs import cutoff_table, format_cutoffs, summarise_cutoffs
-from audiostride.reporting.figures import draw_confusion
-from audiostride.reporting.page import read_run, render_page, write_report
+from audiostride.reporting.measuring import measure_gains
+from audiostride.reporting.page import Report, render_page, report, write_report
+from audiostride.reporting.runs import RunFolder, read_run
 
 __all__ = [
+    "Report",
+    "RunFolder",
     "cutoff_table",
     "draw_confusion",
     "format_cutoffs",
+    "measure_gains",
     "read_run",
     "render_page",
+    "report",
     "summarise_cutoffs",
     "write_report",
 ]

@@ -1,202 +1,183 @@
-"""The pictures of a report, drawn without a display, as SVG or PNG."""
+"""The figures of a report on accuracy, cut-offs, measured gains and the course of the training."""
 
-import io
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from audiostride.functional import passband_mask
-from audiostride.layers import DiffStride2d
-from audiostride.models import AudioClassifier
-from audiostride.reporting.cutoffs import AXES, mask_edges, used_strides
+from audiostride.reporting.class_figures import draw_confusion
+from audiostride.reporting.cutoffs import AXES
+from audiostride.reporting.drawing import COLORS, INK, MARKERS, SOFT, STYLE, inline_svg, new_panel, render
 
-AXIS_TITLES = {"time": "time", "mel": "mel frequency"}
+__all__ = [
+    "AXES",
+    "STYLE",
+    "draw_accuracies",
+    "draw_confusion",
+    "draw_cutoffs",
+    "draw_gains",
+    "draw_history",
+    "inline_svg",
+    "render",
+]
+
+AXIS_TITLES = {"time": "over time", "mel": "over mel frequency"}
 AXIS_LABELS = {"time": "modulation rate (Hz)", "mel": "modulation density (cycles/mel)"}
-RUN_STYLES = ("-", "--", ":", "-.")
-STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "svg.fonttype": "none",  # text stays text: it can be searched, and read by screen readers
-    "svg.hashsalt": "audiostride",
-}
+DIGITS = {"time": 1, "mel": 3}
 
 
-def layer_color(layer: int, n_layers: int) -> tuple[float, float, float, float]:
-    """One colour per layer, from dark to light, also in grey."""
-    red, green, blue, alpha = mpl.colormaps["viridis"](0.9 * (layer - 1) / max(1, n_layers - 1))
-    return red, green, blue, alpha
+def draw_cutoffs(summary: pd.DataFrame, starts: Mapping[str, pd.DataFrame], axis: str) -> Figure:
+    """What each layer passes along one axis, and where its cut-off was at the start of the training.
 
-
-def render(figure: Figure, *, format: str) -> bytes:
-    """The figure as an SVG or PNG file."""
-    buffer = io.BytesIO()
-    metadata = {"Date": None} if format == "svg" else {}
+    Args:
+        summary: Mean cut-offs of each group (``pooling``), as `summarise_cutoffs` gives them.
+        starts: Cut-offs at the start of the training, of the groups whose runs share them.
+        axis: time or mel.
+    """
+    groups = list(dict.fromkeys(summary["pooling"]))
+    n_layers = int(summary["layer"].max())
     with mpl.rc_context(STYLE):
-        figure.savefig(buffer, format=format, dpi=144, bbox_inches="tight", metadata=metadata)
-    return buffer.getvalue()
+        height = 1.2 + n_layers * max(0.34, 0.2 * len(groups) + 0.1)
+        figure, panel = new_panel(f"Passed {AXIS_TITLES[axis]}", AXIS_LABELS[axis], "layer", height=height)
+        thickness = 0.72 / len(groups)
+        for place, group in enumerate(groups):
+            rows = summary[(summary["axis"] == axis) & (summary["pooling"] == group)]
+            y = rows["layer"].to_numpy() + thickness * (place - (len(groups) - 1) / 2)
+            color = COLORS[place % len(COLORS)]
+            masked = rows["pass_edge"].notna().to_numpy()
+            full = rows["pass_edge"].where(masked, rows["cutoff"])
+            panel.barh(y, full, height=0.8 * thickness, color=color, alpha=0.75)
+            ramp = (rows["stop_edge"] - rows["pass_edge"]).clip(lower=0).fillna(0)
+            panel.barh(y, ramp, left=full, height=0.8 * thickness, color=color, alpha=0.25)
+            spread = rows["cutoff_sd"].fillna(0).to_numpy()
+            marker = MARKERS[place % len(MARKERS)]
+            error = spread if spread.any() else None
+            label = group if len(groups) > 1 else "cut-off"
+            panel.errorbar(rows["cutoff"], y, xerr=error, fmt=marker, markersize=5,
+                           color=INK, elinewidth=1.2, capsize=2.5, label=label)  # fmt: skip
+            if group in starts:
+                before = starts[group]
+                panel.plot(before.loc[before["axis"] == axis, "cutoff"], y, marker="|", markersize=11,
+                           markeredgewidth=1.8, linestyle="", color=SOFT,
+                           label="before training" if place == 0 else None)  # fmt: skip
+            if len(groups) == 1:
+                ends = np.fmax(rows["stop_edge"].fillna(0), rows["cutoff"]).to_numpy()
+                if group in starts:
+                    before = starts[group]
+                    ends = np.fmax(ends, before.loc[before["axis"] == axis, "cutoff"].to_numpy())
+                for end, row, value in zip(ends, y, rows["cutoff"], strict=True):
+                    panel.annotate(f"{value:.{DIGITS[axis]}f}", (end, row), (5, 0), textcoords="offset points",
+                                   va="center", fontsize=9)  # fmt: skip
+        panel.set_yticks(range(1, n_layers + 1))
+        panel.set_ylim(n_layers + 0.6, 0.4)
+        panel.set_xlim(0, max(panel.get_xlim()[1], 1e-6) * (1.08 if len(groups) == 1 else 1.0))
+        panel.grid(axis="y", visible=False)
+        if len(groups) > 1 or starts:
+            figure.legend(*panel.get_legend_handles_labels(), loc="outside lower left", ncols=2)
+        return figure
 
 
-def inline_svg(content: bytes) -> Markup:
-    """The <svg> element of an SVG file, without the XML prologue, to stand in a page."""
-    text = content.decode("utf-8")
-    return Markup(text[text.index("<svg") :])
+def draw_gains(gains: pd.DataFrame, n_out: Mapping[int, float], axis: str) -> Figure:
+    """Measured gain of each layer along one axis as dots, over the computed mask as an area; a row per layer.
 
-
-def _two_panels(height: float) -> tuple[Figure, dict[str, Axes]]:
-    figure = Figure(figsize=(9.5, height), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    return figure, {"time": left, "mel": right}
-
-
-def draw_cutoffs(summary: pd.DataFrame) -> Figure:
-    """Pass to stop edge of every layer, with the paper's cut-off, per axis; several poolings side by side."""
+    Args:
+        gains: The table of `measure_gains`.
+        n_out: For each layer the highest frequency that its output holds, half its number of bins, in the unit of the
+            axis; a tick marks it.
+        axis: time or mel.
+    """
+    rows = gains[gains["axis"] == axis]
+    layers = sorted(rows["layer"].unique())
     with mpl.rc_context(STYLE):
-        figure, panels = _two_panels(3.4)
-        poolings = summary["pooling"].unique()
-        for axis, panel in panels.items():
-            for place, pooling in enumerate(poolings):
-                rows = summary[(summary["axis"] == axis) & (summary["pooling"] == pooling)]
-                x = rows["layer"].to_numpy() + 0.22 * (place - (len(poolings) - 1) / 2)
-                color = f"C{place}"
-                span = (rows["stop_edge"] - rows["pass_edge"]).clip(lower=0).fillna(0)
-                panel.bar(x, span, bottom=rows["pass_edge"].fillna(0), width=0.2, color=color, alpha=0.35, zorder=2)
-                spread = rows["cutoff_sd"].fillna(0)
-                panel.errorbar(x, rows["cutoff"], yerr=spread, fmt="o", color=color, capsize=3, zorder=3, label=pooling)
-            panel.set_title(AXIS_TITLES[axis])
-            panel.set_xlabel("layer")
-            panel.set_ylabel(AXIS_LABELS[axis])
+        figure, panel = new_panel(
+            f"Gain {AXIS_TITLES[axis]}", AXIS_LABELS[axis], "layer", height=1.1 + 0.52 * len(layers)
+        )
+        named: set[str] = set()
+        for place, layer in enumerate(layers):
+            own, base, color = rows[rows["layer"] == layer], -1.3 * place, COLORS[0]
+            x, level = own["frequency"].to_numpy(), base + own["mask"].to_numpy()
+            panel.fill_between(x, base, level, color=color, alpha=0.22, linewidth=0)
+            panel.plot(x, level, color=color, linewidth=1.2, label="computed mask" if place == 0 else None)
+            for folded, face, label in ((False, COLORS[1], "measured"), (True, "none", "measured, folded")):
+                some = own[own["folded"] == folded]
+                if len(some):
+                    panel.plot(some["frequency"], base + some["gain"], linestyle="", marker="o", markersize=3.2,
+                               markeredgecolor=COLORS[1], markerfacecolor=face, markeredgewidth=0.9,
+                               label=label if label not in named else None)  # fmt: skip
+                    named.add(label)
+            panel.plot([n_out[layer]] * 2, [base, base + 1], color=SOFT, linewidth=1, linestyle=":",
+                       label="half the output's rate" if place == 0 else None)  # fmt: skip
+        panel.set_yticks([-1.3 * place for place in range(len(layers))], [str(layer) for layer in layers])
+        panel.set_xlim(left=0)
+        figure.legend(*panel.get_legend_handles_labels(), loc="outside lower left", ncols=2)
+        return figure
+
+
+def draw_history(histories: Sequence[tuple[str, pd.DataFrame]], what: str) -> Figure:
+    """Loss or validation accuracy over the training, one colour and mark per group of runs.
+
+    Args:
+        histories: Group and history of each run.
+        what: loss or accuracy.
+    """
+    groups = list(dict.fromkeys(group for group, _ in histories))
+    with mpl.rc_context(STYLE):
+        loss = what == "loss"
+        title, unit = ("Loss", "cross entropy") if loss else ("Validation accuracy", "%")
+        figure, panel = new_panel(title, "step", unit)
+        named: set[str] = set()
+        for group, history in histories:
+            place = groups.index(group)
+            style: dict[str, Any] = {"color": COLORS[place % len(COLORS)], "marker": MARKERS[place % len(MARKERS)]}
+            style |= {"markersize": 3.5, "linewidth": 1.3}
+            new = group not in named
+            named.add(group)
+            if loss:
+                panel.plot(history["step"], history["train_loss"], **style, label="training" if new else None)
+                panel.plot(
+                    history["step"], history["valid_loss"], **{**style, "linestyle": "--"},
+                    label="validation" if new else None,
+                )  # fmt: skip
+            else:
+                panel.plot(history["step"], 100 * history["valid_accuracy"], **style, label=group if new else None)
+        panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        if loss:
             panel.set_ylim(bottom=0)
-            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-        panels["mel"].legend(title="dot: cut-off, bar: ramp", frameon=False)
+            panel.legend(*(entries[:2] for entries in panel.get_legend_handles_labels()))
+        elif len(groups) > 1:
+            figure.legend(*panel.get_legend_handles_labels(), loc="outside lower left", ncols=2)
         return figure
 
 
-def draw_masks(model: AudioClassifier) -> Figure | None:
-    """The masks of all layers over frequency; None for strided convolution, which has none."""
-    if model.config.pooling == "strided":
-        return None
+def draw_accuracies(table: pd.DataFrame) -> Figure:
+    """Test accuracies with their intervals beside the majority class and the classic baseline, a row each.
+
+    Args:
+        table: ``name``, ``accuracy``, ``low``, ``high``, ``majority``, ``classic``; shares, or NaN.
+    """
+    y = np.arange(len(table))
     with mpl.rc_context(STYLE):
-        figure, panels = _two_panels(3.2)
-        config = model.config
-        sizes = model.encoder.map_sizes(config.window_frames, config.n_mels)
-        bin_width = {"time": 1 / config.window_s, "mel": 1 / config.n_mels}
-        for layer, (block, n_in, n_out) in enumerate(
-            zip(model.encoder.block_list(), sizes[:-1], sizes[1:], strict=True), start=1
-        ):
-            for number, (axis, stride) in enumerate(zip(AXES, used_strides(block, n_in), strict=True)):
-                n = n_in[number]
-                if isinstance(block.pool, DiffStride2d):
-                    bins = np.arange(n // 2 + 1)
-                    settings = block.pool.axes[number]
-                    weights = passband_mask(n, stride, ramp_bins=settings.ramp_bins, size=settings.size).numpy()
-                else:
-                    edge = mask_edges(block, number, n, stride, n_out[number])["stop_edge"]
-                    bins, weights = np.array([0, edge, edge, n / 2]), np.array([1, 1, 0, 0])
-                panels[axis].plot(
-                    bins * bin_width[axis],
-                    weights,
-                    color=layer_color(layer, len(sizes) - 1),
-                    marker="." if isinstance(block.pool, DiffStride2d) else "",
-                    label=f"layer {layer}",
-                )
-        for axis, panel in panels.items():
-            panel.set_title(AXIS_TITLES[axis])
-            panel.set_xlabel(AXIS_LABELS[axis])
-            panel.set_ylabel("weight")
-            panel.set_xlim(left=0)
-        panels["mel"].legend(frameon=False)
+        figure, panel = new_panel("Test accuracy", "%", "", height=1.3 + 0.36 * len(table), width=6.6)
+        center = 100 * table["accuracy"]
+        spread = [center - 100 * table["low"].fillna(table["accuracy"]),
+                  100 * table["high"].fillna(table["accuracy"]) - center]  # fmt: skip
+        panel.errorbar(center, y, xerr=np.array(spread), fmt="o", color=COLORS[0], capsize=3, label="this network")
+        _mark(panel, 100 * table["majority"], y, "majority class", marker="|", color=SOFT)
+        _mark(panel, 100 * table["classic"], y, "log-mel statistics + SVM", marker="s", color=COLORS[1])
+        panel.set_yticks(y, [name if len(name) <= 40 else f"{name[:39]}…" for name in table["name"]])
+        panel.set_ylim(len(table) - 0.5, -0.5)
+        panel.set_xlim(0, 101)
+        figure.legend(*panel.get_legend_handles_labels(), loc="outside lower left", ncols=3)
         return figure
 
 
-def draw_strides(histories: list[pd.DataFrame]) -> Figure | None:
-    """Strides over the training, one colour per layer and one line style per run; None without learned strides."""
-    if not histories:
-        return None
-    with mpl.rc_context(STYLE):
-        figure, panels = _two_panels(3.2)
-        for axis, panel in panels.items():
-            columns = [name for name in histories[0].columns if name.endswith(f"_{axis}")]
-            for place, history in enumerate(histories):
-                for layer, column in enumerate(columns, start=1):
-                    panel.plot(
-                        history["step"],
-                        history[column],
-                        color=layer_color(layer, len(columns)),
-                        linestyle=RUN_STYLES[place % len(RUN_STYLES)],
-                        linewidth=1.4,
-                        label=f"layer {layer}" if place == 0 else None,
-                    )
-            panel.set_title(AXIS_TITLES[axis])
-            panel.set_xlabel("step")
-            panel.set_ylabel("stride")
-        panels["mel"].legend(frameon=False, ncols=2, fontsize=9)
-        return figure
-
-
-def draw_history(histories: dict[str, pd.DataFrame]) -> Figure:
-    """Loss and validation accuracy over the training, one colour per run."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.5, 3.2), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        for place, (name, history) in enumerate(histories.items()):
-            left.plot(history["step"], history["train_loss"], "-o", markersize=3, color=f"C{place}", label=name)
-            left.plot(history["step"], history["valid_loss"], "--", color=f"C{place}")
-            right.plot(
-                history["step"], 100 * history["valid_accuracy"], "-o", markersize=3, color=f"C{place}", label=name
-            )
-        left.set_title("loss: training (solid), validation (dashed)")
-        left.set_xlabel("step")
-        left.set_ylabel("cross entropy")
-        left.set_ylim(bottom=0)
-        right.set_title("validation accuracy")
-        right.set_xlabel("step")
-        right.set_ylabel("%")
-        if len(histories) > 1:
-            right.legend(frameon=False, fontsize=9)
-        return figure
-
-
-def draw_confusion(confusion: pd.DataFrame, *, format: str = "svg") -> bytes:
-    """The confusion matrix, each row in percent of its true class, with the counts written in while they fit."""
-    counts = confusion.to_numpy()
-    n_classes = len(counts)
-    shares = 100 * counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    side = min(11.0, max(3.6, 1.6 + 0.36 * n_classes))
-    with mpl.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(side + 0.9, side), layout="constrained")
-        panel = figure.subplots()
-        image = panel.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-        names = [str(name) if len(str(name)) <= 16 else f"{str(name)[:15]}…" for name in confusion.columns]
-        ticks = np.arange(n_classes)
-        size = 9 if n_classes <= 30 else 6
-        if n_classes <= 60:
-            panel.set_xticks(ticks, names, rotation=90, fontsize=size)
-            panel.set_yticks(ticks, names, fontsize=size)
-        if n_classes <= 30:
-            for row in range(n_classes):
-                for column in range(n_classes):
-                    if counts[row, column]:
-                        color = "white" if shares[row, column] > 55 else "#333333"
-                        panel.text(
-                            column,
-                            row,
-                            str(counts[row, column]),
-                            ha="center",
-                            va="center",
-                            fontsize=size - 1,
-                            color=color,
-                        )
-        panel.set_xlabel("predicted")
-        panel.set_ylabel("true")
-        figure.colorbar(image, ax=panel, label="% of the true class", shrink=0.8)
-        return render(figure, format=format)
+def _mark(panel: Axes, x: "pd.Series[float]", y: np.ndarray[Any, Any], label: str, *, marker: str, color: str) -> None:
+    panel.plot(
+        x, y, linestyle="", marker=marker, markersize=10 if marker == "|" else 5, markeredgewidth=1.8,
+        markerfacecolor="none", color=color, label=label,
+    )  # fmt: skip

@@ -1,163 +1,182 @@
-"""The report of one or several runs: a self-contained HTML page, and the same tables as CSV."""
+"""The report of one or several runs: a self-contained HTML page, its tables and figures as files, and in Python."""
 
-import json
+import html
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import pandas as pd
-import yaml
 from markupsafe import Markup
 
 from audiostride.errors import InputError
-from audiostride.models import AudioClassifier, load_classifier
-from audiostride.reporting.cutoffs import cutoff_table, summarise_cutoffs
-from audiostride.reporting.figures import (
-    draw_confusion,
-    draw_cutoffs,
-    draw_history,
-    draw_masks,
-    draw_strides,
-    inline_svg,
-    render,
-)
-from audiostride.writing import write_text
+from audiostride.reporting.blocks import Drawings, Pictures, Section, Table, find_blocks
+from audiostride.reporting.files import file_name, write_files
+from audiostride.reporting.headline import describe_cutoffs, describe_results
+from audiostride.reporting.runs import RunFolder, group_runs, read_run, summarise_runs, with_distinct_names
+from audiostride.reporting.sections import build_sections, draw_top
 
 
 @dataclass(frozen=True)
-class RunFolder:
-    """What a run has left on disk."""
+class Report:
+    """What a report says; in a notebook it shows its page.
 
-    name: str
-    variant: str
-    path: Path
-    model: AudioClassifier
-    config: dict[str, Any]
-    metrics: dict[str, Any]
-    environment: dict[str, Any]
-    history: pd.DataFrame
-    strides: pd.DataFrame | None
-    cutoffs: pd.DataFrame
-    tables: dict[str, tuple[pd.DataFrame, pd.DataFrame]]
-    """Confusion matrix and per-class table of each task that has been tested."""
+    Attributes:
+        results, cutoffs: What was learned: how well the runs did, and what their first layer passes.
+        summary: The cut-offs: mean and standard deviation over runs, per group, layer and axis.
+        top: The figure at the top.
+        sections: All others, with the tables.
+        title: Of the page.
+        intro: HTML that stands in front.
+    """
+
+    results: str
+    cutoffs: str
+    summary: pd.DataFrame
+    top: Drawings
+    sections: Sequence[Section]
+    title: str
+    intro: str = ""
 
     @property
-    def source(self) -> str:
-        """Where its clips come from."""
-        task: list[str] | None = self.config.get("task")
-        return ", ".join(task) if task else str(self.config["manifest"])
+    def headline(self) -> str:
+        """What was learned, in a sentence."""
+        return f"{self.results}; {self.cutoffs}"
 
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The numbers of every table, by its name."""
+        return {block.name: block.data for block in find_blocks(self.sections, Table) if isinstance(block, Table)}
 
-def read_run(path: str | Path) -> RunFolder:
-    """Everything that a report needs from a run folder; a run without test results yet has empty metrics.
-
-    Raises:
-        InputError: Not a run folder.
-    """
-    path = Path(path)
-    if not (path / "config.yaml").is_file() or not (path / "history.csv").is_file():
-        raise InputError(
-            f"report: {path} must be a run folder with config.yaml and history.csv; "
-            "'audiostride train' writes one, and its history from the first validation on"
+    @cached_property
+    def html(self) -> str:
+        """The page."""
+        environment = jinja2.Environment(
+            loader=jinja2.PackageLoader("audiostride.reporting", "."),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
         )
-    model = load_classifier(path)
+        return environment.get_template("page.html.jinja").render(report=self, intro=Markup(self.intro))
 
-    def table(name: str, **options: Any) -> pd.DataFrame | None:
-        return pd.read_csv(path / name, **options) if (path / name).is_file() else None
+    def _repr_html_(self) -> str:
+        # A frame of its own keeps the page's style out of the notebook, and the notebook's out of the page.
+        return (
+            f'<iframe title="{html.escape(self.title)}" srcdoc="{html.escape(self.html)}" '
+            'style="width:100%;height:720px;border:1px solid #8888"></iframe>'
+        )
 
-    def values(name: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((path / name).read_text(encoding="utf-8")) if (path / name).is_file() else {}
+    def __repr__(self) -> str:
+        return f"Report({self.headline!r}, tables: {', '.join(self.tables)})"
+
+    def files(self) -> dict[str, bytes]:
+        """Name and content of every table as CSV and Markdown, figure as SVG and PNG, picture as PNG."""
+        found: dict[str, bytes] = {}
+        for block in [self.top, *(block for section in self.sections for block in section.blocks)]:
+            if isinstance(block, Table):
+                found[file_name(block.name, "csv", found)] = block.data.to_csv(index=False).encode()
+                found[file_name(block.name, "md", found)] = block.to_markdown().encode()
+            elif isinstance(block, Drawings):
+                for drawing in block.items:
+                    found[file_name(drawing.name, "svg", found)] = drawing.svg
+                    found[file_name(drawing.name, "png", found)] = drawing.png()
+            elif isinstance(block, Pictures):
+                for picture in block.items:
+                    found[file_name(picture.name, "png", found)] = picture.png
         return found
 
-    suffix = "_{}" if len(model.config.tasks) > 1 else ""
-    pooling, size = model.config.pooling, model.config.size
-    return RunFolder(
-        name=path.name or str(path.resolve().name),
-        variant=f"{pooling} {size}" if pooling == "diffstride" else pooling,
-        path=path,
-        model=model,
-        config=yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8")),
-        metrics=values("metrics.json"),
-        environment=values("environment.json"),
-        history=pd.read_csv(path / "history.csv"),
-        strides=table("strides.csv"),
-        cutoffs=cutoff_table(model, window_s=model.config.window_s),
-        tables={
-            task: (confusion, per_class)
-            for task in model.config.tasks
-            if (confusion := table(f"confusion_matrix{suffix.format(task)}.csv", index_col=0)) is not None
-            and (per_class := table(f"per_class{suffix.format(task)}.csv", dtype={"class": str})) is not None
-        },
-    )
+    def write(self, page: str | Path, *, files: bool = True) -> None:
+        """Write the page, the cut-offs as ``<name>_cutoffs.csv`` and, where wanted, all else to ``<name>_files``.
+
+        Raises:
+            InputError: A place that cannot be written.
+        """
+        page = check_page_place(page)
+        written = {page.with_name(f"{page.stem}_cutoffs.csv"): self.summary.to_csv(index=False).encode()}
+        folder = page.with_name(f"{page.stem}_files")
+        if files or folder.is_dir():  # files of an earlier page would contradict this one
+            written |= {folder / name: content for name, content in self.files().items()}
+        write_files(written | {page: self.html.encode("utf-8")})
 
 
-def write_report(runs: list[str | Path] | list[Path], page: str | Path) -> pd.DataFrame:
-    """Write the HTML page of one or several runs, and beside it the cut-offs as CSV.
+def report(runs: str | Path | Sequence[str | Path], out: str | Path | None = None) -> Report:
+    """The report of one or several runs: its tables as DataFrames, its page in a notebook.
 
     Args:
-        runs: Run folders.
-        page: The HTML file; the table goes to ``<name>_cutoffs.csv`` beside it.
+        runs: A run folder or several.
+        out: The HTML file to write, with its tables and figures in ``<name>_files`` beside it; None writes nothing.
 
     Returns:
-        The cut-offs: mean and standard deviation over the runs, per pooling, layer and axis.
+        The report; ``.headline``, ``.tables``, ``.html`` and ``.write(page)`` are what it is for.
 
     Raises:
         InputError: No run, a folder that is not one, a page that cannot be written.
     """
-    if not runs:
+    listed = [runs] if isinstance(runs, str | Path) else list(runs)
+    if not listed:
         raise InputError("report: there must be at least one run folder, got none")
+    if out is not None:
+        check_page_place(out)
+    made = build_report([read_run(run) for run in listed])
+    if out is not None:
+        made.write(out)
+    return made
+
+
+def check_page_place(page: str | Path) -> Path:
+    """The path of a page that can be written: new, or in place of another page.
+
+    Raises:
+        InputError: No such folder; something else of that name.
+    """
     page = Path(page)
-    if not page.parent.is_dir():
-        raise InputError(f"report: the page must go into a folder that exists, got {page}")
-    folders = [read_run(run) for run in runs]
-    summary = summarise_runs(folders)
-    write_text(page.with_name(f"{page.stem}_cutoffs.csv"), summary.to_csv(index=False))
-    write_text(page, render_page(folders))
-    return summary
+    if not page.parent.is_dir() or page.is_dir():
+        raise InputError(f"report: the page must be a file in a folder that exists, got {page}; name it with -o")
+    if page.exists():
+        with page.open("rb") as file:
+            start = file.read(200).lstrip()
+        if start and not start.startswith(b"<!DOCTYPE html"):
+            raise InputError(f"report: the page must be a new file or replace a page, got {page}; name another with -o")
+    return page
 
 
-def summarise_runs(folders: list[RunFolder]) -> pd.DataFrame:
-    """The cut-offs of runs: mean and standard deviation over those of the same variant, per layer and axis."""
-    return summarise_cutoffs([folder.cutoffs.assign(pooling=folder.variant) for folder in folders])
+def write_report(runs: Sequence[str | Path], page: str | Path, *, files: bool = False) -> pd.DataFrame:
+    """Write the HTML page of one or several runs, and beside it the cut-offs as CSV.
+
+    Args:
+        runs: Run folders.
+        page: The HTML file; the cut-offs go to ``<name>_cutoffs.csv`` beside it.
+        files: Whether all tables and figures are also written, to ``<name>_files``.
+
+    Returns:
+        The cut-offs: mean and standard deviation over the runs, per group, layer and axis.
+
+    Raises:
+        InputError: No run, a folder that is not one, a page that cannot be written.
+    """
+    made = report(list(runs))
+    made.write(page, files=files)
+    return made.summary
 
 
-def render_page(folders: list[RunFolder], *, intro: str = "", title: str | None = None) -> str:
-    """The HTML of a report; `intro` is HTML that goes in front of its sections."""
-    first, summary = folders[0], summarise_runs(folders)
-    figures = {
-        "cutoffs": inline_svg(render(draw_cutoffs(summary), format="svg")),
-        "history": inline_svg(render(draw_history({folder.name: folder.history for folder in folders}), format="svg")),
-    }
-    learned = [folder.strides for folder in folders if folder.strides is not None]
-    strides = draw_strides(learned)
-    if strides is not None:
-        figures["strides"] = inline_svg(render(strides, format="svg"))
-    masks = []
-    for variant in summary["pooling"].unique():
-        shown = next(folder for folder in folders if folder.variant == variant)
-        drawn = draw_masks(shown.model)
-        if drawn is not None:
-            masks.append((shown.name, inline_svg(render(drawn, format="svg"))))
-    confusions = [
-        (folder, task, inline_svg(draw_confusion(confusion, format="svg")), per_class)
-        for folder in folders
-        for task, (confusion, per_class) in folder.tables.items()
-    ]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("audiostride.reporting", "."), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["percent"] = lambda share: "–" if share is None else f"{100 * share:.1f} %"
-    accuracies = pd.Series(
-        [folder.metrics["accuracy"] for folder in folders if "accuracy" in folder.metrics], dtype=float
-    )
-    return environment.get_template("page.html.jinja").render(
-        title=title or f"audiostride: {first.name}" + (f" and {len(folders) - 1} more" if len(folders) > 1 else ""),
-        folders=folders,
+def build_report(folders: Sequence[RunFolder], *, intro: str = "", title: str | None = None) -> Report:
+    """The report of runs that have been read."""
+    folders = with_distinct_names(folders)
+    groups, summary = group_runs(folders), summarise_runs(folders)
+    more = f" and {len(folders) - 1} more" if len(folders) > 1 else ""
+    return Report(
+        results=describe_results(groups),
+        cutoffs=describe_cutoffs(summary),
         summary=summary,
-        figures=figures,
-        masks=masks,
-        confusions=confusions,
-        accuracies=accuracies,
-        intro=Markup(intro),
+        top=draw_top(groups, summary),
+        sections=build_sections(folders, groups, summary),
+        title=title or f"audiostride: {folders[0].name}{more}",
+        intro=intro,
     )
+
+
+def render_page(folders: Sequence[RunFolder], *, intro: str = "", title: str | None = None) -> str:
+    """The HTML of a report; `intro` is HTML that goes in front of its sections."""
+    return build_report(folders, intro=intro, title=title).html

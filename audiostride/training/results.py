@@ -1,7 +1,6 @@
 """The results of a run: test metrics, tables, confusion matrix and report, written into its folder."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -26,7 +25,7 @@ def write_results(
     facts: dict[str, Any],
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Evaluate a model on the test clips and write metrics, tables, confusion matrices, cut-offs and report.
+    """Evaluate a model on the test clips and write metrics, tables, predictions, cut-offs and report.
 
     Args:
         run: The run folder.
@@ -50,11 +49,18 @@ def write_results(
             "baseline_majority": baselines.majority,
             "baseline_classic": baselines.classic,
         }
-        write_tables(run, found, suffix=f"_{task}" if len(test) > 1 else "")
+        own = f"_{task}" if len(test) > 1 else ""
+        write_tables(run, found, suffix=own)
+        write_predictions(run / f"predictions_test{own}.csv", found, clips)
+    n_valid = count_valid(run)
     metrics = {
         "task": ", ".join(tasks),
         "split": "test",
         **combine_tasks(tasks),
+        "clips": {
+            task: {"train": len(train[task].bank)} | n_valid.get(task, {}) | {"test": len(test[task].bank)}
+            for task in tasks
+        },
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **facts,
     }
@@ -62,6 +68,19 @@ def write_results(
     write_json(run / "metrics.json", metrics)
     write_report([run], run / "report.html")
     return metrics
+
+
+def count_valid(run: Path) -> dict[str, dict[str, int]]:
+    """How many validation clips the manifests of a run list for each task; empty where they are no longer there."""
+    config = TrainConfig.load(run)
+    found: dict[str, dict[str, int]] = {}
+    try:
+        for source in config.sources():
+            clips, _ = read_source(source, config, on_error="skip")
+            found |= {task: {"valid": int((clips["split"] == "valid").sum())} for task in source.labels}
+    except InputError:
+        return {}
+    return found
 
 
 def finished_metrics(run: Path) -> dict[str, Any] | None:
@@ -91,10 +110,13 @@ def combine_tasks(tasks: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def summarise(found: Evaluation) -> dict[str, Any]:
     """The numbers of an evaluation, without its tables."""
-    values = {key: value for key, value in asdict(found).items() if key not in ("per_class", "confusion")}
-    values["interval"] = list(found.interval)
-    values["macro_recall"] = float(found.per_class.loc[found.per_class["clips"] > 0, "recall"].mean())
-    return values
+    return {
+        "accuracy": found.accuracy,
+        "interval": list(found.interval),
+        "loss": found.loss,
+        "n_clips": found.n_clips,
+        "macro_recall": float(found.per_class.loc[found.per_class["clips"] > 0, "recall"].mean()),
+    }
 
 
 def write_tables(run: Path, found: Evaluation, *, suffix: str = "") -> None:
@@ -102,6 +124,19 @@ def write_tables(run: Path, found: Evaluation, *, suffix: str = "") -> None:
     write_text(run / f"per_class{suffix}.csv", found.per_class.round(4).to_csv(index=False))
     write_text(run / f"confusion_matrix{suffix}.csv", found.confusion.to_csv())
     write_bytes(run / f"confusion_matrix{suffix}.png", draw_confusion(found.confusion, format="png"))
+
+
+def write_predictions(file: Path, found: Evaluation, clips: LabelledClips) -> None:
+    """Write one row per clip: where it is, its true and its predicted class, and the probability of each class."""
+    names = [str(name) for name in found.confusion.columns]
+    probs = found.logits.softmax(dim=1).numpy()
+    table = clips.clips.iloc[found.clips][["line", "path", "start_s", "duration_s"]].reset_index(drop=True)
+    table = table.assign(
+        true=[names[index] for index in clips.class_indices[found.clips]],
+        predicted=[names[index] for index in probs.argmax(axis=1)],
+    )
+    shares = pd.DataFrame(probs.round(6), columns=[f"p:{name}" for name in names])
+    write_text(file, pd.concat([table, shares], axis=1).to_csv(index=False))
 
 
 def evaluate_run(

@@ -157,9 +157,7 @@ def test_a_manifest_that_is_not_there_is_named(
 
 
 @pytest.mark.slow
-def test_two_processes_write_a_part_each_which_are_the_table_of_one(
-    run_command: Run, trained_run: Path, parts: Path, tmp_path: Path
-) -> None:
+def test_two_processes_write_the_table_of_one(run_command: Run, trained_run: Path, parts: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.wav").write_bytes(b"RIFF and nothing else")
     paths = [parts, tmp_path / "broken.wav", tmp_path / "short.flac"]
     assert run_command("predict", trained_run, *paths, "-o", tmp_path / "one.csv", "--device", "cpu") == 2
@@ -171,7 +169,120 @@ def test_two_processes_write_a_part_each_which_are_the_table_of_one(
     assert "5 of 6 files -> " in done.stdout
     assert done.stderr.count("broken.wav cannot be read") == 1
     assert (tmp_path / "two.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
-    written = [pd.read_csv(tmp_path / f"two.part{rank}of2.csv") for rank in (0, 1)]
-    assert [len(table) for table in written] == [3, 2]
-    pd.testing.assert_frame_equal(pd.concat(written, ignore_index=True), pd.read_csv(tmp_path / "two.csv"))
-    assert not list(tmp_path.glob("*.partial"))
+    assert (tmp_path / "two.errors.csv").read_bytes() == (tmp_path / "one.errors.csv").read_bytes()
+    assert {path.name for path in tmp_path.glob("two*")} == {"two.csv", "two.errors.csv"}, "no parts are left"
+
+
+def test_what_cannot_be_read_is_listed_beside_the_output(run_command: Run, trained_run: Path, parts: Path) -> None:
+    folder = parts.parent
+    add_bad_rows(parts)
+    predict(run_command, trained_run, parts, code=2)
+    listed = pd.read_csv(folder / "predictions.errors.csv")
+    assert listed.columns.tolist() == ["path", "reason"]
+    assert [Path(path).name for path in listed["path"]] == ["text.wav", "gone.wav", "long.wav", "long.wav"]
+    assert all(message in reason for message, reason in zip(BAD, listed["reason"], strict=True))
+    predict(run_command, trained_run, folder / "long.wav")
+    assert not (folder / "predictions.errors.csv").exists(), "of an earlier job"
+
+
+def test_patterns_match_files_and_folders(
+    run_command: Run, trained_run: Path, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    for name in ("deep/b.wav", "deep/er/a.flac", "deep/[1].wav"):
+        soundfile.write(str(tmp_path / name), np.zeros(800), 16000)
+    (tmp_path / "deep" / "notes.txt").write_text("no audio")
+
+    def names(*patterns: str) -> list[str]:
+        return [
+            Path(path).name for path in predict(run_command, trained_run, *(tmp_path / p for p in patterns))["path"]
+        ]
+
+    assert names("*.flac", "deep/*.wav") == ["short.flac", "[1].wav", "b.wav"]
+    assert names("deep/**") == ["[1].wav", "b.wav", "a.flac"]
+    assert names("deep/*") == ["[1].wav", "b.wav", "a.flac"]
+    assert names("deep/[1].wav") == ["[1].wav"], "a name that exists is no pattern"
+    for pattern, message in [("*.mp3", "it matches nothing"), ("deep/n*", "1 files without a suffix of audio")]:
+        assert run_command("predict", trained_run, tmp_path / pattern, "-o", tmp_path / "p.csv") == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--hop", "0"], "hop must lie in (0, 1] s"),
+        (["--hop", "-1"], "hop must lie in (0, 1] s"),
+        (["--hop", "1.5"], "got 1.5; leave it out"),
+        (["--hop", "1e-9"], "at least a sample"),
+        (["--threshold", "0.7"], "threshold is for events only, got 0.7; add --events"),
+        (["--merge-gap", "1", "--per-window"], "merge-gap is for events only"),
+        (["--events", "--threshold", "1.1"], "threshold must be a probability in [0, 1], got 1.1"),
+        (["--events", "--threshold", "-0.1"], "threshold must be a probability in [0, 1], got -0.1"),
+        (["--events", "--merge-gap", "-1"], "merge-gap must be >= 0 s and finite, got -1.0"),
+        (["--events", "--per-window"], "exclude each other"),
+        (["--batch-size", "0"], "batch_size must be a whole number >= 1, got 0"),
+        (["--workers", "0"], "workers must be a whole number >= 1, got 0"),
+        (["--format", "xls"], "--format must be one of csv, parquet, jsonl, raven, audacity, got 'xls'"),
+        (["--format", "raven"], "-o must end in .txt for --format raven"),
+        (["-o", "p.xlsx"], "-o must end in .csv, .parquet, .jsonl, or --format must say what it is, got p.xlsx"),
+        (["-o", "p.txt"], ".txt may be raven or audacity, got p.txt; say which with --format"),
+        (["-o", "p", "--format", "csv"], "-o must end in .csv for --format csv"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(
+    run_command: Run, model_file: Path, parts: Path, options: list[str], message: str,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(parts.parent)
+    before = sorted(parts.parent.rglob("*"))
+    assert run_command("predict", model_file, "long.wav", "-o", "p.csv", *options) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(parts.parent.rglob("*")) == before
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="nothing is unwritable to root")
+def test_a_place_that_cannot_be_written_is_named(
+    run_command: Run, model_file: Path, parts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (parts.parent / "locked").mkdir(mode=0o500)
+    out = parts.parent / "locked" / "p.csv"
+    assert run_command("predict", model_file, parts.parent / "long.wav", "-o", out) == 2
+    assert "must be a folder that can be written" in capsys.readouterr().err
+
+
+def test_a_place_that_is_no_folder_is_named(
+    run_command: Run, model_file: Path, parts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (parts.parent / "p.csv.partial").write_text("in the way")
+    assert run_command("predict", model_file, parts.parent / "long.wav", "-o", parts.parent / "p.csv") == 2
+    assert "p.csv.partial must be a folder that can be written" in capsys.readouterr().err
+    assert not (parts.parent / "p.csv").exists()
+
+
+@pytest.mark.parametrize("options", [[], ["--per-window"], ["--events"], ["--hop", "0.3", "--events"]])
+def test_numbers_do_not_depend_on_batches_workers_and_neighbours(
+    run_command: Run, model_file: Path, parts: Path, options: list[str]
+) -> None:
+    folder = parts.parent
+    tables = [
+        predict(run_command, model_file, parts, folder / "long.wav", *options, *more)
+        for more in ([], ["--batch-size", "1"], ["--batch-size", "5", "--workers", "1"], ["--workers", "7"])
+    ]
+    alone = [predict(run_command, model_file, path, *options) for path in (parts, folder / "long.wav")]
+    for table in [*tables[1:], pd.concat(alone, ignore_index=True)]:
+        # Scores have six digits, and float32 logits of a row may differ in their last bits by its place in a batch.
+        pd.testing.assert_frame_equal(table, tables[0], rtol=0, atol=2e-6)
+    assert tables[0]["label"].nunique() > 1
+
+
+def test_windows_of_a_shorter_hop_hold_those_of_a_longer_one(run_command: Run, model_file: Path, parts: Path) -> None:
+    recording = parts.parent / "long.wav"  # 6.5 s
+    fine = predict(run_command, model_file, recording, "--per-window", "--hop", "0.25")
+    assert fine["start_s"].tolist() == [number / 4 for number in range(23)]
+    assert fine["end_s"].tolist() == [number / 4 + 1 for number in range(23)]
+    coarse = predict(run_command, model_file, recording, "--per-window")
+    assert coarse["end_s"].tolist() == [1, 2, 3, 4, 5, 6, 6.5]
+    both = fine.merge(coarse, on=["start_s", "end_s"], suffixes=("", "_coarse"))
+    assert len(both) == 6
+    assert both["label"].equals(both["label_coarse"])
+    np.testing.assert_allclose(both["score"], both["score_coarse"], atol=2e-6)

@@ -123,6 +123,32 @@ def test_loading_says_what_is_wrong(tmp_path: Path) -> None:
         load_classifier(path)
 
 
+def test_an_edited_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_classifier(make_model(), path)
+    content = path.read_bytes()
+    flipped = bytearray(content)
+    flipped[-40] ^= 1  # a bit of a weight
+    for edited in (bytes(flipped), content.replace(b"stop", b"halt")):
+        assert edited != content
+        path.write_bytes(edited)
+        with pytest.raises(InputError, match=r"m\.safetensors was edited or damaged: its checksum must be"):
+            load_classifier(path)
+    path.write_bytes(content)
+    assert load_classifier(path).config.tasks == TASKS
+
+
+def test_class_names_that_clash_in_a_file_are_refused(tmp_path: Path) -> None:
+    config = {**make_model().config.to_dict(), "tasks": {"word": ["no", "no"]}}
+    for values, message in [(config, r"m\.safetensors must be that of a model: .*different class names, got"),
+                            ({**config, "tasks": 3}, r"the configuration in .*m\.safetensors must be that of a model"),
+                            ("text", "must be the JSON of a model")]:  # fmt: skip
+        header = {"audiostride": json.dumps({"format": 2, "config": values})}
+        save_file({"a": torch.zeros(1)}, tmp_path / "m.safetensors", metadata=header)
+        with pytest.raises(InputError, match=message):
+            load_classifier(tmp_path / "m.safetensors")
+
+
 def test_a_newer_format_and_unknown_settings_are_refused(tmp_path: Path) -> None:
     config = make_model().config.to_dict()
     for header, message in [
@@ -142,6 +168,7 @@ def test_a_newer_format_and_unknown_settings_are_refused(tmp_path: Path) -> None
         ({"tasks": {}}, "at least one task"),
         ({"tasks": {"t": ["a"]}}, "two or more different class names"),
         ({"tasks": {"t": ["a", "a"]}}, "two or more different class names"),
+        ({"tasks": {"t": [1, "1"]}}, "two or more different class names"),
         ({"pooling": "max"}, "pooling must be one of strided, spectral, diffstride, got 'max'"),
         ({"size": "small"}, "size must be one of paper, nominal, folded"),
         ({"ramp_bins": 0}, "ramp_bins must be finite and > 0 FFT bins, got 0"),

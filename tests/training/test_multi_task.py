@@ -144,9 +144,10 @@ def test_a_run_on_three_tasks_writes_the_results_of_each(multi_run: Path) -> Non
     accuracies = [found["accuracy"] for found in metrics["tasks"].values()]
     assert metrics["accuracy"] == pytest.approx(np.mean(accuracies))
     history = pd.read_csv(multi_run / "history.csv")
-    # Batches of six: three excerpts of each manifest, of which the first serves two tasks; three steps per row.
-    for task in ("kind", "size", "few"):
-        assert history[f"examples_{task}"].tolist() == [9, 9]
+    # Batches of six: two excerpts drawn for each task, and those of one manifest serve both of its tasks; three steps
+    # per row.
+    for task, count in (("kind", 12), ("size", 12), ("few", 6)):
+        assert history[f"examples_{task}"].tolist() == [count, count]
         assert (multi_run / f"per_class_{task}.csv").is_file()
     np.testing.assert_allclose(
         history["valid_accuracy"], history[[f"valid_accuracy_{task}" for task in metrics["tasks"]]].mean(axis=1)

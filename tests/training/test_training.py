@@ -28,6 +28,7 @@ RUN_FILES = [
     "metrics.json",
     "model.safetensors",
     "per_class.csv",
+    "predictions_test.csv",
     "report.html",
     "report_cutoffs.csv",
     "strides.csv",

@@ -1,0 +1,264 @@
+"""A trained classifier as one file that other programs run: ONNX, or torch.export."""
+
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from audiostride import __version__
+from audiostride.checks import check_choice
+from audiostride.errors import InputError
+from audiostride.models.classifier import AudioClassifier
+from audiostride.models.export_checks import (
+    Latency,
+    Parity,
+    generate_clips,
+    measure_latency,
+    measure_parity,
+    onnx_runner,
+    torch_export_runner,
+)
+from audiostride.models.export_graph import ExportedClassifier, ExportInput, output_name, tidy_graph
+from audiostride.writing import write_bytes
+
+ExportFormat = Literal["onnx", "torch-export"]
+SUFFIXES: dict[str, ExportFormat] = {".onnx": "onnx", ".pt2": "torch-export"}
+INPUT_NAMES: dict[ExportInput, str] = {"waveform": "waveform", "log-mel": "log_mel"}
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+# The oldest operators that the exporter of torch knows, for the widest choice of runtimes (onnxruntime from 1.14 on).
+OPSET = 18
+MAX_BATCH = 4096
+METADATA_FILE = "audiostride.json"  # inside a torch.export archive
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export made, and how it compares with PyTorch."""
+
+    path: Path
+    """The file."""
+    format: ExportFormat
+    """ONNX or torch.export."""
+    n_bytes: int
+    """Its size."""
+    input_name: str
+    """``waveform`` or ``log_mel``."""
+    input_shape: tuple[int, ...]
+    """Shape of the input behind the batch axis."""
+    outputs: dict[str, str]
+    """The output with the logits of each task."""
+    parity: Parity
+    """Agreement with PyTorch."""
+    latencies: list[Latency]
+    """Time per batch on the CPU, for each size of batch."""
+
+
+def choose_format(out: str | Path, given: str | None) -> ExportFormat:
+    """The format that is asked for, else that of the suffix of the output.
+
+    Raises:
+        InputError: A format or a suffix that is not known, or the suffix of one and the name of the other.
+    """
+    suffix = Path(out).suffix.lower()
+    by_suffix = SUFFIXES.get(suffix)
+    if given is None:
+        if by_suffix is None:
+            raise InputError(
+                f"export: -o must end in .onnx or .pt2, or --format be given, got {out}; "
+                "name it model.onnx or model.pt2"
+            )
+        return by_suffix
+    format = check_format(given)
+    if by_suffix is not None and by_suffix != format:
+        raise InputError(
+            f"export: -o must fit --format {format}, got {out}, a name for {by_suffix}; change one of them"
+        )
+    return format
+
+
+def check_format(given: str) -> ExportFormat:
+    """The format of that name, or `InputError`."""
+    check_choice("export", "format", given, ExportFormat)
+    return "onnx" if given == "onnx" else "torch-export"
+
+
+def export_classifier(
+    model: AudioClassifier,
+    out: str | Path,
+    *,
+    input: ExportInput = "waveform",
+    format: str | None = None,
+    clips: Tensor | None = None,
+    overwrite: bool = False,
+) -> Exported:
+    """Write a classifier with its strides fixed to one file, after comparing it with PyTorch.
+
+    The file takes batches of any size of windows of ``config.window_samples`` samples (input ``waveform``) or of their
+    log-mel spectrograms (``log_mel``), and gives ``logits_<task>`` for each task. In its metadata (of ONNX; in
+    ``audiostride.json`` inside a torch.export archive) stand `export_metadata`.
+
+    Args:
+        model: The classifier, as it is after training; it is not changed.
+        out: The file, ``.onnx`` or ``.pt2``.
+        input: What the file takes: ``"waveform"`` or ``"log-mel"``.
+        format: ``"onnx"`` or ``"torch-export"``; None goes by the suffix of `out`.
+        clips: Windows to compare on, ``(clips, window_samples)``; None generates some.
+        overwrite: Whether a file that exists is replaced.
+
+    Returns:
+        Size, parity and latency.
+
+    Raises:
+        InputError: A missing package, an output that exists or cannot be written; logits that differ by more than 1e-3
+            from PyTorch's, or another top class. Then no file is written.
+    """
+    check_choice("export", "input", input, ExportInput)
+    chosen, path = choose_format(out, format), Path(out)
+    check_place(path, overwrite=overwrite)
+    check_packages(chosen)
+    windows = generate_clips(model.config) if clips is None else clips.detach().float().cpu()
+    samples = model.config.window_samples
+    if windows.ndim != 2 or windows.shape[1] != samples or len(windows) == 0:
+        raise InputError(f"export: clips must have shape (clips, {samples}), got {tuple(windows.shape)}")
+    network = ExportedClassifier(model, input=input, products=chosen == "onnx").eval()
+    with torch.no_grad():
+        inputs = windows if input == "waveform" else network.model.frontend(windows)
+    metadata = export_metadata(model, input=input)
+    # Not a clip: archives of torch.export keep their example. Of two: a batch of one would be taken for a constant.
+    example = torch.zeros(2, *inputs.shape[1:])
+    make_runner = onnx_runner if chosen == "onnx" else torch_export_runner
+    with _without_noise():
+        try:
+            if chosen == "onnx":
+                content = _to_onnx(network, example, INPUT_NAMES[input], metadata)
+            else:
+                content = _to_torch_export(network, example, metadata)
+        except (ImportError, RuntimeError) as error:  # such as an onnxscript that does not fit torch
+            reason = (str(error).strip().splitlines() or [repr(error)])[0]
+            raise InputError(
+                f"export: the exporter of torch {torch.__version__} failed: {reason}; update torch, onnx and "
+                "onnxscript, or give --format torch-export"
+            ) from error
+        parity = measure_parity(model, windows, inputs, make_runner(content), generated=clips is None)
+    parity.check(path)
+    reference = ExportedClassifier(model, input=input, products=False).eval()
+    latencies = measure_latency(reference, inputs, make_runner, content)
+    try:
+        write_bytes(path, content)
+    except OSError as error:
+        path.with_name(path.name + ".partial").unlink(missing_ok=True)
+        raise InputError(f"export: {path} cannot be written: {error}; choose another place with -o") from error
+    return Exported(
+        path=path,
+        format=chosen,
+        n_bytes=len(content),
+        input_name=INPUT_NAMES[input],
+        input_shape=tuple(inputs.shape[1:]),
+        outputs={task: output_name(task) for task in model.config.tasks},
+        parity=parity,
+        latencies=latencies,
+    )
+
+
+def export_metadata(model: AudioClassifier, *, input: ExportInput) -> dict[str, str]:
+    """What a program must know to use the file: all values are texts, those that are no single word or number JSON."""
+    config = model.config
+    frontend = {
+        "n_mels": config.n_mels,
+        "n_fft": config.n_fft,
+        "win_length": config.win_length,
+        "hop_length": config.hop_length,
+        "fmin_hz": config.fmin_hz,
+        "fmax_hz": config.fmax_hz,
+        "power_floor": model.frontend.power_floor,
+        "frames": config.window_frames,
+    }
+    return {
+        "audiostride_version": __version__,
+        "input": input,
+        "sample_rate": str(config.sample_rate),
+        "window_samples": str(config.window_samples),
+        "window_s": repr(config.window_s),
+        "tasks": json.dumps(config.tasks, ensure_ascii=False),
+        "outputs": json.dumps({task: output_name(task) for task in config.tasks}, ensure_ascii=False),
+        "frontend": json.dumps(frontend),
+    }
+
+
+def check_place(out: Path, *, overwrite: bool) -> None:
+    """Raise unless a file may be written there: it costs seconds to find out later."""
+    if not out.parent.is_dir():
+        raise InputError(f"export: -o must lie in a folder that exists, got {out}")
+    if out.is_dir():
+        raise InputError(f"export: -o must be a file, but {out} is a folder; give a name in it, such as model.onnx")
+    if out.exists() and not overwrite:
+        raise InputError(f"export: {out} exists; choose another -o, or give --overwrite")
+
+
+def check_packages(format: ExportFormat) -> None:
+    """Raise where ONNX is asked for and its packages are missing."""
+    missing = [package for package in PACKAGES if format == "onnx" and find_spec(package) is None]
+    if missing:
+        raise InputError(
+            f"export: ONNX needs the packages {', '.join(PACKAGES)}, and these are missing: {', '.join(missing)}; "
+            "install them with pip install 'audiostride[export]', or give --format torch-export"
+        )
+
+
+def _to_onnx(network: ExportedClassifier, example: Tensor, name: str, metadata: dict[str, str]) -> bytes:
+    program = torch.onnx.export(
+        network,
+        (example,),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=[name],
+        output_names=[output_name(task) for task in network.model.config.tasks],
+        dynamic_shapes={"inputs": {0: torch.export.Dim("batch", min=1, max=MAX_BATCH)}},
+        verbose=False,
+    )
+    if program is None:  # what dynamo rules out, for the type checker
+        raise InputError("export: torch.onnx gave no program; update torch")
+    proto: Any = program.model_proto
+    tidy_graph(proto)
+    for key, value in metadata.items():
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = key, value
+    content: bytes = proto.SerializeToString()
+    return content
+
+
+def _to_torch_export(network: ExportedClassifier, example: Tensor, metadata: dict[str, str]) -> bytes:
+    shapes = {"inputs": {0: torch.export.Dim("batch", min=1, max=MAX_BATCH)}}
+    with torch.no_grad():
+        program = torch.export.export(network, (example,), dynamic_shapes=shapes)
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)  # the paths of this machine
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={METADATA_FILE: json.dumps(metadata, indent=2, ensure_ascii=False)})
+    return buffer.getvalue()
+
+
+@contextmanager
+def _without_noise() -> Iterator[None]:
+    """Keep the exporter from telling of packages that it does not need and of its own deprecated calls."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,217 @@
+"""What is told about a recording: one class for all of it, one for each window, or events; window by window."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiostride.errors import InputError
+from audiostride.models.config import ClassifierConfig
+
+Level = Literal["clip", "window", "event"]
+Row = tuple[float, float, str, str, float]  # start_s, end_s, task, label, score
+COLUMNS = ("path", "start_s", "end_s", "task", "label", "score")
+
+# Steps of 0.1 ms and of 1e-6, finer than what a window says, and coarser than the rounding of float32.
+TIME_DIGITS, SCORE_DIGITS = 4, 6
+
+
+def columns_of(config: ClassifierConfig) -> list[str]:
+    """Columns of a model's predictions: `COLUMNS`, of which ``task`` is there where it has several."""
+    return [name for name in COLUMNS if name != "task" or len(config.tasks) > 1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionSettings:
+    """Which windows are classified and what is told about them.
+
+    Raises:
+        InputError: A value out of its range, or one that this level does not use.
+    """
+
+    level: Level = "clip"
+    """``clip``: one row per recording; ``window``: one per window; ``event``: see `EventLevel`."""
+    hop_s: float | None = None
+    """From one window to the next, in seconds; None is the model's window."""
+    threshold: float | None = None
+    """Least probability of an event, in [0, 1]; None is 0.5."""
+    merge_gap_s: float | None = None
+    """Events of a class with so many seconds between them, or less, are one; None is 0."""
+
+    def __post_init__(self) -> None:
+        if self.level != "event":
+            for name, value in (("threshold", self.threshold), ("merge-gap", self.merge_gap_s)):
+                if value is not None:
+                    raise InputError(
+                        f"predict: {name} is for events only, got {value}; add --events (events=True), or leave it out"
+                    )
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise InputError(f"predict: threshold must be a probability in [0, 1], got {self.threshold}; e.g. 0.5")
+        if self.merge_gap_s is not None and not 0 <= self.merge_gap_s < float("inf"):
+            raise InputError(f"predict: merge-gap must be >= 0 s and finite, got {self.merge_gap_s}; e.g. 0.5")
+
+    @classmethod
+    def choose(
+        cls,
+        *,
+        per_window: bool = False,
+        events: bool = False,
+        hop_s: float | None = None,
+        threshold: float | None = None,
+        merge_gap_s: float | None = None,
+    ) -> "PredictionSettings":
+        """Settings from the switches of the command."""
+        if per_window and events:
+            raise InputError("predict: --per-window and --events exclude each other; give one of them")
+        level: Level = "window" if per_window else "event" if events else "clip"
+        return cls(level=level, hop_s=hop_s, threshold=threshold, merge_gap_s=merge_gap_s)
+
+    def hop_samples(self, config: ClassifierConfig) -> int:
+        """From one window to the next, in samples.
+
+        Raises:
+            InputError: A hop that is not in (0, window], or shorter than a sample.
+        """
+        hop_s = config.window_s if self.hop_s is None else self.hop_s
+        samples = round(hop_s * config.sample_rate) if 0 < hop_s <= config.window_s else 0
+        if samples < 1:
+            raise InputError(
+                f"predict: hop must lie in (0, {config.window_s:g}] s, the model's window, and be at least a sample "
+                f"({1 / config.sample_rate:.2g} s), got {hop_s}; leave it out for windows side by side"
+            )
+        return samples
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """The windows of a recording: they begin at multiples of the hop, and the last one reaches its end."""
+
+    n_samples: int
+    window: int
+    hop: int
+    sample_rate: int
+    origin_s: float = 0.0
+    """Where the recording begins in its file."""
+
+    @property
+    def n_windows(self) -> int:
+        """As many as cover the recording; the last one is filled up with zeros."""
+        return 1 + -(-max(0, self.n_samples - self.window) // self.hop)
+
+    def span(self, index: int) -> tuple[int, int]:
+        """First sample of a window and the one behind its last, which lies in the recording."""
+        return index * self.hop, min(index * self.hop + self.window, self.n_samples)
+
+    def seconds(self, sample: int) -> float:
+        """Where a sample lies in the file."""
+        return round(self.origin_s + sample / self.sample_rate, TIME_DIGITS)
+
+
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities ``(B, classes)`` from logits ``(B, classes)``."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probs: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return probs
+
+
+class ClipLevel:
+    """One row per task: the class of the windows' mean logits, each weighing by the share of it that is audio."""
+
+    def __init__(self, tasks: Mapping[str, Sequence[str]], tiling: Tiling, settings: PredictionSettings) -> None:
+        self._tasks, self._tiling = tasks, tiling
+        # float64, so that how the windows came in batches does not show.
+        self._sums = {task: np.zeros(len(names)) for task, names in tasks.items()}
+        self._weight = 0.0
+
+    def add(self, first: int, logits: Mapping[str, NDArray[np.float64]]) -> None:
+        """Take the logits ``(B, classes)`` of consecutive windows."""
+        for offset in range(len(next(iter(logits.values())))):
+            start, end = self._tiling.span(first + offset)
+            share = (end - start) / self._tiling.window
+            self._weight += share
+            for task, values in logits.items():
+                self._sums[task] += share * values[offset]
+
+    def rows(self) -> list[Row]:
+        """One row per task."""
+        begin_s, end_s = self._tiling.seconds(0), self._tiling.seconds(self._tiling.n_samples)
+        found: list[Row] = []
+        for task, names in self._tasks.items():
+            probs = softmax(self._sums[task][None] / self._weight)[0]
+            best = int(probs.argmax())
+            found.append((begin_s, end_s, task, names[best], round(float(probs[best]), SCORE_DIGITS)))
+        return found
+
+
+class WindowLevel:
+    """One row per task and window: its most probable class."""
+
+    def __init__(self, tasks: Mapping[str, Sequence[str]], tiling: Tiling, settings: PredictionSettings) -> None:
+        self._tasks, self._tiling = tasks, tiling
+        self._rows: dict[str, list[Row]] = {task: [] for task in tasks}
+
+    def add(self, first: int, logits: Mapping[str, NDArray[np.float64]]) -> None:
+        """Take the logits ``(B, classes)`` of consecutive windows."""
+        for task, values in logits.items():
+            probs, names = softmax(values), self._tasks[task]
+            best = probs.argmax(axis=1)
+            scores = np.take_along_axis(probs, best[:, None], axis=1)[:, 0].round(SCORE_DIGITS).tolist()
+            for offset, (index, score) in enumerate(zip(best.tolist(), scores, strict=True)):
+                start, end = self._tiling.span(first + offset)
+                row = (self._tiling.seconds(start), self._tiling.seconds(end), task, names[index], score)
+                self._rows[task].append(row)
+
+    def rows(self) -> list[Row]:
+        """The windows in order, task after task."""
+        return [row for rows in self._rows.values() for row in rows]
+
+
+class EventLevel:
+    """Events: stretches of a recording that windows with a class of at least the threshold cover.
+
+    A window whose probability of a class, rounded as it is written, is at least the threshold marks its whole length
+    for that class. Marked windows that overlap, touch, or lie at most the merge gap apart are one event, from the start
+    of the first to the end of the last; so events of a class never overlap, whatever the hop. Its score is the highest
+    probability of its windows. Each class has its own events, so that below 0.5 those of several may lie side by side.
+    """
+
+    def __init__(self, tasks: Mapping[str, Sequence[str]], tiling: Tiling, settings: PredictionSettings) -> None:
+        self._tasks, self._tiling = tasks, tiling
+        self._threshold = 0.5 if settings.threshold is None else settings.threshold
+        self._gap = round((settings.merge_gap_s or 0.0) * tiling.sample_rate)
+        # For each task and class: start, end (samples) and score of its events; the last one may still grow.
+        self._events: dict[str, list[list[tuple[int, int, float]]]] = {
+            task: [[] for _ in names] for task, names in tasks.items()
+        }
+
+    def add(self, first: int, logits: Mapping[str, NDArray[np.float64]]) -> None:
+        """Take the logits ``(B, classes)`` of consecutive windows."""
+        for task, values in logits.items():
+            probs = softmax(values).round(SCORE_DIGITS)
+            for offset, index in np.argwhere(probs >= self._threshold).tolist():
+                events, score = self._events[task][index], float(probs[offset, index])
+                start, end = self._tiling.span(first + offset)
+                if events and start - events[-1][1] <= self._gap:
+                    begin, _, best = events.pop()
+                    start, score = begin, max(best, score)
+                events.append((start, end, score))
+
+    def rows(self) -> list[Row]:
+        """The events in the order of their starts, task after task."""
+        found: list[Row] = []
+        for task, names in self._tasks.items():
+            events = [
+                (start, index, end, score) for index, own in enumerate(self._events[task]) for start, end, score in own
+            ]
+            at = self._tiling.seconds
+            found += [(at(start), at(end), task, names[index], score) for start, index, end, score in sorted(events)]
+        return found
+
+
+LEVELS: dict[Level, type[ClipLevel] | type[WindowLevel] | type[EventLevel]] = {
+    "clip": ClipLevel,
+    "window": WindowLevel,
+    "event": EventLevel,
+}

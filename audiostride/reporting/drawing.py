@@ -1,0 +1,93 @@
+"""How figures are drawn: without a display, as SVG or PNG, in colours that a page can turn light or dark."""
+
+import hashlib
+import io
+import re
+from typing import Any
+
+import matplotlib as mpl
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
+
+INK, SOFT, LINE, PAPER = "#1c2430", "#5b6676", "#d5dbe2", "#ffffff"
+# Told apart also by people who see few colours, and by their lightness; every figure has labels or marks besides.
+COLORS = ("#1a5fb4", "#b4541a", "#1f7a4d", "#8a3fa0", "#8f6b00", "#b0305c")
+# In a page these colours are variables, which its style sheet sets for light and for dark.
+VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line"} | {color: f"c{number}" for number, color in enumerate(COLORS)}
+MARKERS = ("o", "s", "^", "D", "v", "P")
+STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # metrics only: in a page the text is set in its font
+    "font.size": 10,
+    "text.parse_math": False,  # names of classes and runs are no formulas
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": SOFT,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.7,
+    "axes.prop_cycle": cycler(color=COLORS),
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "svg.fonttype": "none",  # text stays text: it can be searched
+    "svg.hashsalt": "audiostride",
+}
+WIDTH_IN = 5.0  # of one panel: two stand side by side on a wide screen, one above the other on a narrow one
+
+
+def new_panel(title: str, x: str, y: str, *, height: float = 3.1, width: float = WIDTH_IN) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes; to be called within ``mpl.rc_context(STYLE)``.
+
+    Args:
+        title, x, y: Titles of the figure and its axes.
+        height, width: In inches.
+    """
+    figure = Figure(figsize=(width, height), layout="constrained")
+    panel = figure.subplots()
+    panel.set_title(title)
+    panel.set_xlabel(x)
+    panel.set_ylabel(y)
+    return figure, panel
+
+
+def render(figure: Figure, *, format: str) -> bytes:
+    """The figure as an SVG or PNG file."""
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if format == "svg" else {}
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format=format, dpi=144, metadata=metadata)
+    return buffer.getvalue()
+
+
+def inline_svg(content: bytes) -> Markup:
+    """The <svg> element of an SVG file, to stand in a page: as wide as its place, in the colours of the page."""
+    text = content.decode("utf-8")
+    text = re.sub(r"\s*<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    size = re.search(r'width="([\d.]+)pt" height="[\d.]+pt" ', text)
+    if size:
+        width_px = float(size[1]) * 96 / 72
+        text = text.replace(size[0], f'style="width:100%;max-width:{width_px:.0f}px;height:auto" ', 1)
+    # Several drawings share a page, where names must be single: unused ones go, the others get a prefix.
+    prefix = hashlib.sha256(content).hexdigest()[:8]
+    used = set(re.findall(r"url\(#([^)]+)\)|href=\"#([^\"]+)\"", text))
+    names = {name for pair in used for name in pair if name}
+    text = re.sub(r' id="([^"]+)"', lambda found: f' id="{prefix}{found[1]}"' if found[1] in names else "", text)
+    text = re.sub(r"url\(#", f"url(#{prefix}", text)
+    text = re.sub(r"href=\"#", f'href="#{prefix}', text)
+    for color, name in VARIABLES.items():
+        text = text.replace(color, f"var(--{name})")
+    text = text.replace(f"fill: {PAPER}", "fill: none")  # the ground is the page's
+    return Markup(re.sub(r"\n\s*", "\n", text))

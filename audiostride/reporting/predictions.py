@@ -1,0 +1,89 @@
+"""What test predictions say beyond the accuracy: calibration, the ROC curve, the worst mistakes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from audiostride.reporting.runs import class_columns
+
+N_BINS = 10
+
+
+def calibration_table(predictions: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Accuracy beside mean confidence, for clips in ten bins of confidence (Guo et al. 2017, section 2).
+
+    The confidence of a clip is the probability of its predicted class.
+
+    Returns:
+        One row per bin that has clips: ``low``, ``high``, ``clips``, ``confidence`` (their mean), ``accuracy``.
+    """
+    confidence = predictions[class_columns(names)].to_numpy().max(axis=1)
+    correct = (predictions["true"] == predictions["predicted"]).to_numpy()
+    bins = np.clip(np.ceil(confidence * N_BINS) - 1, 0, N_BINS - 1).astype(int)  # (0, 0.1], (0.1, 0.2], …
+    rows = [
+        {
+            "low": number / N_BINS,
+            "high": (number + 1) / N_BINS,
+            "clips": int((bins == number).sum()),
+            "confidence": float(confidence[bins == number].mean()),
+            "accuracy": float(correct[bins == number].mean()),
+        }
+        for number in np.unique(bins)
+    ]
+    return pd.DataFrame(rows)
+
+
+def calibration_error(table: pd.DataFrame) -> float:
+    """Expected calibration error: mean over clips of the gap between accuracy and confidence of their bin."""
+    weights = table["clips"] / table["clips"].sum()
+    return float((weights * (table["accuracy"] - table["confidence"]).abs()).sum())
+
+
+def positive_class(names: Sequence[str]) -> str:
+    """Which of two classes is the one to detect: the second, or the first where the second is its absence."""
+    return names[0] if names[1].lower().startswith(("no", "without", "absen")) else names[1]
+
+
+def roc_curve(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> pd.DataFrame:
+    """False and true positive rate at each threshold, from the highest score down.
+
+    Args:
+        positive: Whether each clip is of the class to detect.
+        scores: Its probability of that class.
+
+    Returns:
+        ``threshold``, ``false_positive_rate``, ``true_positive_rate``; the first row is (inf, 0, 0).
+    """
+    order = np.argsort(-scores, kind="stable")
+    sorted_scores, hits = scores[order], positive[order].astype(float)
+    last = np.flatnonzero(np.append(np.diff(sorted_scores) != 0, True))  # of clips with the same score
+    return pd.DataFrame(
+        {
+            "threshold": np.append(np.inf, sorted_scores[last]),
+            "false_positive_rate": np.append(0.0, np.cumsum(1 - hits)[last] / max(1.0, (1 - hits).sum())),
+            "true_positive_rate": np.append(0.0, np.cumsum(hits)[last] / max(1.0, hits.sum())),
+        }
+    )
+
+
+def area_under(curve: pd.DataFrame) -> float:
+    """Area under a ROC curve: the chance that a clip of the class scores higher than one that is not."""
+    return float(np.trapezoid(curve["true_positive_rate"], curve["false_positive_rate"]))
+
+
+def worst_mistakes(predictions: pd.DataFrame, names: Sequence[str], *, count: int = 6) -> pd.DataFrame:
+    """The wrong predictions with the highest probability, worst first.
+
+    Returns:
+        Rows of the predictions, with ``probability`` (of the predicted class) and ``true_probability``.
+    """
+    probs = predictions[class_columns(names)].to_numpy()
+    index = {name: number for number, name in enumerate(names)}
+    rows = np.arange(len(predictions))
+    table = predictions[["line", "path", "start_s", "duration_s", "true", "predicted"]].assign(
+        probability=probs.max(axis=1), true_probability=probs[rows, predictions["true"].map(index).to_numpy()]
+    )
+    wrong = table[table["true"] != table["predicted"]]
+    return wrong.sort_values("probability", ascending=False, kind="stable").head(count).reset_index(drop=True)

@@ -1,0 +1,216 @@
+"""The sections of a report, from the runs."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from audiostride.models import AudioClassifier
+from audiostride.reporting.blocks import Block, Drawing, Drawings, Section, Table, Text
+from audiostride.reporting.class_sections import class_section
+from audiostride.reporting.cutoffs import AXES, cutoff_table
+from audiostride.reporting.figures import AXIS_TITLES, draw_accuracies, draw_cutoffs, draw_gains, draw_history
+from audiostride.reporting.measuring import largest_difference, measure_gains
+from audiostride.reporting.runs import RunFolder
+from audiostride.reporting.stride_figures import draw_stride_spread, draw_strides
+from audiostride.reporting.summary import runs_table, summary_table
+from audiostride.reporting.tables import accuracy_table, cutoffs_table, paper_table, strides_table
+
+MOST_GROUPS = 4  # that get drawings of their own
+TOLERANCE = 0.01  # of full scale, within which measured gains and masks must agree
+
+
+def draw_top(groups: Mapping[str, Sequence[RunFolder]], summary: pd.DataFrame) -> Drawings:
+    """The figure at the top of a page: what each layer passes."""
+    starts = {group: table for group, members in groups.items() if (table := starting_cutoffs(members)) is not None}
+    items = [
+        Drawing(
+            f"cutoffs_{axis}",
+            f"What each layer passes {AXIS_TITLES[axis]}: cut-offs and ramps; the numbers are in the table of cut-offs",
+            draw_cutoffs(summary, starts, axis),
+        )
+        for axis in AXES
+    ]
+    caption = (
+        "What each layer passes: in full where the bar is solid, less and less where it is pale. The mark is the "
+        "cut-off" + (", the tick where it was before training" if starts else "") + "."
+    )
+    if summary["pass_edge"].isna().any():
+        caption += " Strided convolution has no ramp: what lies above its cut-off folds down."
+    return Drawings(items, caption)
+
+
+def starting_cutoffs(members: Sequence[RunFolder]) -> pd.DataFrame | None:
+    """Cut-offs of the untrained model, where strides are learned and all runs began with the same."""
+    config = members[0].model.config
+    if config.pooling != "diffstride" or len({run.model.config.strides for run in members}) > 1:
+        return None
+    # Cut-offs do not depend on the channels.
+    return cutoff_table(AudioClassifier(replace(config, width=1e-9)), window_s=config.window_s)
+
+
+def build_sections(
+    folders: Sequence[RunFolder], groups: Mapping[str, Sequence[RunFolder]], summary: pd.DataFrame
+) -> list[Section]:
+    """All sections below the top of the page."""
+    overview = Section("summary", "Summary", [summary_table(folders)] + [runs_table(folders)] * (len(folders) > 1))
+    sections = [overview, accuracy_section(folders), layers_section(groups, summary), strides_section(groups)]
+    sections += [training_section(groups), class_section(folders)]
+    return [section for section in sections if section is not None]
+
+
+def accuracy_section(folders: Sequence[RunFolder]) -> Section:
+    """Accuracy beside what needs no network."""
+    table = accuracy_table(folders)
+    blocks: list[Block] = [table]
+    untested = [folder for folder in folders if not folder.metrics]
+    for folder in untested:
+        blocks.append(Text(f"{folder.name} has no test results yet: audiostride evaluate {folder.path}"))
+    data = table.data.dropna(subset=["accuracy"])
+    beaten = data[data["classic"].notna() & (data["classic"].astype(float) >= data["accuracy"].astype(float))]
+    if len(beaten):
+        which = ", ".join(dict.fromkeys(beaten["task"]))
+        blocks.append(
+            Text(
+                f"The classic baseline is as good as this network or better: {which}. Train longer, or look at the "
+                "data first.",
+                strong=True,
+            )
+        )
+    if 1 < len(data) <= 40:
+        if len(folders) == 1 or data["task"].nunique() == 1:
+            names = data["task" if len(folders) == 1 else "run"]
+        else:
+            names = data["run"] + ", " + data["task"]
+        numbers = ["accuracy", "low", "high", "majority", "classic"]
+        drawn = data.assign(name=list(names), **{name: data[name].astype(float) for name in numbers})
+        alt = "Test accuracy of each task with its interval and both baselines; the numbers are in the table"
+        blocks.insert(
+            0, Drawings([Drawing("accuracy", alt, draw_accuracies(drawn), min_width_px=460)], "With 95 % intervals.")
+        )
+    return Section("accuracy", "Accuracy", blocks)
+
+
+def layers_section(groups: Mapping[str, Sequence[RunFolder]], summary: pd.DataFrame) -> Section:
+    """Cut-offs, the paper's beside them, and what the layers pass when it is measured."""
+    blocks: list[Block] = [
+        Text(
+            "A layer low-passes its map before it shortens it: modulations over time up to a rate in hertz, structure "
+            "over mel frequency up to a density in cycles per mel band. Faster and finer ones are lost to all layers "
+            "behind it, but for what folds down."
+        ),
+        cutoffs_table(summary),
+    ]
+    paper = paper_table(groups)
+    if paper is not None:
+        blocks.append(paper)
+    shown = 0
+    for group, members in groups.items():
+        found = measure_gains(members[0].model)
+        if len(found) and shown < MOST_GROUPS:
+            shown += 1
+            blocks += gain_blocks(found, members[0], suffix=f"_{members[0].name}" if len(groups) > 1 else "")
+        elif not len(found):
+            blocks.append(
+                Text(f"{group}: strided convolution has no pooling layer whose gain could be measured; it keeps every "
+                     "modulation, and folds those above its cut-off down onto slower or coarser ones.")
+            )  # fmt: skip
+    return Section("layers", "What the layers pass", blocks)
+
+
+def gain_blocks(gains: pd.DataFrame, run: RunFolder, *, suffix: str) -> list[Block]:
+    """Measured gains over computed masks, and by how much they differ."""
+    config = run.model.config
+    sizes = run.model.encoder.map_sizes(config.window_frames, config.n_mels)[1:]
+    width = {"time": 1 / config.window_s, "mel": 1 / config.n_mels}
+    difference = largest_difference(gains)
+    items = [
+        Drawing(
+            f"gain_{axis}{suffix}",
+            f"Measured gain of each layer {AXIS_TITLES[axis]} as dots on the computed mask, run {run.name}; the "
+            f"largest difference is {difference:.1g} of full scale",
+            draw_gains(gains, {place: size[number] / 2 * width[axis] for place, size in enumerate(sizes, 1)}, axis),
+        )
+        for number, axis in enumerate(AXES)
+    ]
+    verdict = "agree" if difference <= TOLERANCE else "DO NOT AGREE"
+    caption = (
+        f"What each layer of {run.name} passes, measured: ripples with a whole number of cycles in the layer's input "
+        f"were sent through the trained layer, and the amplitude of what comes out is drawn over the computed mask. "
+        f"Both {verdict}: the largest difference of all layers and axes is {100 * difference:.2g} % of full scale."
+    )
+    if bool((gains["folded"] & (gains["mask"] > 0)).any()):
+        caption += (
+            " Hollow dots lie above half the rate of the layer's output: such a ripple comes out at the lower "
+            "frequency that it folds onto, and the gain is that of this component."
+        )
+    data = gains.drop(columns="rest")
+    shown = gains.assign(difference=(gains["gain"] - gains["mask"]).abs())
+    worst = shown.groupby(["layer", "axis", "unit"], sort=False, as_index=False).agg(
+        ripples=("bin", "size"), highest=("frequency", "max"), difference=("difference", "max"), rest=("rest", "max")
+    )
+    digits = [1 if unit == "Hz" else 3 for unit in worst["unit"]]
+    cells = pd.DataFrame(
+        {
+            "layer": worst["layer"].astype(str),
+            "axis": worst["axis"],
+            "ripples": worst["ripples"].astype(str),
+            "up to": [
+                f"{highest:.{places}f} {unit}"
+                for highest, places, unit in zip(worst["highest"], digits, worst["unit"], strict=True)
+            ],
+            "largest difference": [f"{100 * value:.5f} %" for value in worst["difference"]],
+            "anything else": [f"{100 * value:.5f} %" for value in worst["rest"]],
+        }
+    )
+    title = (
+        f"Measured gain against computed mask, {run.name}: largest difference, and largest part of the output that is "
+        "not the ripple, in percent of full scale. The CSV file has the gain of every ripple."
+    )
+    return [Drawings(items, caption), Table(f"gains{suffix}", title, data, cells, n_left=2)]
+
+
+def strides_section(groups: Mapping[str, Sequence[RunFolder]]) -> Section | None:
+    """Strides over the training, and for several runs their spread; None where none are learned."""
+    learned = {
+        group: [run.strides for run in members if run.strides is not None and run.model.config.pooling == "diffstride"]
+        for group, members in groups.items()
+    }
+    learned = {group: histories for group, histories in learned.items() if histories}
+    if not learned:
+        return None
+    blocks: list[Block] = []
+    for place, (group, histories) in enumerate(list(learned.items())[:MOST_GROUPS]):
+        suffix = f"_{place + 1}" if len(learned) > 1 else ""
+        whose = f", {group}" if len(learned) > 1 else ""
+        alt = f"Strides over the training steps, a line per layer{whose}; first and last values are in the table"
+        items = [
+            Drawing(f"strides_{axis}{suffix}", alt, draw_strides(histories, axis, f"Stride {AXIS_TITLES[axis]}"))
+            for axis in AXES
+        ]
+        several = f" A line for each of {len(histories)} runs." if len(histories) > 1 else ""
+        blocks.append(Drawings(items, f"Strides over the training{whose}; numbers name the layers.{several}"))
+    if sum(map(len, learned.values())) > 1:
+        alt = "Starting and final stride of each layer and run; the numbers are in the table"
+        items = [
+            Drawing(f"stride_spread_{axis}", alt, draw_stride_spread(learned, axis, f"Stride {AXIS_TITLES[axis]}"))
+            for axis in AXES
+        ]
+        blocks.append(Drawings(items, "Where the strides of each run began (bar) and ended (mark), a line per run."))
+    table = strides_table(groups)
+    return Section("strides", "Strides over the training", blocks + ([table] if table is not None else []))
+
+
+def training_section(groups: Mapping[str, Sequence[RunFolder]]) -> Section:
+    """Loss and validation accuracy."""
+    histories = [(group, run.history) for group, members in groups.items() for run in members]
+    items = [
+        Drawing(f"history_{what}", f"{title} over the training steps", draw_history(histories, what))
+        for what, title in (("loss", "Training and validation loss"), ("accuracy", "Validation accuracy"))
+    ]
+    last = histories[0][1].iloc[-1]
+    text = f"Loss and validation accuracy; at the end of the first run {100 * last['valid_accuracy']:.1f} %."
+    if not math.isfinite(float(last["train_loss"])):
+        text += " Its loss is not finite: it diverged."
+    return Section("training", "Training", [Drawings(items, text)])

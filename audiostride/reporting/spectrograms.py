@@ -1,0 +1,63 @@
+"""Spectrograms of clips as small pictures, as the model sees them."""
+
+import io
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from audiostride.data.audio_files import read_audio
+from audiostride.data.bank import StoreBank
+from audiostride.data.manifest import inspect_manifest
+from audiostride.data.store import is_store
+from audiostride.errors import InputError
+from audiostride.functional import log_mel_spectrogram
+from audiostride.models.config import ClassifierConfig
+
+LONGEST_S = 10.0  # of a clip that is shown
+RANGE = 10.0  # from the darkest to the brightest value of a picture, in nepers of power: 43 dB
+
+
+def read_samples_of(row: "pd.Series[Any]", manifest: str, *, sample_rate: int) -> NDArray[np.float32] | None:
+    """The samples of a clip, its first seconds at most, from its file or its store; None where neither can be read.
+
+    Args:
+        row: ``path``, ``start_s``, ``duration_s`` and ``line`` of the clip.
+        manifest: The manifest or store that it comes from.
+        sample_rate: In Hz.
+    """
+    duration_s = float(str(row["duration_s"]))
+    duration_s = min(LONGEST_S, duration_s) if duration_s == duration_s else LONGEST_S
+    try:
+        if is_store(manifest):
+            clips, _ = inspect_manifest(manifest)
+            bank = StoreBank(clips[clips["line"] == row["line"]], sample_rate=sample_rate)
+            return bank.read(0, 0, int(min(bank.n_samples[0], duration_s * sample_rate)))
+        return read_audio(
+            str(row["path"]), start_s=float(str(row["start_s"])), duration_s=duration_s, sample_rate=sample_rate
+        )
+    except (InputError, OSError, IndexError, KeyError):
+        return None
+
+
+def draw_spectrogram(samples: NDArray[np.float32], config: ClassifierConfig) -> bytes:
+    """The log-mel spectrogram of a clip as PNG: a point per frame and band, time to the right, frequency upwards."""
+    bands = log_mel_spectrogram(
+        torch.from_numpy(samples),
+        sample_rate=config.sample_rate,
+        n_mels=config.n_mels,
+        n_fft=config.n_fft,
+        win_length=config.win_length,
+        hop_length=config.hop_length,
+        fmin_hz=config.fmin_hz,
+        fmax_hz=config.fmax_hz,
+    ).numpy()  # (T, M)
+    buffer = io.BytesIO()
+    top = float(bands.max())
+    matplotlib.image.imsave(
+        buffer, bands.T, vmin=top - RANGE, vmax=top, cmap="magma", origin="lower", format="png", metadata={}
+    )
+    return buffer.getvalue()

@@ -1,0 +1,315 @@
+"""`audiostride doctor`: it must survive what it is there to find."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import audiostride
+from audiostride.doctor import Finding, examine, format_verdict, installation, machine, overall_status, selftest
+from audiostride.doctor import findings as parts
+
+Run = Callable[..., int]
+TOPICS = ["python", "torch and torchaudio", "packages", "export", "cpu", "gpu", "libsndfile", "ffmpeg", "memory"]
+
+
+@pytest.fixture
+def small_disk_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test file of 1 MiB instead of 64."""
+    look = machine.look_at_disk
+    monkeypatch.setattr(machine, "look_at_disk", lambda folder: look(folder, mib=1))
+
+
+@pytest.mark.usefixtures("small_disk_test")
+def test_every_topic_has_a_line_and_a_verdict(
+    run_command: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run_command("doctor", "--folder", tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    end = lines.index("verdict")
+    found = [line.split(": ")[0] for line in lines[: end - 1]]
+    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    expected = [topic for topic in TOPICS if topic != "gpu" or not gpus] + [f"gpu {gpu}" for gpu in gpus]
+    tests = [f"{test} on {device}" for device in ["cpu", *gpus] for test in ("layer", "frontend", "training")]
+    assert sorted(found) == sorted([*expected, f"disk of {tmp_path}", *tests])
+    verdicts = lines[end + 1 : -1]
+    assert len(verdicts) == len(found)
+    assert all(line.split()[0] in ("ok", "warning", "problem") for line in verdicts)
+    assert code == int(any(line.split()[0] == "problem" for line in verdicts))
+    by_topic = dict(line.split(": ", 1) for line in lines[: end - 1])
+    assert audiostride.__version__ in by_topic["python"]
+    assert torch.__version__ in by_topic["torch and torchaudio"]
+    assert "lightning 2." in by_topic["packages"]
+    assert "flac yes" in by_topic["libsndfile"]
+    assert "page cache may flatter" in by_topic[f"disk of {tmp_path}"]
+    for test in tests:
+        assert next(line.split()[0] for line in verdicts if test in line) == "ok", by_topic[test]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("small_disk_test")
+def test_json_says_the_same(run_command: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = run_command("doctor", "--folder", tmp_path, "--json", "--no-self-test")
+    found = json.loads(capsys.readouterr().out)
+    assert found["audiostride"] == audiostride.__version__
+    assert found["verdict"] in ("ok", "warning", "problem")
+    assert code == int(found["verdict"] == "problem")
+    by_topic = {each["topic"]: each for each in found["findings"]}
+    assert set(TOPICS) - {"gpu"} < set(by_topic)
+    assert by_topic["torch and torchaudio"]["facts"]["torch"] == torch.__version__
+    assert by_topic["memory"]["facts"]["free_gib"] > 0
+    assert by_topic[f"disk of {tmp_path}"]["facts"]["write_mib_s"] > 0
+    assert not any("on cpu" in topic for topic in by_topic)
+
+
+def run_with(tmp_path: Path, broken: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
+    """`audiostride doctor` in a process of its own, where some packages fail on import."""
+    for name, statement in broken.items():
+        (tmp_path / "broken" / name).mkdir(parents=True)
+        (tmp_path / "broken" / name / "__init__.py").write_text(statement)
+    root = str(Path(audiostride.__file__).parents[1])
+    path = os.pathsep.join([str(tmp_path / "broken"), root, os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "audiostride", "doctor", "--folder", str(tmp_path), *options]
+    environment = {**os.environ, "PYTHONPATH": path}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_a_broken_torchaudio_and_lightning_are_lines_with_their_cures(tmp_path: Path) -> None:
+    broken = {"torchaudio": "raise OSError('undefined symbol: torch_library')", "lightning": "raise KeyError('x')"}
+    done = run_with(tmp_path, broken, "--no-self-test")
+    assert done.returncode == 1, done.stderr
+    assert done.stderr == ""
+    assert "torchaudio does not import beside it: OSError: undefined symbol: torch_library" in done.stdout
+    assert 'pip install --force-reinstall "torch>=2.11,<2.15" "torchaudio>=2.11,<2.12"' in done.stdout
+    assert "lightning does not import (KeyError: 'x')" in done.stdout
+    verdict = done.stdout.partition("\nverdict\n")[2].splitlines()
+    assert verdict[-1].startswith("2 problems")
+    assert [line.split()[:2] for line in verdict if line.split()[0] == "problem"] == [
+        ["problem", "torch"],
+        ["problem", "packages:"],
+    ]
+    assert 'pip install --force-reinstall "lightning' in verdict[-2]
+
+
+def test_a_torch_that_does_not_import_is_survived(tmp_path: Path) -> None:
+    done = run_with(tmp_path, {"torch": "raise ImportError('libcudart.so.13: cannot open shared object file')"})
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "torch does not import: ImportError: libcudart.so.13: cannot open" in done.stdout
+    assert "self-test: not run, since torch does not import" in done.stdout
+    assert "problem  self-test: mend torch first" in done.stdout
+    assert "libsndfile: " in done.stdout  # what does not need torch is looked at all the same
+
+
+def break_import(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, error: Exception) -> None:
+    monkeypatch.setattr(where, "try_import", lambda asked: error if asked == name else parts.try_import(asked))
+
+
+def test_versions_that_do_not_fit_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert installation.needed("torch")
+    for package, good, bad in [
+        ("torch", "2.14.1+cu130", "2.15.0+cu132"),
+        ("torchaudio", "2.11.0+cu130", "2.10.0"),
+        ("lightning", "2.6.1", "2.5.0"),
+    ]:
+        assert installation.fits(package, good)
+        assert not installation.fits(package, bad), package
+    real = installation.version_of
+    monkeypatch.setattr(installation, "version_of", lambda name: "2.5.0" if name == "lightning" else real(name))
+    found = installation.look_at_packages()
+    assert found.status == "problem"
+    assert found.text.startswith("lightning must be ")
+    assert found.cure.startswith('pip install --force-reinstall "lightning')
+    monkeypatch.setattr(installation, "version_of", lambda name: "2.15.0+cu132" if name == "torch" else real(name))
+    found = installation.look_at_torch()
+    assert (found.status, "audiostride needs torch" in found.text) == ("problem", True)
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = installation.version_of
+    monkeypatch.setattr(installation, "version_of", lambda name: None if name == "soxr" else real(name))
+    break_import(monkeypatch, installation, "soxr", ModuleNotFoundError("No module named 'soxr'"))
+    found = installation.look_at_packages()
+    assert found.status == "problem"
+    assert found.text.startswith("soxr is missing; there are lightning ")
+    assert found.facts["soxr"] == "missing"
+
+
+def test_export_packages_are_optional_but_must_not_be_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installation, "version_of", lambda name: None)
+    found = installation.look_at_export()
+    assert (found.status, found.cure) == ("warning", "to export ONNX: pip install 'audiostride[export]'")
+    monkeypatch.setattr(installation, "version_of", lambda name: "1.0")
+    monkeypatch.setattr(installation, "try_import", lambda name: ImportError("no") if name == "onnx" else object())
+    found = installation.look_at_export()
+    assert (found.status, found.cure) == ("problem", "these do not import: pip install --force-reinstall onnx")
+
+
+def test_no_ffmpeg_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = machine.look_at_ffmpeg()
+    assert (found.status, found.text) == ("warning", "ffmpeg and ffprobe not found on the PATH")
+    assert "apt install ffmpeg" in found.cure
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell script stands for ffmpeg")
+def test_an_ffmpeg_that_does_not_start_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("ffmpeg", "ffprobe"):
+        (tmp_path / name).write_text("#!/bin/sh\necho libavcodec.so.59 is missing >&2\nexit 127\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}/bin{os.pathsep}/usr/bin")
+    found = machine.look_at_ffmpeg()
+    assert (found.status, found.text) == ("warning", "ffmpeg does not start: libavcodec.so.59 is missing")
+
+
+def test_formats_that_libsndfile_does_not_know_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import soundfile
+
+    assert machine.look_at_formats().facts["flac"] is True
+    write = soundfile.write
+
+    def old(file: Any, data: Any, rate: int, *, format: str, subtype: str) -> None:
+        if subtype in ("OPUS", "MPEG_LAYER_III"):
+            raise soundfile.LibsndfileError(1)
+        write(file, data, rate, format=format, subtype=subtype)
+
+    monkeypatch.setattr(soundfile, "write", old)
+    found = machine.look_at_formats()
+    assert found.status == "warning"
+    assert found.text.endswith("flac yes, ogg yes, mp3 no, opus no")
+    break_import(monkeypatch, machine, "soundfile", OSError("cannot load library 'libsndfile.so'"))
+    found = machine.look_at_formats()
+    assert (found.status, found.cure) == ("problem", "pip install --force-reinstall soundfile")
+    assert "cannot load library" in found.text
+
+
+def test_little_memory_a_full_or_slow_disk_and_too_many_threads_are_warnings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(machine, "LITTLE_MEMORY_GIB", 1e6)
+    assert Path("/proc/meminfo").exists() is (machine.look_at_memory().status == "warning")
+    monkeypatch.setattr(machine, "SLOW_DISK_MIB_S", 1e9)
+    found = machine.look_at_disk(tmp_path, mib=1)
+    assert (found.status, "local disk" in found.cure) == ("warning", True)
+    monkeypatch.setattr(machine, "LITTLE_DISK_GIB", 1e9)
+    assert machine.look_at_disk(tmp_path, mib=1).cure == "runs and stores may fill it: make room"
+    monkeypatch.setattr(machine, "usable_cores", lambda: 0.5)
+    found = machine.look_at_processor()
+    assert found.status == ("warning" if torch.get_num_threads() > 1 else "ok")
+    monkeypatch.setattr(machine, "usable_cores", lambda: float(torch.get_num_threads()))
+    assert machine.look_at_processor().status == "ok"
+
+
+def test_a_folder_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
+    found = machine.look_at_disk(tmp_path / "gone")
+    assert found.status == "problem"
+    assert "--folder" in found.cure
+
+
+def fake_torch(*, available: bool, free: int = 2**36, capability: tuple[int, int] = (9, 0)) -> SimpleNamespace:
+    cuda = SimpleNamespace(
+        is_available=lambda: available,
+        device_count=lambda: 1,
+        mem_get_info=lambda index: (free, 2**37),
+        get_device_name=lambda index: "Big GPU",
+        get_device_capability=lambda index: capability,
+    )
+    return SimpleNamespace(cuda=cuda, version=SimpleNamespace(cuda="13.0"))
+
+
+def look_at_gpu(monkeypatch: pytest.MonkeyPatch, torch_or_error: Any, *, driver: bool) -> Finding:
+    monkeypatch.setattr(machine, "try_import", lambda name: torch_or_error)
+    monkeypatch.setattr(shutil, "which", lambda name: "/bin/nvidia-smi" if driver else None)
+    (found,) = machine.look_at_gpus()
+    return found
+
+
+def test_gpus_are_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = look_at_gpu(monkeypatch, fake_torch(available=True), driver=True)
+    assert (found.topic, found.status) == ("gpu cuda:0", "ok")
+    assert found.text == "Big GPU, 64.0 of 128.0 GiB free, bfloat16 yes"
+    found = look_at_gpu(monkeypatch, fake_torch(available=True, free=2**29, capability=(7, 0)), driver=True)
+    assert (found.status, found.text) == ("warning", "Big GPU, 0.5 of 128.0 GiB free, bfloat16 no")
+    found = look_at_gpu(monkeypatch, fake_torch(available=False), driver=True)
+    assert (found.status, "torch sees no device; it is built for CUDA 13.0" in found.text) == ("warning", True)
+    assert look_at_gpu(monkeypatch, ImportError("no"), driver=True).status == "warning"
+
+
+@pytest.mark.skipif(Path("/proc/driver/nvidia/version").exists(), reason="there is a driver")
+def test_a_machine_without_gpu_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert look_at_gpu(monkeypatch, fake_torch(available=False), driver=False).status == "ok"
+
+
+def test_a_wrong_layer_frontend_or_training_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    from audiostride import layers, models
+
+    class WrongPooling(layers.DiffStride2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 1.01 * super().forward(x)
+
+    class WrongFrontend(layers.LogMel):
+        def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+            return super().forward(waveform) + 0.1
+
+    class ShiftedFrontend(layers.LogMel):
+        def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+            return super().forward(waveform).roll(3, dims=-1)
+
+    class Diverging(models.AudioClassifier):
+        def project_strides_(self) -> None:
+            with torch.no_grad():
+                self.heads[0].weight.fill_(torch.nan)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(layers, "DiffStride2d", WrongPooling)
+        assert selftest.check_layer("cpu").status == "problem"
+    for wrong in (WrongFrontend, ShiftedFrontend):
+        with monkeypatch.context() as patch:
+            patch.setattr(layers, "LogMel", wrong)
+            assert selftest.check_frontend("cpu").status == "problem"
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "AudioClassifier", Diverging)
+        found = selftest.check_training("cpu")
+        assert (found.status, found.facts["last_loss"]) == ("problem", None)
+    break_import(monkeypatch, selftest, "librosa", ImportError("numba"))
+    found = selftest.check_frontend("cpu")
+    assert (found.status, "not compared with librosa" in found.text) == ("warning", True)
+
+
+def test_what_fails_itself_does_not_end_the_examination(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fails(*given: object) -> Finding:
+        raise ValueError("surprise")
+
+    monkeypatch.setattr(machine, "look_at_memory", fails)
+    monkeypatch.setattr(selftest, "check_layer", fails)
+    monkeypatch.setattr(selftest, "check_training", lambda device: Finding(f"training on {device}", "ok", "fast"))
+    found = {finding.topic: finding for finding in examine(tmp_path)}
+    assert (found["memory"].status, found["memory"].text) == ("problem", "ValueError: surprise")
+    assert (found["layer on cpu"].status, found["layer on cpu"].text) == ("problem", "ValueError: surprise")
+    assert found["frontend on cpu"].status == found["training on cpu"].status == "ok"
+
+
+def test_the_verdict_lists_the_worst_last() -> None:
+    findings = [
+        Finding("a", "problem", "broken", "mend it"),
+        Finding("b", "ok", "good"),
+        Finding("c", "warning", "slow", "wait"),
+    ]
+    assert overall_status(findings) == "problem"
+    assert overall_status(findings[1:]) == "warning"
+    assert overall_status([]) == "ok"
+    assert format_verdict(findings).splitlines()[2:] == [
+        "  ok       b",
+        "  warning  c: wait",
+        "  problem  a: mend it",
+        "1 warning, 1 problem; what to change stands beside them",
+    ]
+    assert format_verdict(findings[1:2]).splitlines()[-1] == "all is well"

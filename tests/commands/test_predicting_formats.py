@@ -1,0 +1,214 @@
+"""What `audiostride predict` writes: each format read back, and the events that it tells."""
+
+import csv
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from audiostride import AudioClassifier, load_classifier
+from audiostride.models.prediction import PredictionSettings
+from audiostride.models.prediction.levels import EventLevel, Tiling, softmax
+
+Run = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Recordings whose loudness goes up and down, in two folders, two of one name."""
+    root = tmp_path_factory.mktemp("sounds")
+    rng = np.random.default_rng(0)
+    for name, seconds in (("one/a.wav", 9.3), ("one/b.flac", 0.4), ("two/a.wav", 5.0)):
+        loud = np.abs(np.sin(np.arange(round(16000 * seconds)) / 16000))
+        (root / name).parent.mkdir(exist_ok=True)
+        soundfile.write(str(root / name), (loud * rng.uniform(-0.9, 0.9, len(loud))).astype(np.float32), 16000)
+    return root
+
+
+@pytest.fixture(scope="module")
+def two_tasks(make_model_file) -> Path:
+    return make_model_file(tasks={"kind": ["a", "b", "ü c"], "size": ["small", "large"]})
+
+
+@pytest.fixture(params=[["--per-window"], ["--events", "--threshold", "0.4", "--hop", "0.5"], []])
+def level(request: pytest.FixtureRequest) -> list[str]:
+    return request.param
+
+
+@pytest.fixture
+def predict(run_command: Run, two_tasks: Path, sounds: Path, level: list[str], tmp_path: Path):
+    """Writes predictions on all sounds to a name."""
+
+    def run(name: str, *options: str, path: Path = sounds, model: Path = two_tasks) -> Path:
+        assert run_command("predict", model, path, "-o", tmp_path / name, *level, *options) == 0
+        assert not list(tmp_path.glob("*.partial"))
+        return tmp_path / name
+
+    return run
+
+
+def test_parquet_and_json_lines_hold_the_rows_of_the_csv(predict, level: list[str]) -> None:
+    table = pd.read_csv(predict("p.csv"))
+    assert table.columns.tolist() == ["path", "start_s", "end_s", "task", "label", "score"]
+    assert len(table) >= 6
+    pd.testing.assert_frame_equal(pd.read_parquet(predict("p.parquet")), table)
+    lines = [json.loads(line) for line in predict("p.jsonl").read_text(encoding="utf-8").splitlines()]
+    pd.testing.assert_frame_equal(pd.DataFrame(lines), table)
+    assert predict("other.dat", "--format", "csv").read_bytes() == (predict("q.csv")).read_bytes()
+
+
+def raven_rows(file: Path) -> pd.DataFrame:
+    return pd.read_csv(file, sep="\t", quoting=csv.QUOTE_NONE)
+
+
+def test_raven_gets_a_selection_table(predict, two_tasks: Path) -> None:
+    table, found = pd.read_csv(predict("p.csv")), raven_rows(predict("p.txt", "--format", "raven"))
+    assert found.columns.tolist() == [
+        "Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)",
+        "Begin File", "Begin Path", "File Offset (s)", "Task", "Label", "Score",
+    ]  # fmt: skip
+    assert found["Selection"].tolist() == list(range(1, len(table) + 1))
+    assert set(found["View"]) == {"Spectrogram 1"}
+    same = {"Begin Path": "path", "Begin Time (s)": "start_s", "End Time (s)": "end_s", "File Offset (s)": "start_s"}
+    for name, column in {**same, "Task": "task", "Label": "label", "Score": "score"}.items():
+        assert found[name].tolist() == table[column].tolist()
+    assert found["Begin File"].tolist() == [os.path.basename(path) for path in table["path"]]
+    config = load_classifier(two_tasks).config
+    assert (found["Low Freq (Hz)"].unique().tolist(), found["High Freq (Hz)"].unique().tolist()) == ([60], [7800])
+    assert config.fmax_hz == 7800
+
+
+def test_raven_gets_a_folder_with_a_table_for_each_recording(predict, sounds: Path) -> None:
+    table, folder = pd.read_csv(predict("p.csv")), predict("labels", "--format", "raven")
+    names = {"one/a.wav", "one/b.flac", "two/a.wav"}
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert files == {f"{name}.selections.txt" for name in names}
+    for name in names:
+        own, found = table[table["path"] == str(sounds / name)], raven_rows(folder / f"{name}.selections.txt")
+        assert found["Selection"].tolist() == list(range(1, len(own) + 1))
+        assert found["Begin Time (s)"].tolist() == own["start_s"].tolist()
+        assert found["Label"].tolist() == own["label"].tolist()
+
+
+def test_audacity_gets_a_folder_with_labels_for_each_recording(predict, sounds: Path) -> None:
+    table, folder = pd.read_csv(predict("p.csv")), predict("labels", "--format", "audacity")
+    for name in ("one/a.wav", "one/b.flac", "two/a.wav"):
+        own = table[table["path"] == str(sounds / name)]
+        lines = [line.split("\t") for line in (folder / f"{name}.txt").read_text(encoding="utf-8").splitlines()]
+        assert [(float(start), float(end)) for start, end, _ in lines] == list(
+            zip(own["start_s"], own["end_s"], strict=True)
+        )
+        assert [label for _, _, label in lines] == (own["task"] + ": " + own["label"]).tolist()
+
+
+def test_a_file_of_labels_is_for_one_recording(
+    run_command: Run, model_file: Path, sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "p.txt"
+    assert run_command("predict", model_file, sounds, "-o", out, "--format", "audacity") == 2
+    assert f"got 3 audio files for {out}; give a folder for them: -o {tmp_path / 'p'}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert run_command("predict", model_file, sounds / "one/a.wav", "-o", out, "--format", "audacity") == 0
+    start, end, label = out.read_text().splitlines()[0].split("\t")
+    assert (float(start), float(end)) == (0, 9.3)
+    assert label in "abc"
+
+
+def test_recordings_without_events_have_empty_files_and_a_table_its_head(
+    run_command: Run, model_file: Path, sounds: Path, tmp_path: Path
+) -> None:
+    options = ["--events", "--threshold", "1"]
+    head = "path,start_s,end_s,label,score\n"
+    for name, more, expected in [("p.csv", [], head), ("p.jsonl", [], ""), ("l", ["--format", "audacity"], None)]:
+        assert run_command("predict", model_file, sounds, "-o", tmp_path / name, *options, *more) == 0
+        if expected is not None:
+            assert (tmp_path / name).read_text() == expected
+    files = [path for path in (tmp_path / "l").rglob("*") if path.is_file()]
+    assert [file.read_text() for file in files] == ["", "", ""]
+    assert run_command("predict", model_file, sounds, "-o", tmp_path / "p.parquet", *options) == 0
+    assert pd.read_parquet(tmp_path / "p.parquet").columns.tolist() == head.strip().split(",")
+
+
+def test_a_folder_with_other_files_is_not_replaced(
+    run_command: Run, model_file: Path, sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["-o", tmp_path / "labels", "--format", "audacity", "--overwrite"]
+    for _ in range(2):
+        assert run_command("predict", model_file, sounds / "one", *options) == 0
+    (tmp_path / "labels" / "mine.docx").write_text("precious")
+    assert run_command("predict", model_file, sounds / "one", *options) == 2
+    assert "holds other files than labels, such as mine.docx" in capsys.readouterr().err
+    (tmp_path / "p.csv").mkdir()
+    assert run_command("predict", model_file, sounds / "one", "-o", tmp_path / "p.csv", "--overwrite") == 2
+    assert "is a folder, and would be a file" in capsys.readouterr().err
+
+
+def events_by_force(probs: np.ndarray, tiling: Tiling, threshold: float, gap: int) -> list[tuple[int, int, float]]:
+    """Events of one class: marks every sample of every window above the threshold, closes gaps, reads off runs."""
+    marked = np.zeros(tiling.n_samples + 2, dtype=bool)
+    scores = np.zeros(tiling.n_samples + 2)
+    for index, prob in enumerate(probs.round(6)):
+        if prob >= threshold:
+            start, end = index * tiling.hop, min(index * tiling.hop + tiling.window, tiling.n_samples)
+            marked[start + 1 : end + 1] = True
+            scores[start + 1 : end + 1] = np.maximum(scores[start + 1 : end + 1], prob)
+    edges = np.flatnonzero(np.diff(marked.astype(int)))
+    found: list[tuple[int, int, float]] = []
+    for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        score = float(scores[start + 1 : end + 1].max())
+        if found and start - found[-1][1] <= gap:
+            found[-1] = (found[-1][0], end, max(found[-1][2], score))
+        else:
+            found.append((start, end, score))
+    return found
+
+
+@pytest.mark.parametrize(("window", "hop"), [(10, 10), (10, 5), (10, 3), (10, 1), (7, 4)])
+@pytest.mark.parametrize("gap", [0, 2, 11])
+def test_events_are_those_found_sample_by_sample(window: int, hop: int, gap: int) -> None:
+    rng = np.random.default_rng(window * hop + gap)
+    for n_samples in (3, 10, 11, 457):
+        tiling = Tiling(n_samples, window, hop, 10, origin_s=2.0)
+        logits = 1.5 * rng.standard_normal((tiling.n_windows, 3))
+        for threshold in (0.3, 0.5, 0.8, 0.0, 1.0):
+            settings = PredictionSettings(level="event", threshold=threshold, merge_gap_s=gap / 10)
+            level = EventLevel({"t": ["a", "b", "c"]}, tiling, settings)
+            for first in range(0, tiling.n_windows, 4):
+                level.add(first, {"t": logits[first : first + 4]})
+            expected = [
+                (2 + start / 10, 2 + end / 10, "t", "abc"[index], score)
+                for index, own in enumerate(softmax(logits).T)
+                for start, end, score in events_by_force(own, tiling, threshold, gap)
+            ]
+            found = level.rows()
+            assert [row[0] for row in found] == sorted(row[0] for row in found)
+            assert sorted(row[:4] for row in found) == sorted(
+                (round(start, 4), round(end, 4), *rest) for start, end, *rest, _ in expected
+            )
+            assert sorted(row[4] for row in found) == pytest.approx(sorted(row[4] for row in expected))
+
+
+def test_a_recording_cut_at_window_borders_has_the_same_events(sounds: Path, model_file: Path, tmp_path: Path) -> None:
+    samples, _ = soundfile.read(str(sounds / "one/a.wav"), dtype="float32")
+    parts = [samples[: 4 * 16000], samples[4 * 16000 :]]
+    model: AudioClassifier = load_classifier(model_file)
+    windows = model.predict(samples, sample_rate=16000, per_window=True)
+    threshold = float(windows["score"].median()) + 1e-4  # which no window comes near
+    whole = model.predict(samples, sample_rate=16000, events=True, threshold=threshold)
+    cut = model.predict(parts, sample_rate=16000, events=True, threshold=threshold)
+    cut.loc[cut["path"] == "array 1", ["start_s", "end_s"]] += 4
+    joined: list[list[object]] = []
+    for row in cut.sort_values(["label", "start_s"])[["label", "start_s", "end_s", "score"]].to_numpy().tolist():
+        if joined and joined[-1][0] == row[0] and joined[-1][2] == row[1] == 4:
+            joined[-1][2:] = [row[2], max(joined[-1][3], row[3])]
+        else:
+            joined.append(row)
+    expected = whole.sort_values(["label", "start_s"])[["label", "start_s", "end_s", "score"]]
+    found = pd.DataFrame(joined, columns=expected.columns)
+    assert len(found) >= 2
+    pd.testing.assert_frame_equal(found, expected.reset_index(drop=True), rtol=0, atol=2e-6)
