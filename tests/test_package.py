@@ -64,9 +64,14 @@ def test_an_upward_import_is_found() -> None:
     assert upward_imports("data", "import audiostride.functional.masks") == ["functional"]
 
 
-def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_python(code: str, *, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, check=False
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        cwd=cwd,
+        check=False,
     )
 
 
@@ -129,7 +134,7 @@ def test_the_python_examples_of_the_readme_run(trained_run: Path, manifest: Path
     recording = next((manifest.parent / "audio").glob("*.wav"))
     for number, block in enumerate(blocks):
         code = block.replace('"runs/mine"', repr(str(trained_run))).replace('"recording.wav"', repr(str(recording)))
-        done = run_python(code, PYTHONPATH=str(PACKAGE.parent))
+        done = run_python(code, cwd=tmp_path, PYTHONPATH=str(PACKAGE.parent))
         assert done.returncode == 0, f"example {number}: {done.stderr[-1500:]}"
 
 
