@@ -1,5 +1,6 @@
 """A tiny data set that the tests make: tones against noise, in files of several rates and channel counts."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -8,6 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Tests run side by side, and their networks are tiny: threads would only wait for each other. Set before torch is
+    # imported, and for the processes that tests start.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

@@ -91,7 +91,7 @@ def test_a_broken_torchaudio_and_lightning_are_lines_with_their_cures(tmp_path: 
     assert 'pip install --force-reinstall "torch>=2.11,<2.15" "torchaudio>=2.11,<2.12"' in done.stdout
     assert "lightning does not import (KeyError: 'x')" in done.stdout
     verdict = done.stdout.partition("\nverdict\n")[2].splitlines()
-    assert verdict[-1].startswith("2 problems")
+    assert "2 problems" in verdict[-1]  # and a warning where onnx is not installed
     assert [line.split()[:2] for line in verdict if line.split()[0] == "problem"] == [
         ["problem", "torch"],
         ["problem", "packages:"],

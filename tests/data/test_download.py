@@ -97,9 +97,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
             if not head:
                 body = content[first:]
                 body = body[: state.breaks.pop(0)] if state.breaks else body
+                state.sent += len(body)  # before the client has it all and looks
                 with suppress(BrokenPipeError, ConnectionResetError):  # a client that has seen enough
                     self.wfile.write(body)
-                state.sent += len(body)
 
     listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
