@@ -3,10 +3,14 @@
 import ast
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import audiostride
@@ -150,6 +154,41 @@ def test_the_commands_of_the_readme_parse() -> None:
     assert len(commands) >= 3
     for command in commands:
         build_parser(command[0]).parse_args(command[1:])
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_run(
+    manifest: Path, tmp_path: Path, tiny: list[str], run_command: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On tiny data under the names that the README uses; downloads have tests of their own, with a local server."""
+    rows = pd.read_csv(manifest)
+    rows["path"] = [str(manifest.parent / path) for path in rows["path"]]
+    rows = rows.assign(species=rows["kind"], label=rows["kind"], instrument_family=rows["kind"])
+    rows["pitch"] = ["high" if number % 3 else "low" for number in range(len(rows))]
+    for name in ("birds", "speech", "scenes", "notes"):
+        rows.to_csv(tmp_path / f"{name}.csv", index=False)
+    recordings = [path for path in rows["path"] if path.endswith(".flac")]
+    for folder in ("recordings", "more/deep", "stores"):
+        (tmp_path / folder).mkdir(parents=True)
+    for target in ("recordings/one.flac", "more/deep/two.flac", "night.flac"):
+        shutil.copy(recordings[0], tmp_path / target)
+    monkeypatch.chdir(tmp_path)
+    commands = [
+        shlex.split(line.removeprefix("audiostride "))
+        for block in readme_blocks("bash")
+        for line in block.replace("\\\n", " ").splitlines()
+        if line.startswith("audiostride ") and "--download" not in line
+    ]
+    verbs = [command[0] for command in commands]
+    assert set(verbs) == {"train", "predict", "report", "check", "prepare", "export", "doctor"}
+    for command in commands:
+        options = {"train": [*tiny, "--device", "cpu"], "doctor": ["--no-self-test"]}.get(command[0], [])
+        if command[-2:] == ["-o", "predictions.csv"]:
+            options = ["--overwrite"]  # the README writes it twice
+        # The tiny set has findings, such as clips of one sound in two splits.
+        assert run_command(*command, *options) in ((0, 1) if command[0] in ("check", "doctor") else (0,)), command
+    for made in ("predictions.csv", "night.txt", "model.onnx", "runs/mine/report.html", "runs/five/metrics.json"):
+        assert (tmp_path / made).is_file(), made
 
 
 def test_the_reading_recipe_prints_its_table() -> None:

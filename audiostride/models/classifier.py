@@ -62,6 +62,12 @@ class AudioClassifier(nn.Module):
         self.encoder.expect_sizes(config.window_frames, config.n_mels)
         self.heads = nn.ModuleList(nn.Linear(self.encoder.out_channels, len(names)) for names in config.tasks.values())
 
+    def extra_repr(self) -> str:
+        config = self.config
+        tasks = ", ".join(f"{task} ({len(names)} classes)" for task, names in config.tasks.items())
+        size = f" {config.size}" if config.pooling == "diffstride" else ""
+        return f"{tasks}; {config.pooling}{size}, width {config.width:g}, windows of {config.window_s:g} s"
+
     def forward(self, waveform: Tensor) -> dict[str, Tensor]:
         if waveform.ndim != 2:
             raise InputError(

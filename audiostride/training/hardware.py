@@ -24,11 +24,11 @@ def choose_device(name: str, *, devices: int = 1) -> torch.device:
         InputError: A GPU was asked for and there is none, or more than there are.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("train: --device cuda needs a CUDA GPU that torch can use, got none; use --device cpu")
+        raise InputError("--device cuda needs a CUDA GPU that torch can use, got none; use --device cpu")
     device = torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
     if device.type == "cuda" and devices > torch.cuda.device_count():
         raise InputError(
-            f"train: --devices must be at most the number of GPUs here ({torch.cuda.device_count()}), got {devices}"
+            f"--devices must be at most the number of GPUs here ({torch.cuda.device_count()}), got {devices}"
         )
     return device
 
@@ -58,7 +58,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         except PackageNotFoundError:
             versions[package] = "not installed"
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([*_program(), *sys.argv[1:]]),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
@@ -66,6 +66,12 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "packages": versions,
     }
+
+
+def _program() -> list[str]:
+    """How this program was called; ``python -m audiostride`` calls itself ``__main__.py``."""
+    name = Path(sys.argv[0]).name
+    return ["python", "-m", "audiostride"] if name == "__main__.py" else [name]
 
 
 def _cpu_name() -> str:
