@@ -1,6 +1,7 @@
 """Batches of audio as functions of (seed, step) for training, and of the clips alone for evaluation."""
 
 import signal
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ PER_SPECTROGRAM = ("time_mask_starts", "time_mask_lengths", "mel_mask_starts", "
 EXCERPT = 1
 
 
-class TrainingBatches(Dataset[dict[str, Tensor]]):
+class TrainingBatches(Dataset[dict[str, Tensor]], ABC):
     """Item `step` is the training batch of that step, a function of (seed, step); what its subclasses share.
 
     Args:
@@ -91,15 +92,15 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         item = {"waveform": waveform, "class_index": classes, "failed": failed, **draws}
         return {name: torch.from_numpy(values) for name, values in item.items()}
 
+    @abstractmethod
     def clips_of(self, step: int) -> list[tuple[int, int]]:
         """Source (0 where there is one only) and clip of each row of a batch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _fill(
         self, waveform: NDArray[np.float32], step: int, read: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Fill `waveform` with the rows `read` of a batch; returns the classes of all rows, and what failed."""
-        raise NotImplementedError
 
     def _draw(self, step: int) -> dict[str, NDArray[Any]]:
         n_frames, n_mels, frame_s = self.spectrogram

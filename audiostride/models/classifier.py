@@ -35,15 +35,7 @@ class AudioClassifier(nn.Module):
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
         self.config = config
-        self.frontend = LogMel(
-            sample_rate=config.sample_rate,
-            n_mels=config.n_mels,
-            n_fft=config.n_fft,
-            win_length=config.win_length,
-            hop_length=config.hop_length,
-            fmin_hz=config.fmin_hz,
-            fmax_hz=config.fmax_hz,
-        )
+        self.frontend = LogMel(**config.frontend_settings())
         # Log-mel values reach from -14 to 6: without a norm in front, the first convolution's zero padding, which is
         # loud on that scale, and its offset would have to be unlearned first.
         self.input_norm = nn.BatchNorm2d(1)

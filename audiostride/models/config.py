@@ -113,6 +113,11 @@ class ClassifierConfig:
         object.__setattr__(self, "strides", tuple((float(t), float(m)) for t, m in self.strides))
         object.__setattr__(self, "channels", tuple(int(count) for count in self.channels))
 
+    def frontend_settings(self) -> dict[str, Any]:
+        """The arguments of `LogMel` and `log_mel_spectrogram`."""
+        names = ("sample_rate", "n_mels", "n_fft", "win_length", "hop_length", "fmin_hz", "fmax_hz")
+        return {name: getattr(self, name) for name in names}
+
     @property
     def window_samples(self) -> int:
         """Samples of one window."""

@@ -174,12 +174,7 @@ def export_metadata(model: AudioClassifier, *, input: ExportInput) -> dict[str, 
     """What a program must know to use the file: all values are texts, those that are no single word or number JSON."""
     config = model.config
     frontend = {
-        "n_mels": config.n_mels,
-        "n_fft": config.n_fft,
-        "win_length": config.win_length,
-        "hop_length": config.hop_length,
-        "fmin_hz": config.fmin_hz,
-        "fmax_hz": config.fmax_hz,
+        **config.frontend_settings(),
         "power_floor": model.frontend.power_floor,
         "frames": config.window_frames,
     }

@@ -10,7 +10,6 @@ from typing import Any
 
 from audiostride.errors import InputError
 from audiostride.models.config import PAPER_STRIDES
-from audiostride.pipeline.data_stages import prepare_data, processes_of
 from audiostride.pipeline.program import (
     DEFAULT_SEEDS,
     SMOKE,
@@ -19,6 +18,7 @@ from audiostride.pipeline.program import (
     end_program,
     make_archive,
     one_thread,
+    prepare_archive,
     read_settings,
 )
 from audiostride.pipeline.recipe import Recipe
@@ -91,16 +91,7 @@ def run_costs(recipe: Recipe, arguments: argparse.Namespace) -> str:
         out, data = choose_folders(recipe, given_out, arguments.data, splits=arguments.splits)
         label = arguments.label or recipe.label
         if arguments.manifest is None:
-            learned = prepare_data(
-                recipe.data,
-                root,
-                data,
-                splits=arguments.splits,
-                download=arguments.download,
-                partial=arguments.partial,
-                on_error=arguments.on_error,
-                processes=processes_of(settings),
-            )
+            learned = prepare_archive(recipe, root, data, arguments, settings)
             folder, name = out / arguments.splits, recipe.data
         else:
             learned = Path(arguments.manifest)

@@ -103,16 +103,7 @@ def run_pipeline(recipe: Recipe, arguments: argparse.Namespace) -> str:
             root = make_archive(recipe.data, Path(given_out) / "archive")
             cleaning.enter_context(one_thread())
         out, data = choose_folders(recipe, given_out, arguments.data, splits=arguments.splits)
-        store = prepare_data(
-            recipe.data,
-            root,
-            data,
-            splits=arguments.splits,
-            download=arguments.download,
-            partial=arguments.partial,
-            on_error=arguments.on_error,
-            processes=processes_of(settings),
-        )
+        store = prepare_archive(recipe, root, data, arguments, settings)
         folder = out / arguments.splits
         runs = train_runs(
             folder,
@@ -128,6 +119,26 @@ def run_pipeline(recipe: Recipe, arguments: argparse.Namespace) -> str:
         else:
             print(f"expected: {recipe.expected}")
     return table
+
+
+def prepare_archive(
+    recipe: Recipe,
+    root: str | Path | None,
+    folder: Path,
+    arguments: argparse.Namespace,
+    settings: Mapping[str, Any],
+) -> Path:
+    """The store of a recipe's data set; `prepare_data` with what options say."""
+    return prepare_data(
+        recipe.data,
+        root,
+        folder,
+        splits=arguments.splits,
+        download=arguments.download,
+        partial=arguments.partial,
+        on_error=arguments.on_error,
+        processes=processes_of(settings),
+    )
 
 
 def choose_folders(recipe: Recipe, out: str | None, data: str | None, *, splits: str) -> tuple[Path, Path]:

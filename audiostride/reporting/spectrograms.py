@@ -45,16 +45,7 @@ def read_samples_of(row: "pd.Series[Any]", manifest: str, *, sample_rate: int) -
 
 def draw_spectrogram(samples: NDArray[np.float32], config: ClassifierConfig) -> bytes:
     """The log-mel spectrogram of a clip as PNG: a point per frame and band, time to the right, frequency upwards."""
-    bands = log_mel_spectrogram(
-        torch.from_numpy(samples),
-        sample_rate=config.sample_rate,
-        n_mels=config.n_mels,
-        n_fft=config.n_fft,
-        win_length=config.win_length,
-        hop_length=config.hop_length,
-        fmin_hz=config.fmin_hz,
-        fmax_hz=config.fmax_hz,
-    ).numpy()  # (T, M)
+    bands = log_mel_spectrogram(torch.from_numpy(samples), **config.frontend_settings()).numpy()  # (T, M)
     buffer = io.BytesIO()
     top = float(bands.max())
     matplotlib.image.imsave(

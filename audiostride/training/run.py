@@ -4,28 +4,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 import yaml
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
-from torch import Tensor
 
-from audiostride.data import BatchParts, ExcerptBatches, MixedBatches, StepSampler, load_batches
-from audiostride.data.balance import class_weights
-from audiostride.data.mixing import mixing_weights
-from audiostride.data.noise import load_noise
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
 from audiostride.processes import Processes
-from audiostride.training.batch_norm import share_batch_norm_
 from audiostride.training.callbacks import CleanStop, RunRecorder, StepProgress
 from audiostride.training.clips import (
-    LabelledClips,
     SkippedClips,
-    balance_units,
     class_names_of,
     load_sets,
     read_source,
@@ -41,12 +32,10 @@ from audiostride.training.hardware import (
     resident_mib,
 )
 from audiostride.training.loggers import make_loggers
-from audiostride.training.module import ClassifierTraining
 from audiostride.training.quiet import without_advice
 from audiostride.training.results import finished_metrics, write_results
+from audiostride.training.with_batches import TrainingWithBatches, make_training
 from audiostride.writing import write_json, write_text
-
-LINES_SHOWN = 8  # lines of a manifest that a message about a batch names
 
 
 def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -> dict[str, Any]:
@@ -103,7 +92,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
             pool_after=config.pool_after,
         )
     )
-    module = _make_module(model, config, sets["train"], processes, device=device)
+    module = make_training(model, config, sets["train"], processes, device=device)
     n_skipped = 0
     if processes.first:
         (run / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -188,74 +177,8 @@ def _check_same_classes(run: Path, names: dict[str, list[str]]) -> None:
         )
 
 
-def _make_module(
-    model: AudioClassifier,
-    config: TrainConfig,
-    train: dict[str, LabelledClips],
-    processes: Processes,
-    *,
-    device: torch.device,
-) -> "_WithBatches":
-    """The model with its training data, augmentation and loss."""
-    settings = model.config
-    sources, lines = [], []
-    for source in config.sources():
-        first = train[next(iter(source.labels))]
-        classes = first.class_indices
-        if len(train) > 1:
-            classes = np.full((len(first.bank), len(train)), -1, dtype=np.int64)
-            for number, task in enumerate(train):
-                if task in source.labels:
-                    classes[:, number] = train[task].class_indices
-        lines.append((source.manifest, first.clips["line"].tolist()))
-        sources.append(
-            ExcerptBatches(
-                first.bank,
-                classes,
-                batch_size=config.batch_size,
-                window=settings.window_samples,
-                shift=round(config.time_shift_s * settings.sample_rate),
-                seed=config.seed,
-                units=balance_units(first, config.balance),
-                augmentation=config.augmentation(),
-                spectrogram=(settings.window_frames, settings.n_mels, settings.hop_length / settings.sample_rate),
-            )
-        )
-    batches: ExcerptBatches | MixedBatches = sources[0]
-    if len(sources) > 1:
-        shares = mixing_weights(
-            [len(source.bank) for source in sources],
-            config.mixing,
-            n_tasks=[len(source.labels) for source in config.sources()],
-            temperature=config.mixing_temperature,
-        )
-        batches = MixedBatches(
-            sources, shares, batch_size=config.batch_size, seed=config.seed, augmentation=config.augmentation()
-        )
-    weights = noises = None
-    if config.class_weights == "balanced":
-        weights = [
-            torch.from_numpy(class_weights(data.class_indices, len(settings.tasks[task])))
-            for task, data in train.items()
-        ]
-    if config.noise is not None:
-        noises = torch.from_numpy(load_noise(config.noise, seed=config.seed, sample_rate=settings.sample_rate))
-    if processes.count > 1 and device.type == "cpu":  # on GPUs Lightning puts torch's own in its place
-        share_batch_norm_(model)
-    return _WithBatches(
-        model,
-        config,
-        batches,
-        lines,
-        class_weights=weights,
-        noises=noises,
-        processes=processes,
-        pin=device.type == "cuda",
-    )
-
-
 def _fit(
-    module: "_WithBatches",
+    module: TrainingWithBatches,
     callbacks: list[Callback],
     *,
     device: torch.device,
@@ -307,39 +230,3 @@ def _fit(
                 "the last checkpoint stands"
             ) from error
     return trainer
-
-
-class _WithBatches(ClassifierTraining):
-    """Adds the loader, which begins at the step that a checkpoint has restored."""
-
-    def __init__(
-        self,
-        model: AudioClassifier,
-        config: TrainConfig,
-        batches: ExcerptBatches | MixedBatches,
-        lines: list[tuple[str, list[int]]],
-        *,
-        class_weights: list[Tensor] | None,
-        noises: Tensor | None,
-        processes: Processes,
-        pin: bool,
-    ) -> None:
-        super().__init__(model, config, class_weights=class_weights, noises=noises, processes=processes)
-        self._batches, self._lines, self._pin = batches, lines, pin
-        self.banks = [source.bank for source in (batches.sources if isinstance(batches, MixedBatches) else [batches])]
-        self._parts = BatchParts(batches, rank=processes.rank, processes=processes.count, turns=config.accumulate)
-
-    def train_dataloader(self) -> Any:
-        turns = self.config.accumulate
-        sampler = StepSampler(self.trainer.global_step * turns, self.config.max_steps * turns)
-        return load_batches(self._parts, workers=self.config.workers, sampler=sampler, pin=self._pin)
-
-    def describe_batch(self, step: int) -> str:
-        chosen = self._batches.clips_of(step)
-        shown = []
-        for number, (manifest, lines) in enumerate(self._lines):
-            own = sorted({lines[clip] for source, clip in chosen if source == number})
-            if own:
-                more = f" and {len(own) - LINES_SHOWN} more" if len(own) > LINES_SHOWN else ""
-                shown.append(f"lines {', '.join(map(str, own[:LINES_SHOWN]))}{more} of {manifest}")
-        return f", whose batch is of {'; '.join(shown)}"

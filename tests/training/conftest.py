@@ -1,12 +1,13 @@
 """A set with speakers, and trainings of a network so small that most of the time goes into everything around it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import torch
 
 # One block of strided convolution: a training of six steps takes half a second.
 QUICK = ["--pooling", "strided", "--channels", "[4]", "--strides", "[[4,4]]", "--max-steps", "6", "--valid-every", "3"]
@@ -68,3 +69,21 @@ def plain_run(set_manifest: Path, quick_run: Callable[..., int], tmp_path_factor
     out = tmp_path_factory.mktemp("plain") / "run"
     assert quick_run(set_manifest, out) == 0
     return out
+
+
+@pytest.fixture(scope="module")
+def no_figures() -> Iterator[None]:
+    """Drawing takes longer than these trainings; processes of their own draw."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("audiostride.training.results.draw_confusion", lambda table, format: b"")
+        patch.setattr("audiostride.training.results.write_report", lambda runs, file: file.write_text(""))
+        yield
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Sums over threads depend on their number, which is one for each of two jobs on two cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -22,22 +22,7 @@ SMALL = {"pooling": "strided", "channels": [4], "strides": [[4, 4]], "max_steps"
 SAME_FILES = ["model.safetensors", "metrics.json", "per_class.csv"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_figures() -> Iterator[None]:
-    """Drawing takes longer than these trainings; processes of their own draw."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("audiostride.training.results.draw_confusion", lambda table, format: b"")
-        patch.setattr("audiostride.training.results.write_report", lambda runs, file: file.write_text(""))
-        yield
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums over threads depend on their number, which is one for each of two jobs on two cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("no_figures", "one_thread")
 
 
 def make_config(manifest: Path, out: Path, **settings: object) -> TrainConfig:
