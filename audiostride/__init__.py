@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         StridedConv2d,
         stride_cost,
     )
-    from audiostride.models import AudioClassifier, ClassifierConfig, Encoder, load_classifier
+    from audiostride.models import AudioClassifier, ClassifierConfig, Encoder, ResNetEncoder, load_classifier
     from audiostride.reporting import cutoff_table, report
 
 __version__ = "0.1.0"
@@ -34,11 +34,15 @@ _LAZY = {
     "SpectralPool2d": "audiostride.layers",
     "SpectralPool3d": "audiostride.layers",
     "StridedConv2d": "audiostride.layers",
+    "project_strides_": "audiostride.layers",
     "stride_cost": "audiostride.layers",
     "AudioClassifier": "audiostride.models",
     "ClassifierConfig": "audiostride.models",
     "Encoder": "audiostride.models",
+    "ResNetEncoder": "audiostride.models",
     "load_classifier": "audiostride.models",
+    "convert_downsampling": "audiostride.models.conversion",
+    "freeze_downsampling": "audiostride.models.conversion",
     "cutoff_table": "audiostride.reporting",
     "report": "audiostride.reporting",
 }
@@ -52,12 +56,16 @@ __all__ = [
     "Encoder",
     "InputError",
     "LogMel",
+    "ResNetEncoder",
     "SpectralPool1d",
     "SpectralPool2d",
     "SpectralPool3d",
     "StridedConv2d",
+    "convert_downsampling",
     "cutoff_table",
+    "freeze_downsampling",
     "load_classifier",
+    "project_strides_",
     "report",
     "stride_cost",
 ]

@@ -11,6 +11,8 @@ Size = Literal["paper", "nominal", "folded"]
 ModelSize = Literal["paper", "nominal", "folded", "mixed"]
 Pooling = Literal["strided", "spectral", "diffstride"]
 PoolingPlace = Literal["block", "convolution"]
+EncoderKind = Literal["separable", "resnet18", "preact_resnet18"]
+Stem = Literal["small", "large"]
 
 
 def check_choice(who: str, name: str, value: str, choices: Any) -> None:

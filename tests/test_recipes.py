@@ -20,7 +20,9 @@ ON_ARCHIVES = ["dcase_birds", "nsynth_instrument", "nsynth_pitch", "speech_comma
 SEVERAL = {"multitask": ["strided", "spectral", "diffstride"], "shared_stride": ["shared", "per_axis"]}
 FROM_RUNS = ["cutoff_report", "results_table"]
 OTHERS = ["bench_data", "bench_pooling", "bench_predict", "bench_training", "compare_pooling", "cost_accuracy"]
-OTHERS += ["run_onnx"]
+OTHERS += ["bench_conversion", "run_onnx"]
+OTHERS += ["random_strides"]
+OTHERS += ["imagenet_resnet18"]
 STAGES = ["archive", "import", "check", "prepare"] + 3 * ["train", "evaluate"] + ["report"]
 
 

@@ -47,7 +47,7 @@ def _cached_waves(n: int, n_out: int, dtype: torch.dtype, device: torch.device) 
 
 def waves(n: int, n_out: int, *, like: Tensor) -> tuple[Tensor, Tensor]:
     """`build_waves` in the dtype and on the device of `like`, kept: a training needs the same ones at every step."""
-    if torch.compiler.is_compiling() or type(like) is not Tensor:  # tensors without values must not be kept
+    if torch.compiler.is_compiling() or type(like) is not Tensor or like.is_meta:  # without values, not to be kept
         return build_waves(n, n_out, like.dtype, like.device)
     return _cached_waves(n, n_out, like.dtype, like.device)
 

@@ -355,6 +355,17 @@ def read_strides_(model: nn.Module) -> None:
         values = values[count:]
 
 
+def project_strides_(model: nn.Module) -> None:
+    """Move the strides of all layers of a model into ``[1, max_stride]``; call it after each optimizer step.
+
+    Costs one copy from the device, which the sizes of the next forward pass share. `Encoder.project_strides_`, which
+    knows the sizes of the maps, uses their limits too.
+    """
+    read_strides_(model)
+    for layer in diffstride_layers(model):
+        layer._project_known_()
+
+
 def stride_cost(model: nn.Module) -> Tensor:
     """Sum over the DiffStride layers of ``1 / (S_h S_w)`` (Riad et al. 2022, eq. 6 without lambda).
 

@@ -1,4 +1,4 @@
-"""The classifier: frontend, encoder, global max pooling and one linear head per task."""
+"""The classifier: frontend, encoder, global pooling and one linear head per task."""
 
 import copy
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,8 @@ from audiostride.errors import InputError
 from audiostride.layers import LogMel
 from audiostride.models.config import ClassifierConfig
 from audiostride.models.encoder import Encoder
+from audiostride.models.pooled import PooledEncoder
+from audiostride.models.resnet import ResNetEncoder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
 class AudioClassifier(nn.Module):
     """Waveform in, logits of every task out.
+
+    A head sees one feature per channel of the encoder's last map: its maximum, as in the paper, or with a ResNet its
+    mean, see `PooledEncoder.pool_features`.
 
     Args:
         config: See `ClassifierConfig`.
@@ -39,18 +44,8 @@ class AudioClassifier(nn.Module):
         # Log-mel values reach from -14 to 6: without a norm in front, the first convolution's zero padding, which is
         # loud on that scale, and its offset would have to be unlearned first.
         self.input_norm = nn.BatchNorm2d(1)
-        self.encoder = Encoder(
-            pooling=config.pooling,
-            strides=config.strides,
-            channels=config.channels,
-            width=config.width,
-            size=config.size,
-            ramp_bins=config.ramp_bins,
-            shared_strides=config.shared_strides,
-            max_stride=config.max_stride,
-            size_multiple=config.size_multiple,
-            pool_after=config.pool_after,
-        )
+        build = Encoder if config.encoder == "separable" else ResNetEncoder
+        self.encoder: PooledEncoder = build(**config.encoder_settings())
         self.encoder.expect_sizes(config.window_frames, config.n_mels)
         self.heads = nn.ModuleList(nn.Linear(self.encoder.out_channels, len(names)) for names in config.tasks.values())
 
@@ -58,7 +53,8 @@ class AudioClassifier(nn.Module):
         config = self.config
         tasks = ", ".join(f"{task} ({len(names)} classes)" for task, names in config.tasks.items())
         size = f" {config.size}" if config.pooling == "diffstride" else ""
-        return f"{tasks}; {config.pooling}{size}, width {config.width:g}, windows of {config.window_s:g} s"
+        kind = "" if config.encoder == "separable" else f"{config.encoder}, "
+        return f"{tasks}; {kind}{config.pooling}{size}, width {config.width:g}, windows of {config.window_s:g} s"
 
     def forward(self, waveform: Tensor) -> dict[str, Tensor]:
         if waveform.ndim != 2:
@@ -71,7 +67,7 @@ class AudioClassifier(nn.Module):
     def classify_spectrogram(self, spectrogram: Tensor) -> dict[str, Tensor]:
         """Logits of every task from a log-mel spectrogram of shape ``(B, T, M)``."""
         maps = self.encoder(self.input_norm(spectrogram.unsqueeze(1)))
-        features = maps.amax(dim=(-2, -1))  # (B, C)
+        features = self.encoder.pool_features(maps)  # (B, C)
         return {task: head(features) for task, head in zip(self.config.tasks, self.heads, strict=True)}
 
     def predict(

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from audiostride.checks import (
+    EncoderKind,
     ModelSize,
     Pooling,
     PoolingPlace,
@@ -20,7 +21,21 @@ from audiostride.errors import InputError
 
 PAPER_CHANNELS = (64, 128, 256, 256, 512, 512)
 PAPER_STRIDES = ((2.0, 2.0), (2.0, 2.0), (1.0, 1.0), (2.0, 2.0), (1.0, 1.0), (2.0, 2.0))
+# ResNet-18 (He et al. 2016): four stages, of which the last three begin with a stride.
+N_STAGES = 4
+RESNET_CHANNELS = (64, 128, 256, 512)
+RESNET_STRIDES = ((2.0, 2.0), (2.0, 2.0), (2.0, 2.0))
 
+ENCODER_CHANNELS: dict[EncoderKind, tuple[int, ...]] = {
+    "separable": PAPER_CHANNELS,
+    "resnet18": RESNET_CHANNELS,
+    "preact_resnet18": RESNET_CHANNELS,
+}
+ENCODER_STRIDES: dict[EncoderKind, tuple[tuple[float, float], ...]] = {
+    "separable": PAPER_STRIDES,
+    "resnet18": RESNET_STRIDES,
+    "preact_resnet18": RESNET_STRIDES,
+}
 
 # The mask over time and over mel for each setting of `size`. "mixed": slow modulations are what tells sounds apart, so
 # time is low-passed; the fine structure over mel is kept, in part by folding, as strided convolution keeps all of it.
@@ -34,9 +49,47 @@ AXIS_SIZES: dict[ModelSize, tuple[Size, Size]] = {
 RAMP_BINS: dict[Size, float] = {"paper": 4.0, "nominal": 4.0, "folded": 8.0}
 
 
+def fill_encoder(
+    encoder: EncoderKind, strides: Sequence[Sequence[float]] | None, channels: Sequence[int] | None
+) -> tuple[Sequence[Sequence[float]], Sequence[int]]:
+    """Strides and channels as given, those of the encoder itself in place of None.
+
+    >>> fill_encoder("resnet18", None, (8, 8, 16, 16))
+    (((2.0, 2.0), (2.0, 2.0), (2.0, 2.0)), (8, 8, 16, 16))
+    """
+    filled = ENCODER_STRIDES[encoder] if strides is None else strides
+    return filled, ENCODER_CHANNELS[encoder] if channels is None else channels
+
+
+def check_blocks(who: str, strides: Sequence[Sequence[float]], channels: Sequence[int]) -> None:
+    """Raise unless every block of separable convolutions has channels and a pair of strides."""
+    if not channels or any(count < 1 for count in channels):
+        raise InputError(f"{who}: channels must be one positive number per block, got {tuple(channels)}")
+    if len(strides) != len(channels):
+        raise InputError(f"{who}: strides must have one pair per block ({len(channels)}), got {len(strides)}")
+    for pair in strides:
+        check_axes(who, pair, 2, "each entry of strides")
+
+
+def check_stages(who: str, strides: Sequence[Sequence[float]], channels: Sequence[int]) -> None:
+    """Raise unless there are channels for four stages, and strides for all of them or for all but the first."""
+    if len(channels) != N_STAGES or any(count < 1 for count in channels):
+        raise InputError(
+            f"{who}: channels must be {N_STAGES} positive numbers, one per stage, got {tuple(channels)}; "
+            "ResNet-18 has 64, 128, 256 and 512"
+        )
+    if len(strides) not in (N_STAGES - 1, N_STAGES):
+        raise InputError(
+            f"{who}: strides must have {N_STAGES - 1} pairs (stages 2 to {N_STAGES}) or {N_STAGES} (all stages), "
+            f"got {len(strides)}: {tuple(strides)}; ResNet-18 has (2, 2) in stages 2 to {N_STAGES}"
+        )
+    for pair in strides:
+        check_axes(who, pair, 2, "each entry of strides")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClassifierConfig:
-    """Settings of an `AudioClassifier`; channels and strides are the paper's (Riad et al. 2022, section 3.1).
+    """Settings of an `AudioClassifier`; by default the paper's network (Riad et al. 2022, section 3.1).
 
     Raises:
         InputError: A value out of its range, a task without two different class names.
@@ -44,15 +97,18 @@ class ClassifierConfig:
 
     tasks: dict[str, list[str]]
     """Class names of each task, in the order of the logits."""
+    encoder: EncoderKind = "separable"
+    """The network: the paper's separable convolutions, or a ResNet-18, after or before whose convolutions norms are."""
     pooling: Pooling = "diffstride"
     """How maps shrink: strided convolution, spectral pooling (fixed strides) or DiffStride (learned strides)."""
     size: ModelSize = "mixed"
     """DiffStride's masks and map sizes: ``paper``; ``nominal`` or ``folded``, as small as strided convolution's,
     without or with the frequencies above; or ``mixed``, nominal over time and folded over mel."""
-    strides: Sequence[Sequence[float]] = PAPER_STRIDES
-    """Stride over time and over mel of each block; DiffStride starts from them."""
-    channels: Sequence[int] = PAPER_CHANNELS
-    """Channels of each block at width 1."""
+    strides: Sequence[Sequence[float]] | None = None
+    """Stride over time and over mel of each block, of a ResNet those of stages 2 to 4 or of all four; DiffStride starts
+    from them. None becomes the encoder's own."""
+    channels: Sequence[int] | None = None
+    """Channels of each block, of a ResNet of each stage, at width 1. None becomes the encoder's own."""
     width: float = 1.0
     """Factor on the channels."""
     ramp_bins: float | None = None
@@ -64,7 +120,8 @@ class ClassifierConfig:
     size_multiple: int = 1
     """DiffStride's maps are rounded up to a multiple of this, which bounds recompilations."""
     pool_after: PoolingPlace = "convolution"
-    """Where spectral pooling and DiffStride pool: both axes after a block, or each axis after its convolution."""
+    """Where spectral pooling and DiffStride pool: both axes after a block, or each axis after its convolution. Without
+    effect on a ResNet, whose convolutions are along both axes at once: it pools after the first one of a block."""
     sample_rate: int = 16000
     """Of the waveform, in Hz."""
     window_s: float = 1.0
@@ -84,6 +141,7 @@ class ClassifierConfig:
 
     def __post_init__(self) -> None:
         who = "ClassifierConfig"
+        check_choice(who, "encoder", self.encoder, EncoderKind)
         check_choice(who, "pooling", self.pooling, Pooling)
         check_choice(who, "size", self.size, ModelSize)
         check_choice(who, "pool_after", self.pool_after, PoolingPlace)
@@ -98,25 +156,32 @@ class ClassifierConfig:
         for task, names in self.tasks.items():
             if len(names) < 2 or len(set(map(str, names))) != len(names):
                 raise InputError(f"{who}: task {task!r} must have two or more different class names, got {list(names)}")
-        if not self.channels or any(count < 1 for count in self.channels):
-            raise InputError(f"{who}: channels must be one positive number per block, got {tuple(self.channels)}")
-        if len(self.strides) != len(self.channels):
-            raise InputError(
-                f"{who}: strides must have one pair per block ({len(self.channels)}), got {len(self.strides)}"
-            )
-        for pair in self.strides:
-            check_axes(who, pair, 2, "each entry of strides")
+        strides, channels = fill_encoder(self.encoder, self.strides, self.channels)
+        if self.encoder == "separable":
+            check_blocks(who, strides, channels)
+        else:
+            check_stages(who, strides, channels)
+        for pair in strides:
             for stride in pair:
                 check_stride(who, stride)
         # Plain, comparable values, whatever sequence types came in.
         object.__setattr__(self, "tasks", {task: [str(name) for name in names] for task, names in self.tasks.items()})
-        object.__setattr__(self, "strides", tuple((float(t), float(m)) for t, m in self.strides))
-        object.__setattr__(self, "channels", tuple(int(count) for count in self.channels))
+        object.__setattr__(self, "strides", tuple((float(t), float(m)) for t, m in strides))
+        object.__setattr__(self, "channels", tuple(int(count) for count in channels))
 
     def frontend_settings(self) -> dict[str, Any]:
         """The arguments of `LogMel` and `log_mel_spectrogram`."""
         names = ("sample_rate", "n_mels", "n_fft", "win_length", "hop_length", "fmin_hz", "fmax_hz")
         return {name: getattr(self, name) for name in names}
+
+    def encoder_settings(self) -> dict[str, Any]:
+        """The arguments of the encoder of this kind."""
+        names = ("pooling", "strides", "channels", "width", "size", "ramp_bins", "shared_strides", "max_stride",
+                 "size_multiple")  # fmt: skip
+        settings = {name: getattr(self, name) for name in names}
+        if self.encoder == "separable":
+            return settings | {"pool_after": self.pool_after}
+        return settings | {"pre_activation": self.encoder == "preact_resnet18"}
 
     @property
     def window_samples(self) -> int:
@@ -131,8 +196,8 @@ class ClassifierConfig:
     def to_dict(self) -> dict[str, Any]:
         """The settings as values that JSON and YAML know."""
         values = asdict(self)
-        values["strides"] = [list(pair) for pair in self.strides]
-        values["channels"] = list(self.channels)
+        values["strides"] = [list(pair) for pair in self.strides or ()]
+        values["channels"] = list(self.channels or ())
         return values
 
     @classmethod

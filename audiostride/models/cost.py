@@ -9,13 +9,15 @@ from audiostride.functional.matrices import LONG_AXIS
 from audiostride.layers import StridedConv2d
 from audiostride.models.classifier import AudioClassifier
 from audiostride.models.encoder import Encoder, EncoderBlock
+from audiostride.models.pooled import PooledEncoder
+from audiostride.models.resnet import ResidualBlock, ResNetEncoder
 
 
 class LayerCost(NamedTuple):
-    """Multiply-adds of a block or of a head."""
+    """Multiply-adds of a block, of a ResNet's stem or of a head."""
 
     name: str
-    """``block 1`` and so on, then ``head <task>``."""
+    """``block 1`` and so on, in front of them ``stem`` where there is one, then ``head <task>``."""
     weights: int
     """Products with learned weights: convolutions, or the linear layer of a head."""
     pooling: int
@@ -27,7 +29,9 @@ class LayerCost(NamedTuple):
         return self.weights + self.pooling
 
 
-def multiply_adds(model: AudioClassifier | Encoder, n_frames: int | None = None, n_mels: int | None = None) -> int:
+def multiply_adds(
+    model: AudioClassifier | PooledEncoder, n_frames: int | None = None, n_mels: int | None = None
+) -> int:
     """Multiply-adds of one spectrogram through a network in inference; see `layer_costs`, whose sum it is.
 
     >>> multiply_adds(Encoder(pooling="strided", strides=[(2, 2)], channels=[8]), 100, 64)
@@ -37,7 +41,7 @@ def multiply_adds(model: AudioClassifier | Encoder, n_frames: int | None = None,
 
 
 def layer_costs(
-    model: AudioClassifier | Encoder, n_frames: int | None = None, n_mels: int | None = None
+    model: AudioClassifier | PooledEncoder, n_frames: int | None = None, n_mels: int | None = None
 ) -> list[LayerCost]:
     """Multiply-adds of one spectrogram through each layer of a network in inference, as its strides are now.
 
@@ -45,17 +49,17 @@ def layer_costs(
     (also where a stride of 1 makes one the identity); and heads. Where a convolution and the pooling of its axis are
     done in one step, that is the pooling of every tap and then a product on the short map (see `convolve_and_pool`).
     An axis that is pooled by FFT counts ``5/4 n log2 n`` for a real transform of n samples, half the operations that
-    FFTW counts for one. Not counted are the frontend, norms, rectifiers, offsets and maxima, and pooling matrices,
-    which are built once for a batch, or never in a frozen model. A training step takes about three times as many, and
-    a few more for the gradients of strides.
+    FFTW counts for one. Not counted are the frontend, norms, rectifiers, offsets, sums, means and maxima, and pooling
+    matrices, which are built once for a batch, or never in a frozen model. A training step takes about three times as
+    many, and a few more for the gradients of strides.
 
     Args:
         model: A classifier, or an encoder, which has no heads. Frozen ones are fine.
-        n_frames: Frames of the spectrogram; None is a window of the classifier, 100 for 1 s.
-        n_mels: Mel bands; None is what the classifier has.
+        n_frames: Frames of the spectrogram, or rows of an image; None is a window of the classifier, 100 for 1 s.
+        n_mels: Mel bands, or columns of an image; None is what the classifier has.
 
     Returns:
-        A cost for each block and then for each head.
+        A cost for the stem of a ResNet, for each block and then for each head.
 
     Raises:
         InputError: Another kind of model; an encoder without both sizes; a size below 1, or one that a frozen model
@@ -65,11 +69,12 @@ def layer_costs(
     [LayerCost(name='block 1', weights=20275200, pooling=20620800)]
     """
     who = "layer_costs"
+    encoder: PooledEncoder
     if isinstance(model, AudioClassifier):
         encoder = model.encoder
         n_frames = model.config.window_frames if n_frames is None else n_frames
         n_mels = model.config.n_mels if n_mels is None else n_mels
-    elif isinstance(model, Encoder):
+    elif isinstance(model, PooledEncoder):
         encoder = model
         if n_frames is None or n_mels is None:
             raise InputError(
@@ -78,11 +83,17 @@ def layer_costs(
             )
     else:
         raise InputError(f"{who}: model must be an AudioClassifier or an Encoder, got {type(model).__name__}")
-    sizes = encoder.map_sizes(n_frames, n_mels)
-    costs = [
-        LayerCost(f"block {number}", *_count_block(block, *size))
-        for number, (block, size) in enumerate(zip(encoder.block_list(), sizes[:-1], strict=True), start=1)
-    ]
+    if isinstance(encoder, Encoder):
+        costs = [
+            LayerCost(f"block {number}", *_count_block(block, *size))
+            for number, (block, (_, size, _)) in enumerate(
+                zip(encoder.block_list(), encoder.pooled_layers(n_frames, n_mels), strict=True), start=1
+            )
+        ]
+    elif isinstance(encoder, ResNetEncoder):
+        costs = _count_resnet(encoder, n_frames, n_mels)
+    else:
+        raise InputError(f"{who}: encoder must be an Encoder or a ResNetEncoder, got {type(encoder).__name__}")
     if isinstance(model, AudioClassifier):
         for task, names in model.config.tasks.items():
             costs.append(LayerCost(f"head {task}", encoder.out_channels * len(names), 0))
@@ -103,6 +114,30 @@ def _count_block(block: EncoderBlock, n_t: int, n_m: int) -> tuple[int, int]:
     # Time is pooled by then, in either order.
     second = _count_convolve_and_pool(mel, n_m, out_m, axis=-1)
     return first[0] * n_m + second[0] * out_t, first[1] * n_m + second[1] * out_t
+
+
+def _count_resnet(encoder: ResNetEncoder, n_t: int, n_m: int) -> list[LayerCost]:
+    """Costs of the stem and of all blocks, also of those that do not pool."""
+    size = encoder.conv_stem.output_size(n_t, n_m)
+    costs = [LayerCost("stem", _count_taps(encoder.conv_stem) * math.prod(size), 0)]
+    size = encoder.stem_size(n_t, n_m)
+    for number, block in enumerate(encoder.all_blocks(), start=1):
+        costs.append(LayerCost(f"block {number}", *_count_residual(block, *size)))
+        size = block.output_size(*size)
+    return costs
+
+
+def _count_residual(block: ResidualBlock, n_t: int, n_m: int) -> tuple[int, int]:
+    """Weights and pooling of a residual block on a map of this size; its `forward`, step by step."""
+    out_t, out_m = block.output_size(n_t, n_m)
+    weights = _count_taps(block.conv_1) * math.prod(block.conv_1.output_size(n_t, n_m))
+    weights += _count_taps(block.conv_2) * out_t * out_m
+    if block.conv_shortcut is not None:
+        weights += _count_taps(block.conv_shortcut) * out_t * out_m
+    if block.pool is None:
+        return weights, 0
+    channels = block.conv_1.out_channels + block.conv_1.in_channels  # of both branches
+    return weights, channels * (_count_pooling(n_t, out_t) * n_m + _count_pooling(n_m, out_m) * out_t)
 
 
 def _count_convolve_and_pool(convolution: StridedConv2d, n: int, n_out: int, *, axis: int) -> tuple[int, int]:

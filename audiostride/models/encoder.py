@@ -1,6 +1,5 @@
 """The encoder: blocks of separable convolutions, each followed by one pooling of both axes."""
 
-import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -11,11 +10,10 @@ from torch.nn import functional as F
 from audiostride.checks import ModelSize, Pooling, PoolingPlace, check_choice
 from audiostride.errors import InputError
 from audiostride.functional.convolution import convolve_and_pool
-from audiostride.functional.matrices import AxisPooling, SpectrumPooling
 from audiostride.functional.pooling import pool_axis
-from audiostride.layers import DiffStride2d, FrozenPool, SpectralPool2d, StridedConv2d, read_strides_
-from audiostride.layers.diffstride import diffstride_layers
-from audiostride.models.config import AXIS_SIZES, PAPER_CHANNELS, PAPER_STRIDES, RAMP_BINS
+from audiostride.layers import StridedConv2d
+from audiostride.models.config import PAPER_CHANNELS, PAPER_STRIDES
+from audiostride.models.pooled import PooledBlock, PooledEncoder, make_pool
 
 
 def rectify(x: Tensor) -> Tensor:
@@ -23,7 +21,7 @@ def rectify(x: Tensor) -> Tensor:
     return F.relu(x, inplace=not torch.is_grad_enabled())
 
 
-class EncoderBlock(nn.Module):
+class EncoderBlock(PooledBlock):
     """(3x1) convolution over time, ReLU, batch norm, (1x3) convolution over mel, pooling, ReLU, batch norm.
 
     With strided pooling the first convolution carries the time stride and the second the mel stride; with
@@ -48,26 +46,23 @@ class EncoderBlock(nn.Module):
         pool_after: PoolingPlace,
     ) -> None:
         super().__init__()
-        check_choice("EncoderBlock", "pooling", pooling, Pooling)
         check_choice("EncoderBlock", "pool_after", pool_after, PoolingPlace)
-        check_choice("EncoderBlock", "size", size, ModelSize)
+        pool = make_pool(
+            "EncoderBlock",
+            strides,
+            pooling=pooling,
+            size=size,
+            ramp_bins=ramp_bins,
+            shared_strides=shared_strides,
+            max_stride=max_stride,
+            size_multiple=size_multiple,
+        )
         stride_time, stride_mel = strides if pooling == "strided" else (1, 1)
         # ReLU comes between convolution and norm, so the norm cannot take over the convolution's offset: it stays.
         self.conv_time = StridedConv2d(in_channels, out_channels, (3, 1), strides=(stride_time, 1))
         self.norm_time = nn.BatchNorm2d(out_channels)
         self.conv_mel = StridedConv2d(out_channels, out_channels, (1, 3), strides=(1, stride_mel))
-        self.pool: DiffStride2d | SpectralPool2d | FrozenPool | None = None
-        if pooling == "diffstride":
-            self.pool = DiffStride2d(
-                strides,
-                ramp_bins=[RAMP_BINS[each] if ramp_bins is None else ramp_bins for each in AXIS_SIZES[size]],
-                size=AXIS_SIZES[size],
-                shared=shared_strides,
-                max_stride=max_stride,
-                size_multiple=size_multiple,
-            )
-        elif pooling == "spectral":
-            self.pool = SpectralPool2d(strides)
+        self.pool = pool
         self.norm_mel = nn.BatchNorm2d(out_channels)
         self.pool_after = pool_after
 
@@ -79,12 +74,16 @@ class EncoderBlock(nn.Module):
             return n_t, n_m
         return sizes
 
+    def convolution_strides(self) -> tuple[float, float]:
+        """Strides over time and mel of the block's convolutions; 1 where a layer pools."""
+        return float(self.conv_time.stride[0]), float(self.conv_mel.stride[1])
+
     def forward(self, x: Tensor) -> Tensor:
         if self.pool is None:
             x = self.norm_time(self.conv_time(x).relu_())
             normed: Tensor = self.norm_mel(self.conv_mel(x).relu_())
             return normed
-        time, mel = self._axis_poolings(self.pool, x)
+        time, mel = self.axis_poolings(x)
         weight, bias = self.conv_time.weight, self.conv_time.bias
         if self.pool_after == "convolution":
             x = self.norm_time(rectify(convolve_and_pool(x, weight, bias, time, axis=-2)))
@@ -96,16 +95,8 @@ class EncoderBlock(nn.Module):
         normed = self.norm_mel(rectify(pooled))
         return normed
 
-    @staticmethod
-    def _axis_poolings(
-        pool: DiffStride2d | SpectralPool2d | FrozenPool, x: Tensor
-    ) -> list[AxisPooling | SpectrumPooling]:
-        if isinstance(pool, SpectralPool2d):
-            return pool.axis_poolings(*x.shape[-2:], like=x)
-        return pool.axis_poolings(*x.shape[-2:])
 
-
-class Encoder(nn.Module):
+class Encoder(PooledEncoder):
     """Convolutional encoder after Tagliasacchi et al. (2019), as used by Riad et al. (2022, section 3.1).
 
     Args:
@@ -171,39 +162,9 @@ class Encoder(nn.Module):
         """The blocks in order, with their type (a ModuleList knows modules only)."""
         return cast("list[EncoderBlock]", list(self.blocks))
 
-    def map_sizes(self, n_frames: int, n_mels: int) -> list[tuple[int, int]]:
-        """Sizes (frames, mel bins) of the input and after each block."""
-        sizes = [(n_frames, n_mels)]
-        for block in self.block_list():
-            sizes.append(block.output_size(*sizes[-1]))
-        return sizes
-
-    def project_strides_(self, n_frames: int, n_mels: int) -> None:
-        """Limit the learned strides to what maps of this size allow; call it after each optimizer step.
-
-        Costs one copy from the device for the whole encoder, which the next forward pass shares. Nothing is done where
-        a stride is not finite, which has no size: whoever trains must see it.
-        """
-        read_strides_(self)
-        if not all(math.isfinite(stride) for layer in diffstride_layers(self) for stride in layer.stride_values()):
-            return
-        for block, sizes in zip(self.block_list(), self.map_sizes(n_frames, n_mels)[:-1], strict=True):
-            if isinstance(block.pool, DiffStride2d):
-                block.pool._project_known_(*sizes)
-
-    def expect_sizes(self, n_frames: int, n_mels: int) -> None:
-        """Let the layers keep the sizes of these spectrograms' maps up to date, see `DiffStride2d.expect_sizes`."""
-        for block, sizes in zip(self.block_list(), self.map_sizes(n_frames, n_mels)[:-1], strict=True):
-            if isinstance(block.pool, DiffStride2d):
-                block.pool.expect_sizes(*sizes)
-
-    def freeze_(self, n_frames: int, n_mels: int) -> None:
-        """Replace the poolings by fixed ones for spectrograms of this size."""
-        for block, sizes in zip(self.block_list(), self.map_sizes(n_frames, n_mels)[:-1], strict=True):
-            if isinstance(block.pool, DiffStride2d):
-                block.pool = block.pool.freeze(*sizes)
-            elif isinstance(block.pool, SpectralPool2d):
-                block.pool = block.pool.freeze(*sizes, like=block.conv_mel.weight.detach())
+    def pool_features(self, maps: Tensor) -> Tensor:
+        """The maximum of each channel over its map: ``(B, C, T, M)`` to ``(B, C)``."""
+        return maps.amax(dim=(-2, -1))
 
     def forward(self, spectrogram: Tensor) -> Tensor:
         if spectrogram.ndim != 4 or spectrogram.shape[1] != 1:

@@ -56,7 +56,7 @@ def draw_costs(points: Sequence[CostPoint]) -> Figure:
         figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False)
         figure.draw_without_rendering()  # constrained layout moves the panels, and labels are placed by pixels
         for panel, wanted in zip(panels, labels, strict=True):
-            _place_labels(panel, wanted, pixels=figure.dpi / 72)
+            place_labels(panel, wanted, pixels=figure.dpi / 72)
         return figure
 
 
@@ -107,8 +107,8 @@ def _draw_panel(
         panel.errorbar(
             [mean[0] for mean in means],
             [mean[1] for mean in means],
-            xerr=_spreads(x),
-            yerr=_spreads(y),
+            xerr=spread_of(x),
+            yerr=spread_of(y),
             fmt=f"{marker}-" if len(own) > 1 else marker,
             color=color,
             linewidth=0.8,
@@ -122,14 +122,14 @@ def _draw_panel(
     return labels
 
 
-def _spreads(groups: Sequence[Sequence[float]]) -> list[float] | None:
+def spread_of(groups: Sequence[Sequence[float]]) -> list[float] | None:
     """Lengths of the bars; None where all runs are alone, so that none are drawn, in the legend neither."""
     if all(len(values) == 1 for values in groups):
         return None
     return [stdev(values) if len(values) > 1 else 0.0 for values in groups]
 
 
-def _place_labels(panel: Axes, labels: Sequence[tuple[float, float, str, str]], *, pixels: float) -> None:
+def place_labels(panel: Axes, labels: Sequence[tuple[float, float, str, str]], *, pixels: float) -> None:
     """Write each label where it covers least: no marker, no line, no other label, and not beyond the panel.
 
     Args:

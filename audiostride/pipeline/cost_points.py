@@ -11,7 +11,6 @@ from audiostride.layers import stride_cost
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier, multiply_adds
 from audiostride.pipeline.run_stages import format_accuracies, read_metrics
 from audiostride.pipeline.tables import POOLING_NAMES
-from audiostride.reporting.cutoffs import used_strides
 from audiostride.training import TrainConfig
 
 
@@ -54,8 +53,7 @@ def measure_run(run: Path) -> CostPoint:
         InputError: Not a run folder; starting strides that a strided convolution cannot have.
     """
     config, metrics, model = TrainConfig.load(run), read_metrics(run), load_classifier(run)
-    first, *_, last = model.encoder.map_sizes(model.config.window_frames, model.config.n_mels)
-    time, mel = used_strides(model.encoder.block_list()[0], first)
+    layers = model.encoder.pooled_layers(model.config.window_frames, model.config.n_mels)
     cost = multiply_adds(model)
     return CostPoint(
         pooling=config.pooling,
@@ -66,8 +64,8 @@ def measure_run(run: Path) -> CostPoint:
         proxy=measure_proxy(model),
         multiply_adds=cost,
         relative=cost / strided_multiply_adds(model.config),
-        first_strides=(time, mel),
-        last_map=last,
+        first_strides=layers[0].block.used_strides(*layers[0].n_in),
+        last_map=layers[-1].n_out,
     )
 
 
@@ -79,9 +77,8 @@ def measure_proxy(model: AudioClassifier) -> float:
     """
     if model.config.pooling == "diffstride":
         return stride_cost(model).item()
-    sizes = model.encoder.map_sizes(model.config.window_frames, model.config.n_mels)
-    blocks = zip(model.encoder.block_list(), sizes[:-1], strict=True)
-    return math.fsum(1 / math.prod(used_strides(block, size)) for block, size in blocks)
+    layers = model.encoder.pooled_layers(model.config.window_frames, model.config.n_mels)
+    return math.fsum(1 / math.prod(block.used_strides(*size)) for block, size, _ in layers)
 
 
 def strided_multiply_adds(config: ClassifierConfig) -> int:

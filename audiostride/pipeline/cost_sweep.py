@@ -8,8 +8,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from audiostride.checks import EncoderKind, check_choice
 from audiostride.errors import InputError
-from audiostride.models.config import PAPER_STRIDES
+from audiostride.models.config import ENCODER_STRIDES
 from audiostride.pipeline.program import (
     DEFAULT_SEEDS,
     SMOKE,
@@ -159,7 +160,10 @@ def check_options(
                 f"{recipe.name}: --manifest must be given without what is for archives, got {', '.join(wrong)}; "
                 "leave out one or the other"
             )
-    strides = settings.get("strides", PAPER_STRIDES)
+    strides = settings.get("strides")
+    if strides is None:
+        check_choice(recipe.name, "encoder", settings.get("encoder", "separable"), EncoderKind)
+        strides = ENCODER_STRIDES[settings.get("encoder", "separable")]
     try:
         whole = all(float(stride).is_integer() for pair in strides for stride in pair)
     except (TypeError, ValueError):  # not pairs, or not numbers

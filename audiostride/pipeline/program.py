@@ -150,18 +150,28 @@ def choose_folders(recipe: Recipe, out: str | None, data: str | None, *, splits:
 
 def read_settings(recipe: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """The settings of training that options give."""
-    settings: dict[str, Any] = {}
-    for item in arguments.set:
-        name, sign, value = item.partition("=")
-        if not sign:
-            raise InputError(f"{recipe}: --set must be given NAME=VALUE, got {item!r}")
-        # YAML 1.1 takes 1e-4 for a string, unlike everyone who writes it.
-        settings[name.replace("-", "_")] = _as_number(value) if _as_number(value) is not None else yaml.safe_load(value)
+    settings = parse_settings(recipe, arguments.set)
     check_settings(recipe, settings)
     if arguments.smoke and processes_of(settings).count > 1:
         raise InputError(f"{recipe}: --smoke trains in one process; leave devices and num_nodes out")
     named = {name: getattr(arguments, name) for name in ("width", "max_steps", "batch_size")}
     return settings | {name: value for name, value in named.items() if value is not None}
+
+
+def parse_settings(recipe: str, items: Sequence[str]) -> dict[str, Any]:
+    """The settings that stand in ``--set``, whatever their names.
+
+    >>> parse_settings("mine", ["lr=1e-4", "pool-after=block"])
+    {'lr': 0.0001, 'pool_after': 'block'}
+    """
+    settings: dict[str, Any] = {}
+    for item in items:
+        name, sign, value = item.partition("=")
+        if not sign:
+            raise InputError(f"{recipe}: --set must be given NAME=VALUE, got {item!r}")
+        # YAML 1.1 takes 1e-4 for a string, unlike everyone who writes it.
+        settings[name.replace("-", "_")] = _as_number(value) if _as_number(value) is not None else yaml.safe_load(value)
+    return settings
 
 
 @contextmanager

@@ -115,10 +115,12 @@ def format_accuracies(values: Sequence[float]) -> str:
 
 
 def describe_setting(run: Path) -> str:
-    """Steps, batch, width, hardware and versions of a run, for the line above a table."""
+    """Steps, batch, encoder, width, hardware and versions of a run, for the line above a table."""
     config = TrainConfig.load(run)
     environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    encoder = "" if config.encoder == "separable" else f"{config.encoder}, "
     return (
-        f"{config.max_steps:,} steps of {config.batch_size} excerpts, Adam {config.lr:g}, width {config.width:g}; "
+        f"{config.max_steps:,} steps of {config.batch_size} excerpts, Adam {config.lr:g}, {encoder}width "
+        f"{config.width:g}; "
         f"{environment['device']}, torch {environment['packages']['torch']}"
     )

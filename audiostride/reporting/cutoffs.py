@@ -8,15 +8,15 @@ from audiostride.checks import check_positive
 from audiostride.errors import InputError
 from audiostride.functional.masks import nominal_ramp
 from audiostride.layers import DiffStride2d, SpectralPool2d
-from audiostride.models import AudioClassifier, Encoder
-from audiostride.models.encoder import EncoderBlock
+from audiostride.models import AudioClassifier, PooledEncoder
+from audiostride.models.pooled import PooledBlock
 
 AXES = ("time", "mel")
 UNITS = {"time": "Hz", "mel": "cycles/mel"}
 FRAME_RATE_HZ = 100.0  # for an encoder without its classifier: the paper's 10 ms hop
 
 
-def cutoff_table(model: AudioClassifier | Encoder, window_s: float = 1.0) -> pd.DataFrame:
+def cutoff_table(model: AudioClassifier | PooledEncoder, window_s: float = 1.0) -> pd.DataFrame:
     """What each layer of a model passes, one row per layer and axis.
 
     Over a window of T seconds the FFT bins of the time axis lie 1/T Hz apart, at every layer; those of the mel axis lie
@@ -41,20 +41,19 @@ def cutoff_table(model: AudioClassifier | Encoder, window_s: float = 1.0) -> pd.
         InputError: Another kind of model; a window that is not positive.
     """
     check_positive("cutoff_table", window_s=window_s)
+    encoder: PooledEncoder
     if isinstance(model, AudioClassifier):
         encoder, n_mels = model.encoder, model.config.n_mels
         frame_rate_hz = model.config.sample_rate / model.config.hop_length
-    elif isinstance(model, Encoder):
+    elif isinstance(model, PooledEncoder):
         encoder, n_mels, frame_rate_hz = model, 64, FRAME_RATE_HZ
     else:
         raise InputError(f"cutoff_table: model must be an AudioClassifier or an Encoder, got {type(model).__name__}")
-    sizes = encoder.map_sizes(math.ceil(window_s * frame_rate_hz - 1e-9), n_mels)
+    layers = encoder.pooled_layers(math.ceil(window_s * frame_rate_hz - 1e-9), n_mels)
     bin_width = {"time": 1 / window_s, "mel": 1 / n_mels}
     rows = []
-    for layer, (block, n_in, n_out) in enumerate(
-        zip(encoder.block_list(), sizes[:-1], sizes[1:], strict=True), start=1
-    ):
-        for number, (axis, stride) in enumerate(zip(AXES, used_strides(block, n_in), strict=True)):
+    for layer, (block, n_in, n_out) in enumerate(layers, start=1):
+        for number, (axis, stride) in enumerate(zip(AXES, block.used_strides(*n_in), strict=True)):
             n = n_in[number]
             cutoff_bin = n / (2 * stride)
             edges = mask_edges(block, number, n, stride, n_out[number])
@@ -77,16 +76,7 @@ def cutoff_table(model: AudioClassifier | Encoder, window_s: float = 1.0) -> pd.
     return pd.DataFrame(rows)
 
 
-def used_strides(block: EncoderBlock, n_in: tuple[int, int]) -> tuple[float, ...]:
-    """Strides over time and mel with which a block pools maps of this size."""
-    if isinstance(block.pool, DiffStride2d):
-        return block.pool.used_strides(*n_in)
-    if isinstance(block.pool, SpectralPool2d):
-        return block.pool.strides
-    return float(block.conv_time.stride[0]), float(block.conv_mel.stride[1])
-
-
-def mask_edges(block: EncoderBlock, axis: int, n: int, stride: float, n_out: int) -> dict[str, float]:
+def mask_edges(block: PooledBlock, axis: int, n: int, stride: float, n_out: int) -> dict[str, float]:
     """Pass, half-weight and stop edge of the mask of one axis in bins, none above the Nyquist frequency."""
     cutoff_bin = n / (2 * stride)
     if isinstance(block.pool, DiffStride2d):

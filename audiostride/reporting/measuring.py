@@ -11,8 +11,8 @@ from audiostride.errors import InputError
 from audiostride.functional import passband_mask
 from audiostride.layers import DiffStride2d, SpectralPool2d
 from audiostride.models import AudioClassifier
-from audiostride.models.encoder import EncoderBlock
-from audiostride.reporting.cutoffs import AXES, UNITS, used_strides
+from audiostride.models.pooled import PooledBlock
+from audiostride.reporting.cutoffs import AXES, UNITS
 
 MOST_BINS = 160  # longer axes are measured at this many evenly spread bins: 10 s windows have 501
 RIPPLES_AT_ONCE = 32
@@ -36,12 +36,10 @@ def measure_gains(model: AudioClassifier) -> pd.DataFrame:
         pooled map that is not the ripple); no rows for strided convolution, which has no pooling layer.
     """
     config = model.config
-    sizes = model.encoder.map_sizes(config.window_frames, config.n_mels)
+    layers = model.encoder.pooled_layers(config.window_frames, config.n_mels)
     width = {"time": 1 / config.window_s, "mel": 1 / config.n_mels}
     tables = []
-    for layer, (block, n_in, n_out) in enumerate(
-        zip(model.encoder.block_list(), sizes[:-1], sizes[1:], strict=True), start=1
-    ):
+    for layer, (block, n_in, n_out) in enumerate(layers, start=1):
         if block.pool is None:
             continue
         for number, axis in enumerate(AXES):
@@ -61,7 +59,7 @@ def largest_difference(gains: pd.DataFrame) -> float:
     return float(max((gains["gain"] - gains["mask"]).abs().max(), gains["rest"].max()))
 
 
-def layer_mask(block: EncoderBlock, axis: int, n_in: Sequence[int], n_out: Sequence[int]) -> NDArray[np.float64]:
+def layer_mask(block: PooledBlock, axis: int, n_in: Sequence[int], n_out: Sequence[int]) -> NDArray[np.float64]:
     """Computed weights of the frequencies 0 to ``n // 2`` of one axis of a pooling layer, those it crops being 0."""
     n, distance = n_in[axis], np.arange(n_in[axis] // 2 + 1)
     kept = 2 * distance <= n_out[axis]
@@ -69,7 +67,7 @@ def layer_mask(block: EncoderBlock, axis: int, n_in: Sequence[int], n_out: Seque
         return kept.astype(np.float64)
     if not isinstance(block.pool, DiffStride2d):
         raise InputError(f"layer_mask: the block must pool, got {type(block.pool).__name__}")
-    settings, stride = block.pool.axes[axis], used_strides(block, (n_in[0], n_in[1]))[axis]
+    settings, stride = block.pool.axes[axis], block.used_strides(n_in[0], n_in[1])[axis]
     weights = passband_mask(n, stride, ramp_bins=settings.ramp_bins, size=settings.size).double().numpy()
     masked: NDArray[np.float64] = weights if settings.size == "folded" else np.where(kept, weights, 0.0)
     return masked
@@ -77,7 +75,7 @@ def layer_mask(block: EncoderBlock, axis: int, n_in: Sequence[int], n_out: Seque
 
 @torch.no_grad()
 def send_ripples(
-    block: EncoderBlock, axis: int, n_in: Sequence[int], bins: NDArray[np.int64]
+    block: PooledBlock, axis: int, n_in: Sequence[int], bins: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Gain of a block's pooling layer for ripples along one axis, and the largest part that is not the ripple.
 

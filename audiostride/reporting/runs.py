@@ -87,7 +87,7 @@ def read_run(path: str | Path) -> RunFolder:
             ) from error
 
     suffix = "_{}" if len(model.config.tasks) > 1 else ""
-    pooling, size = model.config.pooling, model.config.size
+    pooling, size, encoder = model.config.pooling, model.config.size, model.config.encoder
     tables, predictions = {}, {}
     for task, names in model.config.tasks.items():
         own = suffix.format(task)
@@ -100,7 +100,8 @@ def read_run(path: str | Path) -> RunFolder:
             predictions[task] = found
     return RunFolder(
         name=path.name or str(path.resolve().name),
-        variant=f"{pooling} {size}" if pooling == "diffstride" else pooling,
+        variant=f"{encoder} " * (encoder != "separable")
+        + (f"{pooling} {size}" if pooling == "diffstride" else pooling),
         path=path,
         model=model,
         config=read("config.yaml", lambda file: yaml.safe_load(file.read_text(encoding="utf-8"))),

@@ -1,13 +1,10 @@
 """What happens around the training steps: validation, history, checkpoints, progress, a clean stop."""
 
-import os
 import signal
-import time
 from pathlib import Path
 from statistics import fmean
 from typing import Any, cast
 
-import pandas as pd
 from lightning import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
@@ -16,21 +13,20 @@ from audiostride.models import save_classifier
 from audiostride.progress import progress_bar
 from audiostride.training.clips import LabelledClips, evaluate_clips
 from audiostride.training.module import ClassifierTraining
-from audiostride.writing import write_text
+from audiostride.training.recording import CourseRecorder
 
 AGREE_EVERY = 10  # steps after which processes ask each other whether one of them was told to stop
 STRIDE_ROWS = 200  # strides are recorded this many times over a training, and at every validation
 
 
-def ends_step(module: LightningModule, index: int) -> bool:
+def ends_step(trainer: Trainer, index: int) -> bool:
     """Whether the part of a batch with this index was the last of its step."""
-    return (index + 1) % cast(ClassifierTraining, module).config.accumulate == 0
+    return (index + 1) % trainer.accumulate_grad_batches == 0
 
 
-class RunRecorder(Callback):
+class RunRecorder(CourseRecorder):
     """Validates every so many steps and writes the run folder: history, strides, best model, last checkpoint.
 
-    Its state travels with the checkpoint, so that a resumed run continues the tables where the checkpoint was made.
     Of several processes each validates its share and all know the result; the first one writes.
 
     Args:
@@ -39,34 +35,21 @@ class RunRecorder(Callback):
     """
 
     def __init__(self, run: Path, valid: dict[str, LabelledClips]) -> None:
-        self.run, self.valid = run, valid
-        self.history: list[dict[str, float]] = []
-        self.strides: list[dict[str, float]] = []
+        super().__init__(run, axes=("time", "mel"))
+        self.valid = valid
         self.best: dict[str, float] = {}
-        self._elapsed_s = 0.0
-        self._started = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "history": self.history,
-            "strides": self.strides,
-            "best": self.best,
-            "elapsed_s": self._elapsed_s + time.monotonic() - self._started,
-        }
+        return {**super().state_dict(), "best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.history, self.strides, self.best = state_dict["history"], state_dict["strides"], state_dict["best"]
-        self._elapsed_s = state_dict["elapsed_s"]
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._started = time.monotonic()
-        if not self.strides:
-            self._record_strides(trainer, pl_module, step=0)
+        super().load_state_dict(state_dict)
+        self.best = state_dict["best"]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not ends_step(pl_module, batch_idx):
+        if not ends_step(trainer, batch_idx):
             return
         module = cast(ClassifierTraining, pl_module)
         config, step = module.config, trainer.global_step
@@ -80,16 +63,6 @@ class RunRecorder(Callback):
         # A stop that came between a step and its validation.
         if trainer.global_step and (not self.history or self.history[-1]["step"] != trainer.global_step):
             self._validate(trainer, cast(ClassifierTraining, pl_module), step=trainer.global_step)
-
-    def _record_strides(self, trainer: Trainer, module: LightningModule, *, step: int) -> None:
-        values = {}
-        for number, layer in enumerate(diffstride_layers(module), start=1):
-            for axis, value in zip(("time", "mel"), layer.stride_values(), strict=True):
-                values[f"layer{number}_{axis}"] = value
-        if values:
-            self.strides.append({"step": step, **values})
-            for logger in trainer.loggers:
-                logger.log_metrics({f"stride/{name}": value for name, value in values.items()}, step=step)
 
     def _validate(self, trainer: Trainer, module: ClassifierTraining, *, step: int) -> None:
         losses = module.take_mean_losses()
@@ -107,7 +80,7 @@ class RunRecorder(Callback):
             "valid_loss": fmean(item.loss for item in found.values()),
             "valid_accuracy": accuracy,
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
-            "elapsed_s": round(self._elapsed_s + time.monotonic() - self._started, 2),
+            "elapsed_s": round(self.elapsed_s, 2),
         }
         if len(found) > 1:
             for task, item in found.items():
@@ -123,19 +96,14 @@ class RunRecorder(Callback):
         for logger in trainer.loggers:
             logger.log_metrics({name: value for name, value in row.items() if name != "step"}, step=step)
         if module.processes.first:
-            write_text(self.run / "history.csv", pd.DataFrame(self.history).to_csv(index=False))
-            if self.strides:
-                write_text(self.run / "strides.csv", pd.DataFrame(self.strides).to_csv(index=False))
-        partial = self.run / "checkpoints" / "last.partial.ckpt"
-        trainer.save_checkpoint(partial)  # all processes take part
-        if module.processes.first:
-            os.replace(partial, self.run / "checkpoints" / "last.ckpt")
+            self._write_tables()
+        self._save_checkpoint(trainer)
 
 
 class StepProgress(Callback):
     """A progress bar over the steps: loss, validation accuracy and the strides of the first layer."""
 
-    def __init__(self, recorder: RunRecorder) -> None:
+    def __init__(self, recorder: CourseRecorder) -> None:
         self.recorder = recorder
         self._bar: Any = None
 
@@ -147,7 +115,7 @@ class StepProgress(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not ends_step(pl_module, batch_idx):
+        if not ends_step(trainer, batch_idx):
             return
         if trainer.global_step % 10 == 0:  # showing the loss waits for the GPU, so not at every step
             shown: dict[str, str] = {"loss": f"{float(outputs['loss']):.3f}"}
@@ -196,7 +164,7 @@ class CleanStop(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.world_size > 1 and ends_step(pl_module, batch_idx) and trainer.global_step % AGREE_EVERY == 0:
+        if trainer.world_size > 1 and ends_step(trainer, batch_idx) and trainer.global_step % AGREE_EVERY == 0:
             trainer.should_stop = trainer.strategy.reduce_boolean_decision(self.stopped, all=False)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

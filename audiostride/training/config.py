@@ -6,13 +6,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from audiostride.checks import ModelSize, Pooling, PoolingPlace, check_choice, check_count, check_positive
+from audiostride.checks import EncoderKind, ModelSize, Pooling, PoolingPlace, check_choice, check_count, check_positive
 from audiostride.data.augmentation import AugmentationConfig
 from audiostride.data.noise import SYNTHETIC
 from audiostride.errors import InputError
-from audiostride.models.config import PAPER_CHANNELS, PAPER_STRIDES
+from audiostride.models.config import fill_encoder
+from audiostride.training.settings import check_equal_settings, read_settings
 
 Schedule = Literal["cosine", "constant"]
 Precision = Literal["auto", "32", "bf16-mixed", "16-mixed"]
@@ -67,22 +66,24 @@ class TrainConfig:
     """Column of the manifest with what must not leak across splits, such as the speaker."""
     on_error: OnError = "stop"
     """What bad audio does: stop before training, or be skipped and listed in skipped.csv."""
+    encoder: EncoderKind = "separable"
+    """The network: the paper's separable convolutions, or a ResNet-18, also one with norms before convolutions."""
     pooling: Pooling = "diffstride"
     """How maps shrink: strided convolution, spectral pooling, or learned strides."""
     size: ModelSize = "mixed"
     """DiffStride's masks and map sizes: the paper's, or as small as strided convolution's: nominal, folded, mixed."""
     width: float = 1.0
     """Factor on the channels of the network; 0.25 suits a CPU."""
-    strides: Sequence[Sequence[float]] = PAPER_STRIDES
-    """Stride over time and mel of each block; DiffStride starts from them."""
-    channels: Sequence[int] = PAPER_CHANNELS
-    """Channels of each block at width 1."""
+    strides: Sequence[Sequence[float]] | None = None
+    """Stride over time and mel of each block, of a ResNet of stages 2 to 4 or all four (default: the encoder's own)."""
+    channels: Sequence[int] | None = None
+    """Channels of each block, of a ResNet of each stage, at width 1 (default: the encoder's own)."""
     shared_strides: bool = False
     """One learned stride for both axes of a block."""
     ramp_bins: float | None = None
     """Width of the mask's ramp in FFT bins (the paper's R); none is 8 for folded maps and else the paper's 4."""
     pool_after: PoolingPlace = "convolution"
-    """Pool both axes after a block, or each axis right after its convolution."""
+    """Pool both axes after a block, or each axis right after its convolution; without effect on a ResNet."""
     max_steps: int = 1000
     """Optimizer steps."""
     batch_size: int = 32
@@ -148,6 +149,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         who = "train"
+        check_choice(who, "encoder", self.encoder, EncoderKind)
         check_choice(who, "pooling", self.pooling, Pooling)
         check_choice(who, "size", self.size, ModelSize)
         check_choice(who, "pool_after", self.pool_after, PoolingPlace)
@@ -172,6 +174,7 @@ class TrainConfig:
             mixing_temperature=self.mixing_temperature,
             ramp_bins=4.0 if self.ramp_bins is None else self.ramp_bins,
         )
+        self.strides, self.channels = fill_encoder(self.encoder, self.strides, self.channels)
         # A run folder must be understood from any working directory.
         if (self.manifest is None) == (self.task is None):
             raise InputError(
@@ -243,8 +246,8 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """The settings as values that YAML knows."""
         values = asdict(self)
-        values["strides"] = [list(pair) for pair in self.strides]
-        values["channels"] = list(self.channels)
+        values["strides"] = [list(pair) for pair in self.strides or ()]
+        values["channels"] = list(self.channels or ())
         values["task"] = None if self.task is None else list(self.task)
         values["task_weights"] = None if self.task_weights is None else list(self.task_weights)
         values["noise_snr_db"] = list(self.noise_snr_db)
@@ -258,17 +261,7 @@ class TrainConfig:
         Raises:
             InputError: Not a run folder, or a ``config.yaml`` that this version does not know.
         """
-        file = Path(run) / "config.yaml"
-        if not file.is_file():
-            raise InputError(f"{run} must be a run folder written by 'audiostride train', but has no config.yaml")
-        try:
-            values = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise InputError(f"{file} must be YAML, but reading it failed: {error}") from error
-        known = {entry.name for entry in fields(cls)}
-        unknown = sorted(set(values) - known) if isinstance(values, dict) else ["(not a table of settings)"]
-        if unknown:
-            raise InputError(f"{file} must hold known settings, got {', '.join(unknown)}")
+        values = read_settings(run, [entry.name for entry in fields(cls)], writer="'audiostride train'")
         # A run of a time before this setting pools after a block; the default of today would change it silently.
         return cls(**{"pool_after": "block", **values})
 
@@ -296,12 +289,4 @@ RESUMABLE_CHANGES = (
 
 def check_same_settings(old: TrainConfig, new: TrainConfig) -> None:
     """Raise, showing the differences, unless `new` continues the training that `old` began."""
-    before, after = old.to_dict(), new.to_dict()
-    changed = [f"  {key}: {before[key]} -> {after[key]}" for key in before if before[key] != after[key]]
-    changed = [line for line in changed if line.split(":")[0].strip() not in RESUMABLE_CHANGES]
-    if changed:
-        raise InputError(
-            f"train: a resumed run must keep its settings, but in {new.out} these differ:\n"
-            + "\n".join(changed)
-            + "\ngive the old values, or another --out"
-        )
+    check_equal_settings(old.to_dict(), new.to_dict(), out=new.out, changeable=RESUMABLE_CHANGES)

@@ -11,6 +11,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # learning rate, so strides learn at it too, and no schedule. Every other setting that changes what is learned is
     # written out: a default of this toolkit that changes must not change the paper's experiment.
     "paper": {
+        "encoder": "separable",
         "size": "paper",
         "ramp_bins": 4.0,
         "pool_after": "block",

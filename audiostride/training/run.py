@@ -9,7 +9,6 @@ import torch
 import yaml
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.strategies import DDPStrategy
 
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
@@ -23,17 +22,18 @@ from audiostride.training.clips import (
     write_skipped,
 )
 from audiostride.training.config import Source, TrainConfig, check_same_settings
+from audiostride.training.fitting import explain_failures, make_trainer
 from audiostride.training.hardware import (
     choose_device,
     choose_precision,
     describe_environment,
-    is_out_of_memory,
     peak_memory_mib,
     resident_mib,
 )
 from audiostride.training.loggers import make_loggers
 from audiostride.training.quiet import without_advice
 from audiostride.training.results import finished_metrics, write_results
+from audiostride.training.settings import check_run_folder
 from audiostride.training.with_batches import TrainingWithBatches, make_training
 from audiostride.writing import write_json, write_text
 
@@ -60,7 +60,9 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     processes = Processes.of_environment(config.devices, config.num_nodes)
     progress = progress and processes.first
     if processes.first:
-        _check_run_folder(config, resume=resume)
+        check_run_folder(run, resume=resume)
+        if resume:
+            check_same_settings(TrainConfig.load(run), config)
     finished = finished_metrics(run) if resume else None
     if finished is not None:
         return finished
@@ -82,6 +84,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     model = AudioClassifier(
         ClassifierConfig(
             tasks=names,
+            encoder=config.encoder,
             pooling=config.pooling,
             size=config.size,
             strides=config.strides,
@@ -144,21 +147,6 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     return metrics
 
 
-def _check_run_folder(config: TrainConfig, *, resume: bool) -> None:
-    run = Path(config.out)
-    if run.exists() and not run.is_dir():
-        raise InputError(f"train: --out must be a folder, got the file {run}")
-    if resume and not (run / "config.yaml").exists():
-        raise InputError(f"train: --resume needs a run folder, but {run} has no config.yaml; leave --resume out")
-    if resume:
-        check_same_settings(TrainConfig.load(run), config)
-    elif run.is_dir() and any(run.iterdir()):
-        raise InputError(
-            f"train: --out must be a new or empty folder, got {run}; "
-            "continue the run there with --resume, or choose another name"
-        )
-
-
 def _check_same_classes(run: Path, names: dict[str, list[str]]) -> None:
     """Raise if the data no longer have the classes of the model that is to go on."""
     if not (run / "model.safetensors").is_file():
@@ -188,45 +176,25 @@ def _fit(
 ) -> Trainer:
     config = module.config
     checkpoint = Path(config.out) / "checkpoints" / "last.ckpt"
+    remedy = (
+        f"compute batches in parts with --accumulate {2 * config.accumulate}, or lower --batch-size or --width "
+        f"({config.width:g})"
+    )
     with without_advice():
-        several = config.n_processes > 1
-        trainer = Trainer(
-            accelerator="gpu" if device.type == "cuda" else "cpu",
+        trainer = make_trainer(
+            device=device,
             devices=config.devices,
-            num_nodes=config.num_nodes,
-            # All processes see the same statistics and draw the same noises: no buffer needs to be sent around.
-            strategy=DDPStrategy(broadcast_buffers=False) if several or config.strategy == "ddp" else "auto",
-            sync_batchnorm=several and device.type == "cuda",
-            use_distributed_sampler=False,
-            accumulate_grad_batches=config.accumulate,
-            precision=precision,  # type: ignore[arg-type]
+            n_nodes=config.num_nodes,
+            precision=precision,
             max_steps=config.max_steps,
-            max_epochs=-1,
-            logger=loggers or False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
             callbacks=callbacks,
+            accumulate=config.accumulate,
+            loggers=loggers,
+            ddp=config.strategy == "ddp",
         )
         for logger in trainer.loggers:
             logger.log_hyperparams(config.to_dict())
-        try:
+        several, step = config.n_processes > 1, f"{config.batch_size} excerpts"
+        with explain_failures(several=several, step=step, device=device, remedy=remedy):
             trainer.fit(module, ckpt_path=checkpoint if resume and checkpoint.exists() else None, weights_only=True)
-        except InputError as error:
-            # A worker process wraps its message into a traceback, which ends with that message.
-            raise InputError(str(error).rsplit(f"{InputError.__module__}.InputError: ", 1)[-1].strip()) from error
-        except (RuntimeError, MemoryError) as error:
-            if several and "Connection closed by peer" in str(error):
-                raise InputError(
-                    "train: all processes must go on, but one has ended (see what it said); the last checkpoint "
-                    "stands, and the same command with --resume goes on from there"
-                ) from error
-            if not is_out_of_memory(error):
-                raise
-            raise InputError(
-                f"train: a step of {config.batch_size} excerpts must fit into the memory of the {device.type}, but it "
-                f"ran out: {str(error).splitlines()[0] if str(error) else 'MemoryError'}\ncompute batches in parts "
-                f"with --accumulate {2 * config.accumulate}, or lower --batch-size or --width ({config.width:g}); "
-                "the last checkpoint stands"
-            ) from error
     return trainer

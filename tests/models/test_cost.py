@@ -80,7 +80,7 @@ def test_a_model_that_is_not_frozen_builds_its_matrices_once_a_batch_and_nothing
         def forward(self, x: Tensor) -> None:
             for block, size in zip(model.encoder.block_list(), sizes[:-1], strict=True):
                 if block.pool is not None:
-                    block._axis_poolings(block.pool, x[..., : size[0], : size[1]])
+                    block.axis_poolings(x[..., : size[0], : size[1]])
 
     built = count(Matrices(), torch.empty(1, 1, 37, 64))
     assert one - multiply_adds(model, 37) == built

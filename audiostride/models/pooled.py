@@ -1,0 +1,173 @@
+"""Blocks that pool their maps once, and encoders made of them: what a stride is used for, whatever lies around it."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from audiostride.checks import ModelSize, Pooling, check_choice
+from audiostride.errors import InputError
+from audiostride.functional.matrices import AxisPooling, SpectrumPooling
+from audiostride.layers import DiffStride2d, FrozenPool, SpectralPool2d, read_strides_
+from audiostride.layers.diffstride import diffstride_layers
+from audiostride.models.config import AXIS_SIZES, RAMP_BINS
+
+
+def make_pool(
+    who: str,
+    strides: Sequence[float],
+    *,
+    pooling: Pooling,
+    size: ModelSize,
+    ramp_bins: float | None,
+    shared_strides: bool,
+    max_stride: float | None,
+    size_multiple: int,
+) -> DiffStride2d | SpectralPool2d | None:
+    """The pooling layer of a block; None where its convolutions carry the strides."""
+    check_choice(who, "pooling", pooling, Pooling)
+    check_choice(who, "size", size, ModelSize)
+    if pooling == "spectral":
+        return SpectralPool2d(strides)
+    if pooling == "strided":
+        return None
+    return DiffStride2d(
+        strides,
+        ramp_bins=[RAMP_BINS[each] if ramp_bins is None else ramp_bins for each in AXIS_SIZES[size]],
+        size=AXIS_SIZES[size],
+        shared=shared_strides,
+        max_stride=max_stride,
+        size_multiple=size_multiple,
+    )
+
+
+class PooledBlock(nn.Module, ABC):
+    """A part of an encoder that shortens both axes once, by a pooling layer or by the strides of its convolutions.
+
+    Attributes:
+        pool: The pooling layer; None where convolutions carry the strides.
+    """
+
+    pool: DiffStride2d | SpectralPool2d | FrozenPool | None
+
+    @abstractmethod
+    def output_size(self, n_frames: int, n_mels: int) -> tuple[int, int]:
+        """Frames and mel bins after the block."""
+
+    @abstractmethod
+    def convolution_strides(self) -> tuple[float, float]:
+        """Strides over time and mel of the block's convolutions; 1 where a layer pools."""
+
+    def used_strides(self, n_frames: int, n_mels: int) -> tuple[float, float]:
+        """Strides over time and mel with which the block pools maps of this size.
+
+        Raises:
+            InputError: A frozen block, which has matrices and no strides.
+        """
+        if self.pool is None:
+            return self.convolution_strides()
+        if isinstance(self.pool, FrozenPool):
+            raise InputError(
+                f"{type(self).__name__}.used_strides: the block must not be frozen, got one for maps of "
+                f"{self.pool.sizes}; ask the model that was frozen"
+            )
+        time, mel = (
+            self.pool.used_strides(n_frames, n_mels) if isinstance(self.pool, DiffStride2d) else self.pool.strides
+        )
+        return time, mel
+
+    def axis_poolings(self, x: Tensor) -> list[AxisPooling | SpectrumPooling]:
+        """How both axes of this map are pooled.
+
+        Raises:
+            InputError: A block whose convolutions carry the strides.
+        """
+        if self.pool is None:
+            raise InputError(f"{type(self).__name__}.axis_poolings: the block must have a pooling layer, got none")
+        if isinstance(self.pool, SpectralPool2d):
+            return self.pool.axis_poolings(*x.shape[-2:], like=x)
+        return self.pool.axis_poolings(*x.shape[-2:])
+
+    def freeze_(self, n_frames: int, n_mels: int) -> None:
+        """Replace the pooling layer by a fixed one for maps of this size."""
+        if isinstance(self.pool, DiffStride2d):
+            self.pool = self.pool.freeze(n_frames, n_mels)
+        elif isinstance(self.pool, SpectralPool2d):
+            self.pool = self.pool.freeze(n_frames, n_mels, like=next(self.parameters()).detach())
+
+
+class PooledLayer(NamedTuple):
+    """A block that pools, and the maps that it gets and gives."""
+
+    block: PooledBlock
+    """The block."""
+    n_in: tuple[int, int]
+    """Frames and mel bins before it."""
+    n_out: tuple[int, int]
+    """Frames and mel bins after it."""
+
+
+class PooledEncoder(nn.Module, ABC):
+    """A convolutional network whose maps shrink in a few blocks, by one stride over time and one over mel each.
+
+    Attributes:
+        pooling: ``"strided"``, ``"spectral"`` or ``"diffstride"``.
+        out_channels: Channels of the result.
+
+    Shape:
+        spectrogram: ``(B, C, T, M)``. Result: ``(B, out_channels, *map_sizes(T, M)[-1])``.
+    """
+
+    pooling: Pooling
+    out_channels: int
+
+    @abstractmethod
+    def block_list(self) -> Sequence[PooledBlock]:
+        """The blocks that pool, in order."""
+
+    @abstractmethod
+    def pool_features(self, maps: Tensor) -> Tensor:
+        """One feature per channel from the encoder's maps, for the heads: ``(B, C, T, M)`` to ``(B, C)``."""
+
+    def stem_size(self, n_frames: int, n_mels: int) -> tuple[int, int]:
+        """Frames and mel bins of the map that the first of the blocks gets."""
+        return n_frames, n_mels
+
+    def pooled_layers(self, n_frames: int, n_mels: int) -> list[PooledLayer]:
+        """The blocks that pool, with the sizes of their maps for a spectrogram of this size."""
+        layers: list[PooledLayer] = []
+        size = self.stem_size(n_frames, n_mels)
+        for block in self.block_list():
+            layers.append(PooledLayer(block, size, block.output_size(*size)))
+            size = layers[-1].n_out
+        return layers
+
+    def map_sizes(self, n_frames: int, n_mels: int) -> list[tuple[int, int]]:
+        """Sizes (frames, mel bins) of the input and after each block that pools."""
+        return [(n_frames, n_mels), *(layer.n_out for layer in self.pooled_layers(n_frames, n_mels))]
+
+    def project_strides_(self, n_frames: int, n_mels: int) -> None:
+        """Limit the learned strides to what maps of this size allow; call it after each optimizer step.
+
+        Costs one copy from the device for the whole encoder, which the next forward pass shares. Nothing is done where
+        a stride is not finite, which has no size: whoever trains must see it.
+        """
+        read_strides_(self)
+        if not all(math.isfinite(stride) for layer in diffstride_layers(self) for stride in layer.stride_values()):
+            return
+        for block, sizes, _ in self.pooled_layers(n_frames, n_mels):
+            if isinstance(block.pool, DiffStride2d):
+                block.pool._project_known_(*sizes)
+
+    def expect_sizes(self, n_frames: int, n_mels: int) -> None:
+        """Let the layers keep the sizes of these spectrograms' maps up to date, see `DiffStride2d.expect_sizes`."""
+        for block, sizes, _ in self.pooled_layers(n_frames, n_mels):
+            if isinstance(block.pool, DiffStride2d):
+                block.pool.expect_sizes(*sizes)
+
+    def freeze_(self, n_frames: int, n_mels: int) -> None:
+        """Replace the poolings by fixed ones for spectrograms of this size."""
+        for block, sizes, _ in self.pooled_layers(n_frames, n_mels):
+            block.freeze_(*sizes)

@@ -1,0 +1,85 @@
+"""Trainings of networks other than the paper's, through the command line, with their reports."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from audiostride import AudioClassifier, InputError, load_classifier
+from audiostride.training import TrainConfig
+from audiostride.training.config import check_same_settings
+
+OPTIONS = ["--label", "kind", "--encoder", "resnet18", "--width", "0.05", "--max-steps", "6", "--valid-every", "3"]
+OPTIONS += ["--batch-size", "4", "--stride-lr", "0.05"]
+
+
+@pytest.fixture(scope="module")
+def resnet_run(manifest: Path, run_command: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of a ResNet with its report. Not to be changed."""
+    out = tmp_path_factory.mktemp("resnet") / "run"
+    assert run_command("train", "--manifest", manifest, "--out", out, *OPTIONS) == 0
+    return out
+
+
+def test_a_resnet_trains_through_the_command_line(resnet_run: Path) -> None:
+    config = yaml.safe_load((resnet_run / "config.yaml").read_text())
+    assert config["encoder"] == "resnet18"
+    assert (config["strides"], config["channels"]) == ([[2.0, 2.0]] * 3, [64, 128, 256, 512])
+    strides = pd.read_csv(resnet_run / "strides.csv")
+    assert list(strides) == ["step", *(f"layer{layer}_{axis}" for layer in (1, 2, 3) for axis in ("time", "mel"))]
+    assert (strides.iloc[-1].drop("step") != 2.0).all(), "all strides have learned"
+    model = load_classifier(resnet_run)
+    assert model.config.encoder == "resnet18"
+
+
+def test_its_report_tells_of_its_layers(resnet_run: Path, run_command: Callable[..., int], tmp_path: Path) -> None:
+    assert run_command("report", resnet_run, "-o", tmp_path / "page.html") == 0
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "resnet18 diffstride mixed" in page
+    assert "Table 2 of the paper" not in page  # whose first layer is another one
+    assert "DO NOT AGREE" not in page
+
+
+def test_a_resnet_predicts(resnet_run: Path, manifest: Path) -> None:
+    table = load_classifier(resnet_run).predict(manifest)
+    assert table["path"].nunique() == 22
+    assert set(table["label"]) <= {"tone", "noise"}
+
+
+def test_resumed_it_ends_with_the_same_numbers(
+    resnet_run: Path, manifest: Path, run_command: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, steps = AudioClassifier.project_strides_, []
+
+    def fail(model: AudioClassifier) -> None:
+        steps.append(1)
+        if len(steps) == 5:
+            raise RuntimeError("killed")
+        project(model)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AudioClassifier, "project_strides_", fail)
+        with pytest.raises(RuntimeError, match="killed"):
+            run_command("train", "--manifest", manifest, "--out", tmp_path / "run", *OPTIONS)
+    assert len(pd.read_csv(tmp_path / "run" / "history.csv")) == 1
+    assert run_command("train", "--out", tmp_path / "run", "--resume") == 0
+    for name in ("model.safetensors", "strides.csv", "metrics.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (resnet_run / name).read_bytes(), name
+
+
+def test_runs_of_before_there_were_encoders_go_on(tmp_path: Path) -> None:
+    now = TrainConfig(manifest="m.csv", out=str(tmp_path))
+    values = now.to_dict()
+    assert values.pop("encoder") == "separable"
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    check_same_settings(TrainConfig.load(tmp_path), now)
+    other = TrainConfig(manifest="m.csv", out=str(tmp_path), encoder="resnet18")
+    with pytest.raises(InputError, match="encoder: separable -> resnet18"):
+        check_same_settings(TrainConfig.load(tmp_path), other)
+
+
+def test_an_unknown_encoder_is_refused() -> None:
+    with pytest.raises(InputError, match="encoder must be one of separable, resnet18, preact_resnet18, got 'vgg'"):
+        TrainConfig(manifest="m.csv", out="run", encoder="vgg")  # type: ignore[arg-type]
