@@ -60,7 +60,7 @@ def freeze_downsampling(model: nn.Module, example_input: Example) -> nn.Module:
             )
         if not sizes:
             raise InputError(
-                f"{who}: every layer must be called on the way of the example, but {', '.join(names)} is not, or not as "
+                f"{who}: every layer must be called with the example, but {', '.join(names)} is not, or not as "
                 "a module; models of this package have a freeze() of their own"
             )
         pool: FrozenPool = layer.freeze(*sizes.pop()).to(device)
