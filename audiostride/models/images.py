@@ -10,8 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from audiostride.checks import Pooling, Size, Stem, check_choice, check_count, check_positive, check_stride
 from audiostride.errors import InputError
-from audiostride.layers import DiffStride2d, SpectralPool2d, read_strides_
-from audiostride.layers.diffstride import diffstride_layers
+from audiostride.layers import DiffStride2d, SpectralPool2d, project_strides_
 from audiostride.models.conversion import freeze_downsampling
 from audiostride.models.pooled import PooledEncoder
 from audiostride.models.resnet import ResNetEncoder
@@ -74,10 +73,8 @@ class ImageClassifier(nn.Module):
         """Limit the learned strides to what maps of the image's size allow; call it after each optimizer step."""
         if isinstance(self.backbone, PooledEncoder):
             self.backbone.project_strides_(self.image_size, self.image_size)
-            return
-        read_strides_(self)
-        for layer in diffstride_layers(self):
-            layer.project_strides_()
+        else:
+            project_strides_(self)
 
     def freeze(self) -> "ImageClassifier":
         """A copy for evaluation whose strides no longer change, for images of its size: matrices are fixed."""

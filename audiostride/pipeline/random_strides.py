@@ -25,7 +25,10 @@ NAME = "random_strides"
 PRESETS = ("quick", "paper", "published")
 DEFAULT_SEEDS = (0, 1)
 # What two CPU cores can train. Clips no longer than a window would without the shift give the same excerpt each time.
-QUICK = {"width": 0.125, "max_steps": 400, "batch_size": 32, "time_shift_s": 0.1}
+# Strides that start badly have far to go: at the usual rate of 1e-2 they do not arrive in 400 steps. Chosen by
+# validation accuracy on ten words, ResNet-18, the six starts and two seeds: 87.1 % with a spread over starts of 0.9
+# points, against 86.6 % and 2.9 at 1e-2.
+QUICK = {"width": 0.125, "max_steps": 400, "batch_size": 32, "time_shift_s": 0.1, "stride_lr": 3e-2}
 # Of the paper's preset: how long and how fast is learned, not how maps are sized, which multiplies their cost.
 SCHEDULE = ("width", "max_steps", "batch_size", "lr", "stride_lr", "weight_decay", "schedule", "valid_every")
 # What the grid sets itself, and the option that gives it.
