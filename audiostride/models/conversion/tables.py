@@ -56,12 +56,11 @@ def make_table(model: nn.Module, converted: nn.Module, sites: Sites, after: Reco
 def describe(step: Step, model: nn.Module) -> str:
     """A step in words, such as ``Conv2d 3x3, stride 2``.
 
-        >>> network = nn.Sequential(nn.Conv2d(1, 1, 3, stride=(2, 1)))
-        >>> from audiostride.models.conversion.pooled import Pooled, PooledAlone
-    from audiostride.models.conversion.recording import record
-        >>> import torch
-        >>> describe(record(network, torch.zeros(1, 1, 8, 8)).steps[0], network)
-        'Conv2d 3x3, stride 2x1'
+    >>> import torch
+    >>> from audiostride.models.conversion.recording import record
+    >>> network = nn.Sequential(nn.Conv2d(1, 1, 3, stride=(2, 1)))
+    >>> describe(record(network, torch.zeros(1, 1, 8, 8)).steps[0], network)
+    'Conv2d 3x3, stride 2x1'
     """
     kind = type(model.get_submodule(step.place.module)).__name__ if step.place.call is None else step.kind
     if step.kind == "module":
