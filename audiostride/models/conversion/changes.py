@@ -15,7 +15,7 @@ from audiostride.models.conversion.pooled import (
     PooledMax,
     pool_after_,
 )
-from audiostride.models.conversion.recording import CONVOLUTIONS, Place, Step, without_values
+from audiostride.models.conversion.recording import CONVOLUTIONS, Place, Step, tensors_of, without_values
 from audiostride.models.conversion.sites import WHO, Sites
 
 ADAPTIVE: dict[tuple[str, int], type[nn.Module]] = {
@@ -90,8 +90,9 @@ class Changes:
         """The least that a convolution or pool takes without strides on each axis; 0 where it sees to that itself."""
         n_axes = len(step.kernel)
         if step.place.call is None:
-            args, _ = self.sites.of(step.place.module).arguments[step.place.module]
-            if tuple(args[0].shape[args[0].ndim - n_axes :]) != step.n_in:
+            args, kwargs = self.sites.of(step.place.module).arguments[step.place.module]
+            given = tensors_of([*args, *kwargs.values()])[0]
+            if tuple(given.shape[given.ndim - n_axes :]) != step.n_in:
                 return (0,) * n_axes  # it pads, or resizes, as the map demands
         elif step.kind == "convolution":
             return (0,) * n_axes

@@ -19,7 +19,7 @@ from audiostride.layers import (
 )
 from audiostride.layers.diffstride import diffstride_layers
 from audiostride.models.conversion.changes import Changes
-from audiostride.models.conversion.recording import Example, ForwardError, Recording, as_arguments, record
+from audiostride.models.conversion.recording import Example, ForwardError, as_arguments, record
 from audiostride.models.conversion.sites import WHO, Group, Sites, find_sites
 from audiostride.models.conversion.tables import make_table
 
@@ -123,7 +123,7 @@ def convert_downsampling(
     changes.finish()
     if pooling != "strided":
         changes.align_branches()
-    after = try_sizes(converted, example_input, pooling)
+    after = try_sizes(converted, example_input, pooling, in_training=len(sites.recordings) > 1)
     for module in converted.modules():
         module.training = modes.get(module, model.training)
     return converted, make_table(model, converted, sites, after)
@@ -215,23 +215,35 @@ def choose_strides(
     return chosen
 
 
-def try_sizes(converted: nn.Module, example: Example, pooling: Pooling) -> Recording:
+def try_sizes(
+    converted: nn.Module, example: Example, pooling: Pooling, *, in_training: bool
+) -> dict[str, tuple[int, ...]]:
     """Run the converted network with its strides, and with others where they are learned.
 
+    Args:
+        converted: The network, in evaluation mode.
+        example: What it takes.
+        pooling: What it pools with.
+        in_training: Whether it is run in training mode too.
+
     Returns:
-        The first run.
+        Shapes of the results of its modules, with its own strides.
 
     Raises:
         InputError: Maps must have a fixed size somewhere.
     """
     layers = {layer: layer.stride_values()[: layer.strides.numel()] for layer in diffstride_layers(converted)}
     try:
-        recording = record(converted, example)
+        results = record(converted, example).results
+        if in_training:
+            results = record(converted.train(), example).results | results
         if pooling == "diffstride":
             for layer, values in layers.items():
                 # The copies that sizes are worked out from; the parameter stays.
                 layer._keep_strides([max(1.0, 0.75 * value) if value > 1 else 1.25 for value in values])
-            record(converted, example)
+            record(converted.eval(), example)
+            if in_training:
+                record(converted.train(), example)
     except ForwardError as error:
         raise InputError(
             f"{WHO}: the converted network must take maps of any size, but with other strides it fails in {error}; "
@@ -242,4 +254,5 @@ def try_sizes(converted: nn.Module, example: Example, pooling: Pooling) -> Recor
     finally:
         for layer, values in layers.items():
             layer._keep_strides(values)
-    return recording
+        converted.eval()
+    return results

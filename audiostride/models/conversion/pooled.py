@@ -1,4 +1,7 @@
-"""Modules that are followed by a pooling layer; class, attributes and names of weights are those that they had."""
+"""Modules that are followed by a pooling layer.
+
+Their class, attributes and names of weights are those that they had, and so is the name of their argument: `input`.
+"""
 
 import math
 from collections.abc import Sequence
@@ -56,26 +59,26 @@ class PooledConvolution(_Padded):
 
     pool_first: bool = False
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         if self.pool_first:
             # A kernel of one bin commutes exactly with pooling, and costs less on the smaller map.
-            return cast(Tensor, super(Pooled, self).forward(self.downsampling(x)))  # type: ignore[misc]
-        return cast(Tensor, super().forward(self.pad(x)))
+            return cast(Tensor, super(Pooled, self).forward(self.downsampling(input)))  # type: ignore[misc]
+        return cast(Tensor, super().forward(self.pad(input)))
 
 
 class PooledMax(_Padded):
     """A maximum over every window of a map, then its pooling."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, super().forward(self.pad(x, -math.inf)))
+    def forward(self, input: Tensor) -> Tensor:
+        return cast(Tensor, super().forward(self.pad(input, -math.inf)))
 
 
 class PooledAverage(_Padded):
     """An average over every window of a map, then its pooling."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        behind = self.count_behind(x)
-        return cast(Tensor, self.downsampling(self._average(x, behind)) if any(behind) else super().forward(x))
+    def forward(self, input: Tensor) -> Tensor:
+        behind = self.count_behind(input)
+        return cast(Tensor, self.downsampling(self._average(input, behind)) if any(behind) else super().forward(input))
 
     def _average(self, x: Tensor, behind: Sequence[int]) -> Tensor:
         """Averages of windows that reach beyond the map, of what is in it."""
@@ -100,8 +103,8 @@ class PooledAverage(_Padded):
 class PooledAlone(Pooled):
     """A pool that is left out, and the pooling layer in its place."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.downsampling(x))
+    def forward(self, input: Tensor) -> Tensor:
+        return cast(Tensor, self.downsampling(input))
 
 
 _CLASSES: dict[tuple[type[Pooled], type[nn.Module]], type[nn.Module]] = {}

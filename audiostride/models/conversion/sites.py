@@ -65,8 +65,8 @@ def find_sites(
     if learn_first:
         also = [*also, first_identity_block(recordings[0])]
         recordings = [record(model, example, also=also)]
-    if any(may_shrink(module) and name not in recordings[0].calls for name, module in model.named_modules()):
-        recordings += _record_in_training(model, example, also)
+    if any(_has_weights(module) and name not in recordings[0].calls for name, module in model.named_modules() if name):
+        recordings += _record_in_training(model, example, also)  # such as auxiliary heads
     left: dict[Place, Step] = {}
     covering: dict[Place, Step] = {}
     groups: list[Group] = []
@@ -121,16 +121,18 @@ def may_shrink(module: nn.Module) -> bool:
     return isinstance(stride, int | tuple) and any(n > 1 for n in ((stride,) if isinstance(stride, int) else stride))
 
 
+def _has_weights(module: nn.Module) -> bool:
+    return next(module.parameters(recurse=False), None) is not None
+
+
 def _record_in_training(model: nn.Module, example: Example, also: Collection[str]) -> list[Recording]:
     """What a model does in training, as far as it goes (a norm over one value, for one, is an error there)."""
-    modes = {module: module.training for module in model.modules()}
     try:
         return [record(model.train(), example, also=also)]
     except Exception:
         return []  # what was not called stays as it is, and the table says so
     finally:
-        for module, mode in modes.items():
-            module.training = mode
+        model.eval()
 
 
 def _is_within(name: str, parents: Sequence[str]) -> bool:

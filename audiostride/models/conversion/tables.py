@@ -1,20 +1,29 @@
 """What a conversion has done, as a table."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from audiostride.models.conversion.changes import holder_name
 from audiostride.models.conversion.pooled import Pooled, PooledAlone
-from audiostride.models.conversion.recording import Recording, Step
+from audiostride.models.conversion.recording import Step
 from audiostride.models.conversion.sites import Sites, may_shrink
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def make_table(model: nn.Module, converted: nn.Module, sites: Sites, after: Recording) -> "pd.DataFrame":
-    """A row for each module with strides; see `convert_downsampling`."""
+def make_table(
+    model: nn.Module, converted: nn.Module, sites: Sites, results: Mapping[str, tuple[int, ...]]
+) -> "pd.DataFrame":
+    """A row for each module with strides; see `convert_downsampling`.
+
+    Args:
+        model, converted: The network before and after.
+        sites: What was found in it.
+        results: Shapes of the results of the modules of `converted`.
+    """
     import pandas as pd  # which those who want the layer alone need not load
 
     rows: list[dict[str, Any]] = []
@@ -36,7 +45,7 @@ def make_table(model: nn.Module, converted: nn.Module, sites: Sites, after: Reco
     for number, group in enumerate(sites.groups, start=1):
         for step in group.steps:
             name = holder_name(step.place)
-            size = after.results.get(name)
+            size = results.get(name)
             size = None if size is None else size[len(size) - len(step.n_in) :]
             holder = dict(converted.named_modules()).get(name)
             add(step, number, describe_holder(holder), size)

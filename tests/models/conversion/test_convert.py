@@ -323,10 +323,11 @@ def test_the_example_and_random_numbers_are_left_alone(named_network: Callable[[
     assert any(isinstance(module, SpectralPool2d) for module in converted.modules())
 
 
-def test_a_single_layer_is_a_network_too() -> None:
+@pytest.mark.parametrize("named", [False, True])
+def test_a_single_layer_is_a_network_too(named: bool) -> None:
     x = torch.randn(2, 3, 10)
-    converted, table = convert_downsampling(nn.Conv1d(3, 2, 3, stride=2), x)
-    assert converted(x).shape == (2, 2, 4)
+    converted, table = convert_downsampling(nn.Conv1d(3, 2, 3, stride=2), {"input": x} if named else x)
+    assert converted(input=x).shape == (2, 2, 4)
     assert table["module"].tolist() == [""]
 
 
@@ -340,3 +341,40 @@ def test_a_converted_network_compiles_without_graph_breaks(
     compiled = torch.compile(converted, backend="eager", fullgraph=True)
     with torch.no_grad():
         torch.testing.assert_close(logits_of(compiled(x)), logits_of(converted(x)))
+
+
+def test_auxiliary_heads_that_run_in_training_only_are_converted_too() -> None:
+    class Auxiliary(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(1, 4, 3, stride=2, padding=1)
+            self.head = nn.Sequential(nn.Conv2d(4, 4, 3, stride=2, padding=1), nn.AdaptiveAvgPool2d(1))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            x = self.stem(x)
+            return (x.mean((2, 3)), self.head(x)) if self.training else (x.mean((2, 3)),)
+
+    x = torch.randn(2, 1, 20, 20)
+    converted, table = convert_downsampling(Auxiliary().eval(), x)
+    assert table[["layer", "module", "size_after"]].values.tolist() == [[1, "stem", (10, 10)], [2, "head.0", (5, 5)]]
+    assert not converted.training
+    assert len(converted.train()(x)) == 2
+
+
+def test_maps_that_grow_again_to_each_others_sizes_keep_in_step() -> None:
+    class Hourglass(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.outer, self.inner = nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.MaxPool2d(2)
+            self.last = nn.Conv2d(8, 2, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            outer = self.outer(x)
+            grown = F.interpolate(self.inner(outer), size=outer.shape[-2:], mode="bilinear")
+            return self.last(torch.cat([grown, outer], dim=1))
+
+    x = torch.randn(2, 1, 22, 30)
+    converted, _ = convert_downsampling(Hourglass(), x)
+    with torch.no_grad():
+        converted.outer.downsampling.strides.fill_(1.4)
+    assert converted(x).shape == (2, 2, 16, 22)
