@@ -6,6 +6,7 @@ from typing import Any, cast
 from torch import nn
 
 from audiostride.errors import InputError
+from audiostride.models.conversion.example import tensors_of, without_values
 from audiostride.models.conversion.functional_calls import Rewriting
 from audiostride.models.conversion.pooled import (
     Pooled,
@@ -15,8 +16,8 @@ from audiostride.models.conversion.pooled import (
     PooledMax,
     pool_after_,
 )
-from audiostride.models.conversion.recording import CONVOLUTIONS, Place, Step, tensors_of, without_values
 from audiostride.models.conversion.sites import WHO, Sites
+from audiostride.models.conversion.steps import CONVOLUTIONS, Place, Step
 
 ADAPTIVE: dict[tuple[str, int], type[nn.Module]] = {
     ("average pool", 1): nn.AdaptiveAvgPool1d,

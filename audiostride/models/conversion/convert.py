@@ -19,7 +19,8 @@ from audiostride.layers import (
 )
 from audiostride.layers.diffstride import diffstride_layers
 from audiostride.models.conversion.changes import Changes
-from audiostride.models.conversion.recording import Example, ForwardError, as_arguments, record
+from audiostride.models.conversion.example import Example, as_arguments
+from audiostride.models.conversion.recording import ForwardError, record
 from audiostride.models.conversion.sites import WHO, Group, Sites, find_sites
 from audiostride.models.conversion.tables import make_table
 

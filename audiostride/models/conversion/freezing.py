@@ -7,7 +7,8 @@ from torch import nn
 from audiostride.errors import InputError
 from audiostride.layers import FrozenPool, SpectralPool1d, SpectralPool2d, SpectralPool3d, read_strides_
 from audiostride.layers.diffstride import diffstride_layers
-from audiostride.models.conversion.recording import Example, ForwardError, record
+from audiostride.models.conversion.example import Example
+from audiostride.models.conversion.recording import ForwardError, record
 
 
 def freeze_downsampling(model: nn.Module, example_input: Example) -> nn.Module:

@@ -1,11 +1,9 @@
 """What a network does with an example: its operations that make maps smaller, and which of them must agree."""
 
-import logging
-import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,23 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from audiostride.errors import InputError
 from audiostride.models.conversion.axes import AxisTracker, Factor, keep_places
-
-Example = Tensor | tuple[Any, ...] | list[Any] | dict[str, Any]
-Kind = Literal["convolution", "transposed convolution", "max pool", "average pool", "module"]
-
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
-AVERAGE_POOLS = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
-POOLS = (*MAX_POOLS, *AVERAGE_POOLS)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-# What reaches the device.
-KINDS: dict[str, Kind] = {
-    "convolution": "convolution",
-    "max_pool2d_with_indices": "max pool",
-    "max_pool3d_with_indices": "max pool",
-    "avg_pool2d": "average pool",
-    "avg_pool3d": "average pool",
-}
+from audiostride.models.conversion.example import Example, as_arguments, tensors_of, without_log, without_values
+from audiostride.models.conversion.steps import CONVOLUTIONS, KINDS, POOLS, TRANSPOSED, Call, Place, Step, read_call
 
 
 class ForwardError(Exception):
@@ -39,41 +22,6 @@ class ForwardError(Exception):
     def __init__(self, place: "Place", error: Exception) -> None:
         super().__init__(f"{place}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
         self.place = place
-
-
-class Place(NamedTuple):
-    """Where something happens: a module, or the n-th call of a pooling or convolution in a module's own forward."""
-
-    module: str
-    call: int | None = None
-    """None for a module that is itself a convolution or a pool."""
-
-    def __str__(self) -> str:
-        name = f"module {self.module!r}" if self.module else "the network itself"
-        return name if self.call is None else f"call {self.call + 1} of a pooling or convolution in {name}"
-
-
-@dataclass(frozen=True)
-class Step:
-    """A call of an operation that makes maps smaller, on its axes; all tuples have an entry for each of them."""
-
-    place: Place
-    kind: Kind
-    strides: tuple[int, ...]
-    kernel: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    n_in: tuple[int, ...]
-    n_out: tuple[int, ...]
-    before: tuple[int, ...]
-    """Labels of the resolution in front."""
-    after: tuple[int, ...]
-    """Labels of the resolution behind."""
-
-    @property
-    def covers_all(self) -> bool:
-        """Whether it is a pool over whole maps."""
-        return self.kind in ("max pool", "average pool") and self.kernel == self.n_in and not any(self.padding)
 
 
 @dataclass
@@ -134,7 +82,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.recording.tracker.follow(func, args, out)
         return out
 
-    def _record(self, call: "_Call", x: Tensor, out: Tensor, number: int) -> None:
+    def _record(self, call: Call, x: Tensor, out: Tensor, number: int) -> None:
         module, tracker = self.stack.module, self.recording.tracker
         itself = isinstance(module, (*CONVOLUTIONS, *POOLS, *TRANSPOSED))
         n_axes = x.ndim - 2
@@ -160,37 +108,6 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 **settings,
             )
         )
-
-
-class _Call(NamedTuple):
-    """The settings of a convolution or pooling as they reach the device, for each axis or one for all."""
-
-    kind: Kind
-    kernel: tuple[int, ...]
-    strides: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    transposed: bool
-
-    def covers(self, x: Tensor) -> bool:
-        """Whether it is a pool over whole maps."""
-        sizes = tuple(x.shape[2:])
-        return self.kind != "convolution" and math.prod(sizes) > 1 and self.kernel == sizes and not any(self.padding)
-
-    def is_flat(self, x: Tensor) -> bool:
-        """Whether it is a pool that leaves the first of two axes, of one bin, alone."""
-        return self.kind != "convolution" and x.shape[-2] == 1 and len(self.kernel) == 2 and self.kernel[0] == 1
-
-
-def read_call(kind: Kind, args: Sequence[Any]) -> _Call:
-    """The settings in the arguments of an ATen operation."""
-    if kind == "convolution":
-        return _Call(kind, tuple(args[1].shape[2:]), tuple(args[3]), tuple(args[4]), tuple(args[5]), bool(args[6]))
-    kernel = tuple(args[1])
-    strides = tuple(args[2]) if len(args) > 2 and len(args[2]) else kernel
-    padding = tuple(args[3]) if len(args) > 3 else (0,)
-    dilation = tuple(args[4]) if kind == "max pool" and len(args) > 4 else (1,)
-    return _Call(kind, kernel, strides, padding, dilation, transposed=False)
 
 
 class _ModuleStack:
@@ -282,46 +199,6 @@ def record(model: nn.Module, example: Example, *, also: Collection[str] = ()) ->
             return _follow(model, example, also, FakeTensorMode(allow_non_fake_inputs=True))
 
 
-@contextmanager
-def without_log() -> Iterator[None]:
-    """Fake tensors write the traceback of every error to the log, which is raised anyway."""
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    before = logger.disabled
-    logger.disabled = True
-    try:
-        yield
-    finally:
-        logger.disabled = before
-
-
-@contextmanager
-def without_values(model: nn.Module, fake: FakeTensorMode | None) -> Iterator[None]:
-    """Compute with sizes only: with the parameters and buffers of a model on the meta device, or with fake tensors."""
-    if fake is not None:
-        with torch.no_grad(), fake:
-            yield
-        return
-    tables = [table for module in model.modules() for table in (module._parameters, module._buffers)]
-    before: list[dict[str, Any]] = [dict(table) for table in tables]
-    emptied: dict[int, Tensor] = {}  # tensors that modules share stay shared
-
-    def empty(tensor: Tensor) -> Tensor:
-        if id(tensor) not in emptied:
-            meta = torch.empty_like(tensor, device="meta")
-            emptied[id(tensor)] = nn.Parameter(meta, False) if isinstance(tensor, nn.Parameter) else meta
-        return emptied[id(tensor)]
-
-    try:
-        for table in tables:
-            cast(Any, table).update({name: empty(tensor) for name, tensor in table.items() if tensor is not None})
-        with torch.no_grad(), torch.device("meta"):
-            yield
-    finally:
-        for table, kept in zip(tables, before, strict=True):
-            table.clear()
-            cast(Any, table).update(kept)
-
-
 def _follow(model: nn.Module, example: Example, also: Collection[str], fake: FakeTensorMode | None) -> Recording:
     recording = Recording(fake=fake)
     stack = _ModuleStack(model)
@@ -350,21 +227,3 @@ def _follow(model: nn.Module, example: Example, also: Collection[str], fake: Fak
             raise ForwardError(stack.place(), error) from error
     recording.outputs = [tuple(each.shape) for each in tensors_of(result)]
     return recording
-
-
-def as_arguments(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a call: an example is a tensor, a sequence of arguments, or a dict of named ones."""
-    if isinstance(example, dict):
-        return (), dict(example)
-    return (tuple(example), {}) if isinstance(example, tuple | list) else ((example,), {})
-
-
-def tensors_of(result: Any) -> list[Tensor]:
-    """The tensors in the result of a model, which may be a tensor, a sequence, a dict or a dataclass of such."""
-    if isinstance(result, Tensor):
-        return [result]
-    if isinstance(result, dict):
-        result = list(result.values())
-    elif hasattr(result, "__dataclass_fields__"):
-        result = list(vars(result).values())
-    return [each for item in result for each in tensors_of(item)] if isinstance(result, tuple | list) else []

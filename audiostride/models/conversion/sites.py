@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from audiostride.errors import InputError
-from audiostride.models.conversion.recording import Example, Place, Recording, Step, record
+from audiostride.models.conversion.example import Example
+from audiostride.models.conversion.recording import Recording, record
+from audiostride.models.conversion.steps import Place, Step
 
 WHO = "convert_downsampling"
 

@@ -7,8 +7,8 @@ from torch import nn
 
 from audiostride.models.conversion.changes import holder_name
 from audiostride.models.conversion.pooled import Pooled, PooledAlone
-from audiostride.models.conversion.recording import Step
 from audiostride.models.conversion.sites import Sites, may_shrink
+from audiostride.models.conversion.steps import Step
 
 if TYPE_CHECKING:
     import pandas as pd
