@@ -378,3 +378,42 @@ def test_maps_that_grow_again_to_each_others_sizes_keep_in_step() -> None:
     with torch.no_grad():
         converted.outer.downsampling.strides.fill_(1.4)
     assert converted(x).shape == (2, 2, 16, 22)
+
+
+@pytest.mark.parametrize("n", [40, 41])
+def test_branches_whose_windows_fit_differently_keep_in_step(n: int) -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.main = nn.Conv1d(2, 3, 5, stride=2, padding=2)
+            self.shortcut = nn.Sequential(nn.AvgPool1d(2, ceil_mode=n % 2 == 1), nn.Conv1d(2, 3, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.main(x) + self.shortcut(x)
+
+    x = torch.randn(2, 2, n)
+    converted, table = convert_downsampling(Block(), x)
+    assert table["size_after"].tolist() == table["size_before"].tolist()
+    for stride in (1.0, 1.3, 2.6, 7.0):
+        with torch.no_grad():
+            converted.main.downsampling.strides.fill_(stride)
+        assert converted(x).shape[-1] == -(-n // stride)
+
+
+def test_calls_of_one_forward_are_told_apart() -> None:
+    class Calls(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.max_pool2d(x, 3, stride=1, padding=1)
+            x = F.max_pool2d(x, kernel_size=2)
+            x = F.dropout(x, 0.5, training=self.training)
+            return F.avg_pool2d(x, (1, 3), (1, 3))
+
+    x = torch.randn(2, 3, 16, 24)
+    converted, table = convert_downsampling(Calls().eval(), x)
+    assert table["module"].tolist() == [" (call 2)", " (call 3)"]
+    two, three = DiffStride2d((2.0, 2.0), size="nominal"), DiffStride2d((1.0, 3.0), size="nominal")
+    by_hand = two(F.max_pool2d(F.max_pool2d(x, 3, stride=1, padding=1), 2, stride=1))
+    torch.testing.assert_close(converted(x), three(F.avg_pool2d(by_hand, (1, 3), 1)))
+    # Dropout follows the mode in a forward that was written anew.
+    converted.train()
+    assert not torch.equal(converted(x), converted(x))
