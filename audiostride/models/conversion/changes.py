@@ -128,13 +128,25 @@ class Changes:
     def align_branches(self) -> None:
         """Let branches that meet give the layer that they share maps of one size."""
         for group in self.sites.groups:
-            entries = [self._entry_sizes(step) for step in group.steps]
-            largest = [max(sizes) for sizes in zip(*entries, strict=True)]
-            for step, sizes in zip(group.steps, entries, strict=True):
+            # A module that is called in several places makes places of several resolutions share a layer: compared is
+            # how much longer or shorter maps are there than the longest of their resolution in front.
+            longest: dict[tuple[int, ...], list[int]] = {}
+            for step in group.steps:
+                known = longest.setdefault(self.sites.in_front(step), list(step.n_in))
+                known[:] = map(max, known, step.n_in)
+            gains = [
+                [
+                    entry - n
+                    for entry, n in zip(self._entry_sizes(step), longest[self.sites.in_front(step)], strict=True)
+                ]
+                for step in group.steps
+            ]
+            largest = [max(gain) for gain in zip(*gains, strict=True)]
+            for step, gain in zip(group.steps, gains, strict=True):
                 holder = cast(Any, self.model.get_submodule(holder_name(step.place)))
                 if hasattr(holder, "bins_behind"):
                     holder.bins_behind = tuple(
-                        behind + n - m for behind, n, m in zip(holder.bins_behind, largest, sizes, strict=True)
+                        behind + most - own for behind, most, own in zip(holder.bins_behind, largest, gain, strict=True)
                     )
 
     def _entry_sizes(self, step: Step) -> tuple[int, ...]:

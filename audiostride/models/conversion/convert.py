@@ -247,7 +247,7 @@ def try_sizes(
                 record(converted.train(), example)
     except ForwardError as error:
         raise InputError(
-            f"{WHO}: the converted network must take maps of any size, but with other strides it fails in {error}; "
+            f"{WHO}: the converted network must take maps of any size, but with others than its own fails in {error}; "
             "put an adaptive pool such as nn.AdaptiveAvgPool2d((7, 7)) in front of what needs a fixed size (a "
             "flattening, an embedding of places), resize branches to each other's size, or leave=[...] what it needs "
             "as it is"

@@ -12,16 +12,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from audiostride.errors import InputError
 from audiostride.models.conversion.axes import AxisTracker, Factor, keep_places
-from audiostride.models.conversion.example import Example, as_arguments, tensors_of, without_log, without_values
+from audiostride.models.conversion.example import Example, as_arguments, without_log, without_values
 from audiostride.models.conversion.steps import CONVOLUTIONS, KINDS, POOLS, TRANSPOSED, Call, Place, Step, read_call
 
 
 class ForwardError(Exception):
     """A forward pass that ended in an error, and where."""
 
-    def __init__(self, place: "Place", error: Exception) -> None:
+    def __init__(self, place: Place, error: Exception) -> None:
         super().__init__(f"{place}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
-        self.place = place
 
 
 @dataclass
@@ -34,14 +33,10 @@ class Recording:
     steps: list[Step] = field(default_factory=list)
     merges: list[str] = field(default_factory=list)
     """Modules, in the order in which they ended, in whose own forward maps with places are added."""
-    outputs: list[tuple[int, ...]] = field(default_factory=list)
-    """Shapes of the results of the network."""
-    calls: dict[str, int] = field(default_factory=dict)
-    """How often each module was called."""
     arguments: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=dict)
-    """Of the last call of each module."""
+    """Of the first call of each module that was called; of the network itself under an empty name."""
     results: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """Shape of the result, where that is a tensor, of the last call of each module."""
+    """Shape of the result, where that is a tensor, of the first call of each module."""
     entered: dict[int, set[tuple[int, ...]]] = field(default_factory=dict)
     """Shapes of what each module gets, by its identity."""
 
@@ -55,8 +50,12 @@ class Recording:
         sizes, ones = tuple(result.shape[2:]), (1,) * len(before)
         behind = tuple((Factor(n, label),) for n, label in zip(sizes, after, strict=True))
         self.tracker.put(result, (*self.tracker.of(result)[:2], *behind))
-        none = (0,) * len(ones)
-        self.steps.append(Step(Place(name), "module", ones, ones, none, ones, sizes, sizes, before, after))
+        self.steps.append(
+            Step(
+                place=Place(name), kind="module", strides=ones, kernel=ones, padding=(0,) * len(ones), dilation=ones,
+                n_in=sizes, n_out=sizes, before=before, after=after,
+            )
+        )  # fmt: skip
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -114,7 +113,6 @@ class _ModuleStack:
     """The modules whose forward is running, outermost first."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.model = model
         self.names: list[str] = [""]
         self.modules: list[nn.Module] = [model]
         self._counts: list[int] = [0]
@@ -153,14 +151,13 @@ def watch_modules(model: nn.Module, stack: _ModuleStack, recording: Recording, a
     def begin(name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if args and isinstance(args[0], Tensor):
             recording.entered.setdefault(id(module), set()).add(tuple(args[0].shape))
-        recording.calls[name] = recording.calls.get(name, 0) + 1
-        recording.arguments[name] = (args, kwargs)
+        recording.arguments.setdefault(name, (args, kwargs))
         stack.push(name, module)
 
     def end(name: str, result: Any) -> None:
         stack.pop()
         if isinstance(result, Tensor):
-            recording.results[name] = tuple(result.shape)
+            recording.results.setdefault(name, tuple(result.shape))
             if name in also and result.ndim > 2:
                 recording.add_step_behind(name, result)
 
@@ -216,7 +213,7 @@ def _follow(model: nn.Module, example: Example, also: Collection[str], fake: Fak
         recording.arguments[""] = (args, kwargs)
         try:
             with watch_modules(model, stack, recording, also), _Recorder(recording, stack):
-                result = model(*args, **kwargs)
+                model(*args, **kwargs)
         except (DataDependentOutputException, DynamicOutputShapeException) as error:
             raise InputError(
                 f"convert_downsampling: {stack.place()} looks at values of tensors ({error.args[0]}), so one example "
@@ -225,5 +222,4 @@ def _follow(model: nn.Module, example: Example, also: Collection[str], fake: Fak
             ) from error
         except Exception as error:
             raise ForwardError(stack.place(), error) from error
-    recording.outputs = [tuple(each.shape) for each in tensors_of(result)]
     return recording

@@ -13,7 +13,11 @@ from audiostride.models.conversion.steps import Place, Step
 WHO = "convert_downsampling"
 
 
-@dataclass
+# Labels of the axes in front of a step and behind it.
+Resolutions = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+@dataclass(eq=False)
 class Group:
     """Places that lead from one resolution to one other, in branches that meet again: they share a layer."""
 
@@ -24,6 +28,11 @@ class Group:
     def strides(self) -> tuple[int, ...]:
         """Of the network as it was."""
         return self.steps[0].strides
+
+    @property
+    def places(self) -> list[Place]:
+        """Where they are."""
+        return [step.place for step in self.steps]
 
     @property
     def names(self) -> str:
@@ -42,11 +51,15 @@ class Sites:
     left: list[Step]
     """Steps that stay as they are, since the caller wants it."""
     recordings: list[Recording]
-    """In evaluation and, where that does not reach all modules with strides, in training."""
+    """In evaluation and, where that does not reach all modules with weights, in training."""
 
     def of(self, module: str) -> Recording:
         """The recording in which a module was called."""
         return next(each for each in self.recordings if module in each.arguments)
+
+    def in_front(self, step: Step) -> tuple[int, ...]:
+        """Which resolution the maps in front of a step have."""
+        return _resolutions(next(each for each in self.recordings if step in each.steps), step)[0]
 
 
 def find_sites(
@@ -67,13 +80,13 @@ def find_sites(
     if learn_first:
         also = [*also, first_identity_block(recordings[0])]
         recordings = [record(model, example, also=also)]
-    if any(_has_weights(module) and name not in recordings[0].calls for name, module in model.named_modules() if name):
+    if any(_has_weights(module) and name not in recordings[0].arguments for name, module in model.named_modules()):
         recordings += _record_in_training(model, example, also)  # such as auxiliary heads
     left: dict[Place, Step] = {}
     covering: dict[Place, Step] = {}
     groups: list[Group] = []
     for recording in recordings:
-        found: dict[tuple[tuple[int, ...], tuple[int, ...]], Group] = {}
+        found: dict[Resolutions, Group] = {}
         for step in recording.steps:
             if _is_within(step.place.module, leave):
                 left[step.place] = step
@@ -81,19 +94,13 @@ def find_sites(
                 covering[step.place] = step
             else:
                 _check_step(step)
-                label = recording.tracker.labels.find
-                key = tuple(map(label, step.before)), tuple(map(label, step.after))
-                if key[0] == key[1] or set(key[0]) & set(key[1]):
+                key = _resolutions(recording, step)
+                if set(key[0]) & set(key[1]):
                     raise InputError(
                         f"{WHO}: {step.place} is in a branch that meets another one whose maps keep their size; "
                         "name the block around them instead"
                     )
-                group = next((each for each in groups if step.place in [other.place for other in each.steps]), None)
-                group = found.setdefault(key, group or Group())
-                if group not in groups:
-                    groups.append(group)
-                if step.place not in [other.place for other in group.steps]:
-                    group.steps.append(step)
+                found[key] = _join(groups, step, found.get(key))
         _check_meetings(recording, found, list(left.values()))
     for group in groups:
         if len({step.strides for step in group.steps}) > 1:
@@ -103,6 +110,28 @@ def find_sites(
                 + "; name them in leave=[...]"
             )
     return Sites(groups, list(covering.values()), list(left.values()), recordings)
+
+
+def _resolutions(recording: Recording, step: Step) -> Resolutions:
+    """Labels in front of and behind a step, as they have become one with others."""
+    find = recording.tracker.labels.find
+    return tuple(map(find, step.before)), tuple(map(find, step.after))
+
+
+def _join(groups: list[Group], step: Step, group: Group | None) -> Group:
+    """The group of a step: that of its resolutions and that of its place, which become one where both are there."""
+    home = next((each for each in groups if step.place in each.places), None)
+    if home is None:
+        if group is None:
+            group = Group()
+            groups.append(group)
+        group.steps.append(step)
+        return group
+    if group is not None and group is not home:  # a module that is called in several places
+        home.steps += group.steps
+        group.steps = home.steps
+        groups.remove(group)
+    return home
 
 
 def first_identity_block(recording: Recording) -> str:
@@ -156,23 +185,21 @@ def _check_step(step: Step) -> None:
         )
 
 
-def _check_meetings(
-    recording: Recording, found: dict[tuple[tuple[int, ...], tuple[int, ...]], Group], left: Sequence[Step]
-) -> None:
+def _check_meetings(recording: Recording, found: dict[Resolutions, Group], left: Sequence[Step]) -> None:
     """Branches that meet must have become smaller in the same way."""
-    behind: dict[int, tuple[tuple[int, ...], Group]] = {}
-    for (before, after), group in found.items():
+    behind: dict[int, Group] = {}
+    for (_, after), group in found.items():
         for label in after:
-            other = behind.setdefault(label, (before, group))
-            if other[1] is not group:
+            other = behind.setdefault(label, group)
+            if other.steps is not group.steps:
                 raise InputError(
-                    f"{WHO}: {other[1].names} and {group.names} lead to maps that meet, from maps of different sizes, "
+                    f"{WHO}: {other.names} and {group.names} lead to maps that meet, from maps of different sizes, "
                     "which learned strides would not keep in step; name them in leave=[...]"
                 )
     for step in left:
-        for label in map(recording.tracker.labels.find, step.after if step in recording.steps else ()):
+        for label in _resolutions(recording, step)[1] if step in recording.steps else ():
             if label in behind:
                 raise InputError(
-                    f"{WHO}: {step.place} is to be left as it is, but meets what comes from {behind[label][1].names}; "
+                    f"{WHO}: {step.place} is to be left as it is, but meets what comes from {behind[label].names}; "
                     "leave all of them, or none"
                 )

@@ -42,19 +42,19 @@ def make_table(
             }
         )
 
+    holders = dict(converted.named_modules())
     for number, group in enumerate(sites.groups, start=1):
         for step in group.steps:
             name = holder_name(step.place)
             size = results.get(name)
             size = None if size is None else size[len(size) - len(step.n_in) :]
-            holder = dict(converted.named_modules()).get(name)
-            add(step, number, describe_holder(holder), size)
+            add(step, number, describe_holder(holders.get(name)), size)
     for step in sites.covering:
         add(step, None, "adaptive pool over the whole map", step.n_out)
     for step in sites.left:
         add(step, None, "the same", step.n_out)
     seen = {row["module"] for row in rows}
-    called = {name for recording in sites.recordings for name in recording.calls}
+    called = {name for recording in sites.recordings for name in recording.arguments}
     for name, module in model.named_modules():
         if may_shrink(module) and name not in called | seen:
             rows.append({"module": name, "was": type(module).__name__, "becomes": "the same: it was not called"})

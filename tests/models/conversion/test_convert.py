@@ -417,3 +417,23 @@ def test_calls_of_one_forward_are_told_apart() -> None:
     # Dropout follows the mode in a forward that was written anew.
     converted.train()
     assert not torch.equal(converted(x), converted(x))
+
+
+def test_a_module_that_is_called_in_two_places_has_one_layer_in_both() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shared = nn.Conv1d(2, 2, 3, stride=2, padding=1)
+            self.shortcuts = nn.ModuleList([nn.Conv1d(2, 2, 1, stride=2) for _ in range(2)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            for shortcut in self.shortcuts:
+                x = shortcut(x) + self.shared(x)
+            return x
+
+    x = torch.randn(2, 2, 40)
+    converted, table = convert_downsampling(Twice(), x)
+    assert converted(x).shape == (2, 2, 10)
+    assert table["layer"].tolist() == [1, 1, 1]
+    assert table["module"].tolist() == ["shortcuts.0", "shared", "shortcuts.1"]
+    assert len(diffstride_layers(converted)) == 1

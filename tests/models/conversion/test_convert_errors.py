@@ -26,7 +26,9 @@ def test_a_network_in_which_nothing_shrinks() -> None:
 
 def test_a_flattening_of_a_fixed_size() -> None:
     model = convolutions(nn.Flatten(), nn.Linear(4 * 16 * 16, 5))
-    with pytest.raises(InputError, match=r"maps of any size, but with other strides it fails in module '2'.*Adaptive"):
+    with pytest.raises(
+        InputError, match=r"maps of any size, but with others than its own fails in module '2'.*Adaptive"
+    ):
         convert_downsampling(model, X)
     # With strides that stay there is nothing to mend.
     convert_downsampling(model, X, pooling="spectral")
@@ -154,7 +156,7 @@ class Shortcut(nn.Module):
 
 
 def test_branches_that_shrink_otherwise() -> None:
-    with pytest.raises(InputError, match=r"with other strides it fails in the network itself.*leave="):
+    with pytest.raises(InputError, match=r"with others than its own fails in the network itself.*leave="):
         convert_downsampling(Shortcut(two_steps=False), X)
     with pytest.raises(InputError, match=r"'main' and 'halves.1' lead to maps that meet, from maps of different sizes"):
         convert_downsampling(Shortcut(two_steps=True), X)
