@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from audiostride.errors import InputError
 from audiostride.models.images import ImageClassifier, build_image_network
+from audiostride.models.saving import read_model_file
 from audiostride.writing import write_bytes
 
 FORMAT_VERSION = 1
 KEY = "audiostride_images"
+WHO = "load_image_classifier"
 
 
 def save_image_classifier(
@@ -45,12 +46,15 @@ def load_image_classifier(path: str | Path, *, device: str | torch.device = "cpu
         InputError: No such file, not an image model, cut off or damaged, or written by a newer version.
     """
     file, header, tensors = _read(path)
-    model = build_image_network(**header["network"])
+    try:
+        model, class_names = build_image_network(**header["network"]), list(header["class_names"])
+    except (InputError, KeyError, TypeError) as error:
+        raise InputError(f"{WHO}: the metadata of {file} must be that of an image model: {error!r}") from error
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        raise InputError(f"load_image_classifier: the weights in {file} must fit its network: {error}") from error
-    return model.to(device).eval(), list(header["class_names"])
+        raise InputError(f"{WHO}: the weights in {file} must fit its network: {error}") from error
+    return model.to(device).eval(), class_names
 
 
 def read_class_names(path: str | Path) -> list[str]:
@@ -60,29 +64,4 @@ def read_class_names(path: str | Path) -> list[str]:
 
 
 def _read(path: str | Path, *, weights: bool = True) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:
-    """Model file, its metadata and its tensors."""
-    path = Path(path)
-    file = path / "model.safetensors" if path.is_dir() else path
-    if not file.is_file():
-        raise InputError(
-            f"load_image_classifier: path must be a run folder with a model.safetensors, or such a file, got {path}; "
-            "a run writes its model at its first validation"
-        )
-    try:
-        with safe_open(file, framework="pt") as stored:
-            metadata = (stored.metadata() or {}).get(KEY)
-            names = list(stored.keys()) if weights else []
-            tensors = {name: stored.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"load_image_classifier: {file} must be a safetensors file, but reading it failed: {error}"
-        ) from error
-    if metadata is None:
-        raise InputError(f"load_image_classifier: {file} must be a model of image training, but has no such metadata")
-    header: dict[str, Any] = json.loads(metadata)
-    if header["format"] > FORMAT_VERSION:
-        raise InputError(
-            f"load_image_classifier: {file} must have format <= {FORMAT_VERSION}, got {header['format']}; "
-            "update audiostride"
-        )
-    return file, header, tensors
+    return read_model_file(WHO, path, key=KEY, kind="of image training", newest=FORMAT_VERSION, weights=weights)

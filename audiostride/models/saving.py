@@ -16,6 +16,7 @@ from audiostride.models.classifier import AudioClassifier
 from audiostride.models.config import ClassifierConfig
 from audiostride.writing import write_bytes
 
+KEY = "audiostride"
 FORMAT_VERSION = 2  # 1 had no `pool_after`: its models pool after a block
 
 
@@ -24,7 +25,7 @@ def save_classifier(model: AudioClassifier, path: str | Path) -> None:
     config = model.config.to_dict()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     header = {"format": FORMAT_VERSION, "config": config, "checksum": model_checksum(config, tensors)}
-    write_bytes(path, save(tensors, metadata={"audiostride": json.dumps(header)}))
+    write_bytes(path, save(tensors, metadata={KEY: json.dumps(header)}))
 
 
 def model_checksum(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
@@ -35,6 +36,48 @@ def model_checksum(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         found.update(tensor.flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()
+
+
+def read_model_file(
+    who: str, path: str | Path, *, key: str, kind: str, newest: int, weights: bool = True
+) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:
+    """The file, the metadata and the tensors of a model.
+
+    Args:
+        who: Who asks, for messages.
+        path: A run folder or a model file.
+        key: Of the metadata.
+        kind: Which models have it, for messages.
+        newest: Format that is known, which stands in the metadata as ``format``.
+        weights: Whether tensors are read.
+
+    Raises:
+        InputError: No such file, not a model of this kind, cut off or damaged, or written by a newer version.
+    """
+    path = Path(path)
+    file = path / "model.safetensors" if path.is_dir() else path
+    if not file.is_file():
+        raise InputError(
+            f"{who}: path must be a run folder with a model.safetensors, or such a file, got {path}; "
+            "a run writes its model at its first validation"
+        )
+    try:
+        with safe_open(file, framework="pt") as stored:
+            metadata = (stored.metadata() or {}).get(key)
+            names = list(stored.keys()) if weights else []
+            tensors = {name: stored.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{who}: {file} must be a safetensors file, but reading it failed: {error}") from error
+    if metadata is None:
+        raise InputError(f"{who}: {file} must be a model {kind}, but has no such metadata")
+    try:
+        header: dict[str, Any] = dict(json.loads(metadata))
+        header["format"] = int(header["format"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{who}: the metadata of {file} must be the JSON of a model: {error!r}") from error
+    if header["format"] > newest:
+        raise InputError(f"{who}: {file} must have format <= {newest}, got {header['format']}; update audiostride")
+    return file, header, tensors
 
 
 def load_classifier(path: str | Path, *, device: str | torch.device = "cpu") -> AudioClassifier:
@@ -52,39 +95,19 @@ def load_classifier(path: str | Path, *, device: str | torch.device = "cpu") -> 
     Raises:
         InputError: No such file, not a model file, cut off, edited or damaged, or written by a newer version.
     """
-    path = Path(path)
-    file = path / "model.safetensors" if path.is_dir() else path
-    if not file.is_file():
-        raise InputError(
-            f"load_classifier: path must be a run folder with a model.safetensors, or such a file, got {path}; "
-            "a run writes its model at its first validation"
-        )
+    who = "load_classifier"
+    file, header, tensors = read_model_file(who, path, key=KEY, kind="saved by audiostride", newest=FORMAT_VERSION)
     try:
-        with safe_open(file, framework="pt") as stored:
-            metadata = (stored.metadata() or {}).get("audiostride")
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"load_classifier: {file} must be a safetensors file, but reading it failed: {error}"
-        ) from error
-    if metadata is None:
-        raise InputError(f"load_classifier: {file} must be a model saved by audiostride, but has no such metadata")
-    try:
-        header = json.loads(metadata)
-        version, values, checksum = int(header["format"]), dict(header["config"]), header.get("checksum")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"load_classifier: the metadata of {file} must be the JSON of a model: {error!r}") from error
-    if version > FORMAT_VERSION:
-        raise InputError(
-            f"load_classifier: {file} must have format <= {FORMAT_VERSION}, got {version}; update audiostride"
-        )
+        values, checksum = dict(header["config"]), header.get("checksum")
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{who}: the metadata of {file} must be the JSON of a model: {error!r}") from error
     # Files from before there were checksums have none.
     if checksum is not None and checksum != model_checksum(values, tensors):
         raise InputError(
             f"load_classifier: {file} was edited or damaged: its checksum must be {checksum}, got "
             f"{model_checksum(values, tensors)}; copy it again, or write a new one with save_classifier"
         )
-    if version == 1:
+    if header["format"] == 1:
         values = {"pool_after": "block", **values}
     try:
         model = AudioClassifier(ClassifierConfig.from_dict(values))

@@ -201,6 +201,10 @@ def test_files_that_are_no_image_models_are_refused(
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(InputError, match="must be a model of image training, but has no such metadata"):
         load_image_classifier(tmp_path / "other.safetensors")
+    for metadata in ("{", "[]", '{"format": "new"}', '{"format": 1}', '{"format": 1, "network": {"arch": "resnet18"}}'):
+        save_file({"x": torch.zeros(1)}, tmp_path / "odd.safetensors", metadata={"audiostride_images": metadata})
+        with pytest.raises(InputError, match=r"the metadata of .*odd.safetensors must be"):
+            load_image_classifier(tmp_path / "odd.safetensors")
     monkeypatch.setattr("audiostride.models.image_saving.FORMAT_VERSION", 2)
     saved()
     monkeypatch.setattr("audiostride.models.image_saving.FORMAT_VERSION", 1)
