@@ -60,12 +60,7 @@ APART: dict[str, Callable[[Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("name", APART)
 def test_what_has_a_size_of_its_own_is_another_resolution(name: str) -> None:
-    def function(x: Tensor) -> Tensor:
-        y = APART[name](x)
-        return torch.zeros_like(y) + y.sum()
-
-    network = Network(APART[name])
-    recording = record(network, X)
+    recording = record(Network(APART[name]), X)
     first, second = recording.steps
     find = recording.tracker.labels.find
     assert not set(map(find, first.after)) & set(map(find, second.after))
