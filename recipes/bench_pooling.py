@@ -34,6 +34,10 @@ MAPS = [
     ("signal 16000, 16 channels", 8, 16, (16000,)),
     ("image 224 x 224, 64 channels", 2, 64, (224, 224)),
 ]
+LAYER_TITLE = """DiffStride, paper size, strides 2: how many times faster than the FFT route (same numbers) and than a
+convolution of 3 or 3 x 3 with stride 2 and as many channels out as in."""
+LAYER_HEADER = ["input", "output", "forward", "forward + backward", "bytes saved / FFT's", "error ours / FFT"]
+LAYER_HEADER += ["forward vs convolution", "both vs convolution", "ours"]
 MODELS: dict[str, dict[str, str]] = {
     "strided convolution": {"pooling": "strided"},
     "spectral, after each convolution": {"pooling": "spectral", "pool_after": "convolution"},
@@ -266,11 +270,8 @@ def main() -> int:
     )
     print(f"{card}; torch {torch.__version__}, Python {platform.python_version()}\n")
     if arguments.part in ("layer", "all"):
-        print("DiffStride, paper size, strides 2: how many times faster than the FFT route (same numbers) and than a")
-        print("convolution of 3 or 3 x 3 with stride 2 and as many channels out as in.\n")
-        header = ["input", "output", "forward", "forward + backward", "bytes saved / FFT's", "error ours / FFT"]
-        header += ["forward vs convolution", "both vs convolution", "ours"]
-        print_table(header, [bench_layer(*case, device) for case in MAPS])
+        print(LAYER_TITLE + "\n")
+        print_table(LAYER_HEADER, [bench_layer(*case, device) for case in MAPS])
     if arguments.part in ("classifier", "all"):
         print(f"Classifier at width {arguments.width:g}, batch {arguments.batch}, relative to strided convolution.\n")
         header = [

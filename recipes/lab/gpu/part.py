@@ -1,0 +1,158 @@
+"""What a part has found, kept at any time; seconds, memory, waits and kernels of a piece of work."""
+
+import math
+import os
+import platform
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from bench_gpu import markdown
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+from audiostride.writing import write_json, write_text
+
+RATE = 16000  # Hz
+
+
+class Part:
+    """What a part has found so far, written to its files after each table and row: a part may be ended at any time."""
+
+    def __init__(self, name: str, out: Path, *, limit_s: float, smoke: bool) -> None:
+        self.file, self.smoke = out / f"{name}.json", smoke
+        self.ends = time.monotonic() + limit_s - 3  # the process has started before, and has to end
+        self.device = torch.device("cpu" if smoke else "cuda")
+        self.found: dict[str, Any] = {"part": name, "status": "running", "machine": describe(self.device)}
+        if smoke:
+            self.found["smoke"] = "smoke: tiny and on a CPU, it shows that everything runs; its figures mean nothing"
+        self.found |= {"tables": [], "notes": []}
+
+    def left_s(self) -> float:
+        """Seconds that the part still has."""
+        return self.ends - time.monotonic()
+
+    def save(self) -> None:
+        """Write the files."""
+        write_json(self.file, self.found)
+        write_text(self.file.with_suffix(".md"), markdown(self.found))
+
+    def table(self, title: str, header: list[str]) -> Callable[[list[Any]], None]:
+        """Begin a table; what comes back adds a row and writes the files."""
+        rows: list[list[Any]] = []
+        self.found["tables"].append({"title": title, "header": header, "rows": rows})
+
+        def add(row: list[Any]) -> None:
+            rows.append(row)
+            self.save()
+
+        return add
+
+    def note(self, text: str) -> None:
+        """Add a sentence below the tables."""
+        self.found["notes"].append(text)
+        self.save()
+
+    def size(self, full: int, smoke: int) -> int:
+        """A number that is small in a smoke test."""
+        return smoke if self.smoke else full
+
+
+def describe(device: torch.device) -> str:
+    """The machine in one line."""
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+    return f"{name}; {os.cpu_count()} CPU cores; torch {torch.__version__}, Python {platform.python_version()}"
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def seconds_each(tasks: dict[str, Callable[[], object]], part: Part, *, repeats: int, rounds: int) -> dict[str, float]:
+    """Median over rounds of the seconds of each task, which take turns; whole rounds only, as far as time allows."""
+    times: dict[str, list[float]] = {name: [] for name in tasks}
+    for number in range(rounds):
+        start_round = time.monotonic()
+        for name, task in tasks.items():
+            synchronize(part.device)
+            start = time.perf_counter()
+            for _ in range(repeats):
+                task()
+            synchronize(part.device)
+            times[name].append((time.perf_counter() - start) / repeats)
+        if number + 1 < rounds and part.left_s() < 1.5 * (time.monotonic() - start_round):
+            break
+    return {name: median(found) for name, found in times.items()}
+
+
+def peak_mib(part: Part, work: Callable[[], object]) -> float | None:
+    """Peak memory of the GPU's tensors beyond those that are there before the work, in MiB; None on a CPU."""
+    if part.device.type != "cuda":
+        work()
+        return None
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    work()
+    torch.cuda.synchronize()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def count_waits(step: Callable[[], object], part: Part) -> str:
+    """How often the host waits for the GPU in a step, as torch counts it."""
+    if part.device.type != "cuda":
+        return "-"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return str(sum("synchroniz" in str(warning.message) for warning in caught))
+
+
+def ratio(value: float | None, reference: float | None, paper: float | None = None) -> str:
+    """A ratio, beside the paper's."""
+    if not value or not reference:
+        return "-"
+    return f"{value / reference:.2f} x" + (f" ({paper:.2f})" if paper else "")
+
+
+def profiled(step: Callable[[], None], part: Part, *, steps: int) -> Any:
+    """A profile of some steps."""
+    activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * (part.device.type == "cuda")]
+    with profile(activities=activities) as found:
+        for _ in range(steps):
+            step()
+        synchronize(part.device)
+    return found
+
+
+def device_events(found: Any) -> list[Any]:
+    """What ran on the GPU under a profiler, in the order of its start."""
+    events = [each for each in found.events() if each.device_type == DeviceType.CUDA and not each.is_user_annotation]
+    return sorted(events, key=lambda each: each.time_range.start)
+
+
+def covered_us(events: list[Any]) -> float:
+    """Microseconds in which at least one of the events runs: kernels of several streams may overlap."""
+    covered, end = 0.0, -math.inf
+    for span in sorted((each.time_range.start, each.time_range.end) for each in events):
+        covered += max(0.0, span[1] - max(span[0], end))
+        end = max(end, span[1])
+    return covered
+
+
+def kernels_of(step: Callable[[], None], part: Part) -> tuple[int, float]:
+    """Kernels of a step, and seconds in which at least one of them runs; zeros on a CPU."""
+    if part.device.type != "cuda":
+        return 0, 0.0
+    events = device_events(profiled(step, part, steps=3))
+    return round(len(events) / 3), covered_us(events) / 3e6
