@@ -7,42 +7,35 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from audiostride.audio.log_mel import LogMel
     from audiostride.errors import InputError
-    from audiostride.layers import (
-        DiffStride1d,
-        DiffStride2d,
-        DiffStride3d,
-        LogMel,
-        SpectralPool1d,
-        SpectralPool2d,
-        SpectralPool3d,
-        StridedConv2d,
-        stride_cost,
-    )
     from audiostride.models import AudioClassifier, ClassifierConfig, Encoder, ResNetEncoder, load_classifier
     from audiostride.reporting import cutoff_table, report
+    from audiostride.strides.diffstride import DiffStride1d, DiffStride2d, DiffStride3d, stride_cost
+    from audiostride.strides.spectral_pool import SpectralPool1d, SpectralPool2d, SpectralPool3d
+    from audiostride.strides.strided_conv import StridedConv2d
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "InputError": "audiostride.errors",
-    "DiffStride1d": "audiostride.layers",
-    "DiffStride2d": "audiostride.layers",
-    "DiffStride3d": "audiostride.layers",
-    "LogMel": "audiostride.layers",
-    "SpectralPool1d": "audiostride.layers",
-    "SpectralPool2d": "audiostride.layers",
-    "SpectralPool3d": "audiostride.layers",
-    "StridedConv2d": "audiostride.layers",
-    "project_strides_": "audiostride.layers",
-    "stride_cost": "audiostride.layers",
+    "DiffStride1d": "audiostride.strides.diffstride",
+    "DiffStride2d": "audiostride.strides.diffstride",
+    "DiffStride3d": "audiostride.strides.diffstride",
+    "LogMel": "audiostride.audio.log_mel",
+    "SpectralPool1d": "audiostride.strides.spectral_pool",
+    "SpectralPool2d": "audiostride.strides.spectral_pool",
+    "SpectralPool3d": "audiostride.strides.spectral_pool",
+    "StridedConv2d": "audiostride.strides.strided_conv",
+    "project_strides_": "audiostride.strides.diffstride",
+    "stride_cost": "audiostride.strides.diffstride",
     "AudioClassifier": "audiostride.models",
     "ClassifierConfig": "audiostride.models",
     "Encoder": "audiostride.models",
     "ResNetEncoder": "audiostride.models",
     "load_classifier": "audiostride.models",
-    "convert_downsampling": "audiostride.models.conversion",
-    "freeze_downsampling": "audiostride.models.conversion",
+    "convert_downsampling": "audiostride.strides.convert",
+    "freeze_downsampling": "audiostride.strides.convert",
     "cutoff_table": "audiostride.reporting",
     "report": "audiostride.reporting",
 }

@@ -26,9 +26,12 @@ import soxr
 import torch
 from numpy.typing import NDArray
 
-from audiostride.data import ExcerptBatches, open_bank, read_audio, read_clips
-from audiostride.data.prepare import prepare_store
-from audiostride.functional import log_mel_spectrogram
+from audiostride.audio.files import read_audio
+from audiostride.audio.log_mel import log_mel_spectrogram
+from audiostride.dataset.manifest import read_clips
+from audiostride.dataset.prepare import prepare_store
+from audiostride.dataset.readers import open_bank
+from audiostride.training.batches import ExcerptBatches
 from audiostride.training.hardware import describe_environment
 
 RATE = 16000

@@ -22,8 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audiostride import AudioClassifier, ClassifierConfig, DiffStride1d, DiffStride2d
-from audiostride.functional import passband_mask
-from audiostride.functional.masks import limit_stride
+from audiostride.strides.masks import limit_stride, passband_mask
 
 MAPS = [
     # name, batch, channels, pooled axes

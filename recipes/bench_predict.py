@@ -23,7 +23,8 @@ import soundfile
 import torch
 
 from audiostride import AudioClassifier, ClassifierConfig
-from audiostride.data import read_audio, read_clips
+from audiostride.audio.files import read_audio
+from audiostride.dataset.manifest import read_clips
 from audiostride.models import save_classifier
 
 RATE = 16000

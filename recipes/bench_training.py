@@ -32,7 +32,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from bench_pooling import MODELS, peak_mib, print_table, synchronize
 from lightning import Callback, LightningModule, Trainer
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
@@ -40,15 +39,19 @@ from torch.utils.data import DataLoader
 
 from audiostride import AudioClassifier, ClassifierConfig
 from audiostride.checks import check_count, check_positive
-from audiostride.data import ExcerptBatches, MixedBatches, StepSampler, load_batches, open_bank, read_clips
-from audiostride.data.mixing import mixing_weights
-from audiostride.data.prepare import prepare_store
-from audiostride.demo.archives import write_sound
+from audiostride.dataset.manifest import read_clips
+from audiostride.dataset.prepare import prepare_store
+from audiostride.dataset.readers import open_bank
+from audiostride.dataset.sampling import mixing_weights
 from audiostride.errors import InputError
+from audiostride.inference.window_batches import load_batches
+from audiostride.training.batches import ExcerptBatches, MixedBatches, StepSampler
 from audiostride.training.config import TrainConfig
 from audiostride.training.hardware import choose_device, choose_precision, describe_environment
 from audiostride.training.module import ClassifierTraining
 from audiostride.training.presets import preset_settings
+from bench_pooling import MODELS, peak_mib, print_table, synchronize
+from lab.archives import write_sound
 
 VARIANTS = {
     "strided": MODELS["strided convolution"],

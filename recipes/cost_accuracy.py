@@ -15,7 +15,7 @@ Time: --smoke 15 s (one thread, beside other jobs); the full archive not run yet
 
 import sys
 
-from audiostride.pipeline import Recipe, main_costs
+from lab import Recipe, main_costs
 
 RECIPE = Recipe(
     name="cost_accuracy",

@@ -12,8 +12,8 @@ Time: seconds; --smoke 16 s (one thread, beside other jobs).
 
 import sys
 
-from audiostride.pipeline import main_table
-from audiostride.pipeline.tables import format_table_2
+from lab import main_table
+from lab.tables import format_table_2
 
 if __name__ == "__main__":
     sys.exit(main_table("cutoff_report", str(__doc__), format_table_2))

@@ -19,7 +19,7 @@ Time: --smoke 15 s (one thread, drawn pictures); ImageNet not run. A finished ru
 
 import sys
 
-from audiostride.pipeline import main_images
+from lab import main_images
 
 if __name__ == "__main__":
     sys.exit(

@@ -12,8 +12,8 @@ Time: --smoke 33 s (one thread, beside other jobs); the full archives not run ye
 
 import sys
 
-from audiostride.pipeline import POOLINGS, SeveralRecipe, main_several
-from audiostride.pipeline.tables import format_poolings
+from lab import POOLINGS, SeveralRecipe, main_several
+from lab.tables import format_poolings
 
 RECIPE = SeveralRecipe(
     name="multitask",

@@ -15,7 +15,7 @@ Time: ten spoken words on two cores 40 minutes; --smoke under a minute. A finish
 
 import sys
 
-from audiostride.pipeline import main_random_strides
+from lab import main_random_strides
 
 if __name__ == "__main__":
     sys.exit(main_random_strides(__doc__))

@@ -11,8 +11,8 @@ Time: seconds; --smoke 15 s (one thread, beside other jobs).
 
 import sys
 
-from audiostride.pipeline import main_table
-from audiostride.pipeline.tables import format_table_1
+from lab import main_table
+from lab.tables import format_table_1
 
 if __name__ == "__main__":
     sys.exit(main_table("results_table", str(__doc__), format_table_1))

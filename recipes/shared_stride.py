@@ -10,8 +10,8 @@ Time: --smoke 29 s (one thread, beside other jobs); the full archives not run ye
 
 import sys
 
-from audiostride.pipeline import SeveralRecipe, main_several
-from audiostride.pipeline.tables import format_shared
+from lab import SeveralRecipe, main_several
+from lab.tables import format_shared
 
 RECIPE = SeveralRecipe(
     name="shared_stride",

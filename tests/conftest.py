@@ -18,8 +18,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 @pytest.fixture(scope="session")
 def archives() -> ModuleType:
-    """The builders of miniature archives; see audiostride/demo/archives.py."""
-    from audiostride.demo import archives
+    """The builders of miniature archives; see recipes/lab/archives.py."""
+    from lab import archives
 
     return archives
 

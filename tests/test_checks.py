@@ -4,15 +4,7 @@ import math
 
 import pytest
 
-from audiostride.checks import (
-    Size,
-    check_axes,
-    check_bins,
-    check_choice,
-    check_positive,
-    check_ramp_bins,
-    check_stride,
-)
+from audiostride.checks import Size, check_axes, check_bins, check_choice, check_positive, check_ramp_bins, check_stride
 from audiostride.errors import InputError
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-from audiostride.data.checking import KINDS, check_manifest
+from audiostride.dataset.check import KINDS, check_manifest
 
 FOUND = 1
 

@@ -76,7 +76,7 @@ def _test_windows(given: Path, model: "AudioClassifier", *, count: int) -> "tupl
     import numpy as np
     import torch
 
-    from audiostride.data import open_bank
+    from audiostride.dataset.readers import open_bank
     from audiostride.training.clips import read_source
     from audiostride.training.config import TrainConfig
 

@@ -40,9 +40,9 @@ def build_parser() -> ArgumentParser:
 
 def run(arguments: Any) -> int:
     """Make a manifest from a data set as it is distributed, or from a folder of class folders."""
-    from audiostride.data.cards import list_cards, read_card
-    from audiostride.data.downloading.download import download_archives
-    from audiostride.data.importers import import_clips, write_manifest
+    from audiostride.dataset.cards import list_cards, read_card
+    from audiostride.dataset.download.download import download_archives
+    from audiostride.dataset.importers import import_clips, write_manifest
 
     if arguments.list:
         print("\n".join(describe_card(card) for card in list_cards()))
@@ -104,7 +104,7 @@ def describe_card(card: dict[str, Any]) -> str:
 
 def describe_counts(clips: "pd.DataFrame", column: str) -> list[str]:
     """One line per split: its clips, and how many of each class."""
-    from audiostride.data.importers.imported import count_of
+    from audiostride.dataset.importers.imported import count_of
 
     lines = []
     if "split" not in clips.columns:

@@ -60,12 +60,13 @@ def run(arguments: Any) -> int:
 
     A job that was stopped, in whatever way, goes on with the same command.
     """
-    from audiostride.evaluation.formats import choose_format
-    from audiostride.evaluation.job import errors_file
-    from audiostride.evaluation.journal import partial_folder
+    from audiostride.distributed import Processes
+    from audiostride.inference.formats import choose_format
+    from audiostride.inference.granularity import PredictionSettings
+    from audiostride.inference.job import errors_file
+    from audiostride.inference.journal import partial_folder
+    from audiostride.inference.recordings import expand_paths
     from audiostride.models import load_classifier
-    from audiostride.models.prediction import PredictionSettings, expand_paths
-    from audiostride.processes import Processes
     from audiostride.training.bulk_prediction import write_predictions
     from audiostride.training.hardware import choose_device
 

@@ -28,9 +28,9 @@ def run(arguments: Any) -> int:
 
     The store holds 16-bit samples in memory-mapped Arrow files. A stopped command, given again, goes on where it was.
     """
-    from audiostride.data.manifest import inspect_manifest
-    from audiostride.data.prepare import prepare_store
-    from audiostride.data.store import verify_store
+    from audiostride.dataset.manifest import inspect_manifest
+    from audiostride.dataset.prepare import prepare_store
+    from audiostride.dataset.store import verify_store
 
     if arguments.jobs is not None and arguments.jobs < 1:
         raise InputError(f"prepare: --jobs must be at least 1, got {arguments.jobs}")

@@ -86,7 +86,7 @@ def run(arguments: Any) -> int:
         return _run_seeds(config, arguments.seeds, jobs=1 if arguments.jobs is None else arguments.jobs)
     if arguments.jobs is not None:
         raise InputError("train: --jobs is for several runs; give --seeds too")
-    from audiostride.processes import Processes
+    from audiostride.distributed import Processes
     from audiostride.training.run import train
 
     metrics = train(config, resume=arguments.resume)
@@ -100,7 +100,7 @@ def run(arguments: Any) -> int:
 
 
 def _run_seeds(config: TrainConfig, seeds: list[int], *, jobs: int) -> int:
-    from audiostride.processes import Processes
+    from audiostride.distributed import Processes
     from audiostride.training.seeds import describe_seeds, train_seeds
 
     table = train_seeds(config, seeds, jobs=jobs)

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from audiostride.audio.log_mel import LogMel
 from audiostride.errors import InputError
-from audiostride.layers import LogMel
 from audiostride.models.config import ClassifierConfig
 from audiostride.models.encoder import Encoder
 from audiostride.models.pooled import PooledEncoder
@@ -94,7 +94,7 @@ class AudioClassifier(nn.Module):
                 samples (1-D, float, in [-1, 1]); one or a sequence of them.
             sample_rate: Of arrays, in Hz; they are resampled to the model's where it differs.
             per_window: One row per window instead of one per recording.
-            events: One row per event, see `audiostride.models.prediction.levels.EventLevel`.
+            events: One row per event, see `audiostride.inference.granularity.EventLevel`.
             hop_s: From one window to the next, in seconds, at most the window; None is the window.
             threshold: Least probability of an event, in [0, 1]; None is 0.5.
             merge_gap_s: Events of a class at most so many seconds apart are one; None is 0.
@@ -114,7 +114,8 @@ class AudioClassifier(nn.Module):
                 are not 1-D and float, or without a rate.
         """
         # Needs pandas and readers of audio, which the layers and the model itself do not.
-        from audiostride.models.prediction import PredictionSettings, predict_table
+        from audiostride.inference.granularity import PredictionSettings
+        from audiostride.inference.table import predict_table
 
         settings = PredictionSettings.choose(
             per_window=per_window, events=events, hop_s=hop_s, threshold=threshold, merge_gap_s=merge_gap_s

@@ -4,13 +4,13 @@ import math
 from typing import NamedTuple
 
 from audiostride.errors import InputError
-from audiostride.functional.convolution import pays_at_once
-from audiostride.functional.matrices import LONG_AXIS
-from audiostride.layers import StridedConv2d
 from audiostride.models.classifier import AudioClassifier
 from audiostride.models.encoder import Encoder, EncoderBlock
 from audiostride.models.pooled import PooledEncoder
 from audiostride.models.resnet import ResidualBlock, ResNetEncoder
+from audiostride.strides.convolution import pays_at_once
+from audiostride.strides.matrices import LONG_AXIS
+from audiostride.strides.strided_conv import StridedConv2d
 
 
 class LayerCost(NamedTuple):

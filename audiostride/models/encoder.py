@@ -9,11 +9,11 @@ from torch.nn import functional as F
 
 from audiostride.checks import ModelSize, Pooling, PoolingPlace, check_choice
 from audiostride.errors import InputError
-from audiostride.functional.convolution import convolve_and_pool
-from audiostride.functional.pooling import pool_axis
-from audiostride.layers import StridedConv2d
 from audiostride.models.config import PAPER_CHANNELS, PAPER_STRIDES
 from audiostride.models.pooled import PooledBlock, PooledEncoder, make_pool
+from audiostride.strides.convolution import convolve_and_pool
+from audiostride.strides.pooling import pool_axis
+from audiostride.strides.strided_conv import StridedConv2d
 
 
 def rectify(x: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiostride.layers import LogMel, read_strides_
+from audiostride.audio.log_mel import LogMel
 from audiostride.models.classifier import AudioClassifier
+from audiostride.strides.diffstride import read_strides_
 
 ExportInput = Literal["waveform", "log-mel"]
 

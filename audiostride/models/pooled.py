@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from audiostride.checks import ModelSize, Pooling, check_choice
 from audiostride.errors import InputError
-from audiostride.functional.matrices import AxisPooling, SpectrumPooling
-from audiostride.layers import DiffStride2d, FrozenPool, SpectralPool2d, read_strides_
-from audiostride.layers.diffstride import diffstride_layers
 from audiostride.models.config import AXIS_SIZES, RAMP_BINS
+from audiostride.strides.diffstride import DiffStride2d, diffstride_layers, read_strides_
+from audiostride.strides.frozen_pool import FrozenPool
+from audiostride.strides.matrices import AxisPooling, SpectrumPooling
+from audiostride.strides.spectral_pool import SpectralPool2d
 
 
 def make_pool(

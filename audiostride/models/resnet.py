@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 from audiostride.checks import ModelSize, Pooling, Stem, check_axes, check_choice, check_count, check_positive
 from audiostride.errors import InputError
-from audiostride.functional.pooling import pool_axes
-from audiostride.layers import StridedConv2d
 from audiostride.models.config import N_STAGES, RESNET_CHANNELS, RESNET_STRIDES, check_stages
 from audiostride.models.pooled import PooledBlock, PooledEncoder, make_pool
+from audiostride.strides.pooling import pool_axes
+from audiostride.strides.strided_conv import StridedConv2d
 
 BLOCKS_PER_STAGE = 2
 

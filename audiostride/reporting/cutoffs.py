@@ -6,10 +6,11 @@ import pandas as pd
 
 from audiostride.checks import check_positive
 from audiostride.errors import InputError
-from audiostride.functional.masks import nominal_ramp
-from audiostride.layers import DiffStride2d, SpectralPool2d
 from audiostride.models import AudioClassifier, PooledEncoder
 from audiostride.models.pooled import PooledBlock
+from audiostride.strides.diffstride import DiffStride2d
+from audiostride.strides.masks import nominal_ramp
+from audiostride.strides.spectral_pool import SpectralPool2d
 
 AXES = ("time", "mel")
 UNITS = {"time": "Hz", "mel": "cycles/mel"}

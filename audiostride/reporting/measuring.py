@@ -8,11 +8,12 @@ import torch
 from numpy.typing import NDArray
 
 from audiostride.errors import InputError
-from audiostride.functional import passband_mask
-from audiostride.layers import DiffStride2d, SpectralPool2d
 from audiostride.models import AudioClassifier
 from audiostride.models.pooled import PooledBlock
 from audiostride.reporting.cutoffs import AXES, UNITS
+from audiostride.strides.diffstride import DiffStride2d
+from audiostride.strides.masks import passband_mask
+from audiostride.strides.spectral_pool import SpectralPool2d
 
 MOST_BINS = 160  # longer axes are measured at this many evenly spread bins: 10 s windows have 501
 RIPPLES_AT_ONCE = 32

@@ -9,12 +9,12 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from audiostride.data.audio_files import read_audio
-from audiostride.data.bank import StoreBank
-from audiostride.data.manifest import inspect_manifest
-from audiostride.data.store import is_store
+from audiostride.audio.files import read_audio
+from audiostride.audio.log_mel import log_mel_spectrogram
+from audiostride.dataset.manifest import inspect_manifest
+from audiostride.dataset.readers import StoreBank
+from audiostride.dataset.store import is_store
 from audiostride.errors import InputError
-from audiostride.functional import log_mel_spectrogram
 from audiostride.models.config import ClassifierConfig
 
 LONGEST_S = 10.0  # of a clip that is shown

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import torch
 
-from audiostride.evaluation.job import PredictionJob
+from audiostride.distributed import Processes
+from audiostride.inference.granularity import PredictionSettings
+from audiostride.inference.job import PredictionJob
+from audiostride.inference.recordings import Recording
 from audiostride.models import AudioClassifier
-from audiostride.models.prediction import PredictionSettings, Recording
-from audiostride.processes import Processes
 
 
 def write_predictions(
@@ -37,7 +38,7 @@ def write_predictions(
         model: The classifier.
         files: The recordings, the same list in every process.
         out: Where the output goes.
-        format: One of `audiostride.evaluation.formats.FORMATS`.
+        format: One of `audiostride.inference.formats.FORMATS`.
         settings: Which windows, and what is told about them.
         stop_on_error: Whether a recording that cannot be read ends the job.
         overwrite: Whether an output that exists is replaced.

@@ -8,9 +8,9 @@ from typing import Any, cast
 from lightning import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
-from audiostride.layers.diffstride import diffstride_layers
 from audiostride.models import save_classifier
 from audiostride.progress import progress_bar
+from audiostride.strides.diffstride import diffstride_layers
 from audiostride.training.clips import LabelledClips, evaluate_clips
 from audiostride.training.module import ClassifierTraining
 from audiostride.training.recording import CourseRecorder

@@ -10,20 +10,15 @@ import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 
-from audiostride.data import (
-    AudioBank,
-    assign_random_splits,
-    check_training_clips,
-    hold_out_valid,
-    inspect_manifest,
-    open_bank,
-)
-from audiostride.data.bad_rows import describe_bad_rows
-from audiostride.data.manifest import SPLITS
+from audiostride.dataset.bad_rows import describe_bad_rows
+from audiostride.dataset.manifest import SPLITS, inspect_manifest
+from audiostride.dataset.readers import AudioBank, open_bank
+from audiostride.dataset.splits import assign_random_splits, check_training_clips, hold_out_valid
+from audiostride.distributed import Processes
 from audiostride.errors import InputError
-from audiostride.evaluation import Evaluation, evaluate_bank
+from audiostride.inference.metrics import Evaluation
+from audiostride.inference.windowed import evaluate_bank
 from audiostride.models import AudioClassifier
-from audiostride.processes import Processes
 from audiostride.training.config import Source, TrainConfig
 from audiostride.writing import write_text
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from audiostride.checks import EncoderKind, ModelSize, Pooling, PoolingPlace, check_choice, check_count, check_positive
-from audiostride.data.augmentation import AugmentationConfig
-from audiostride.data.noise import SYNTHETIC
+from audiostride.dataset.noise import SYNTHETIC
 from audiostride.errors import InputError
 from audiostride.models.config import fill_encoder
+from audiostride.training.augmentation.drawing import AugmentationConfig
 from audiostride.training.settings import check_equal_settings, read_settings
 
 Schedule = Literal["cosine", "constant"]

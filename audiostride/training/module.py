@@ -9,13 +9,12 @@ from lightning import LightningModule
 from torch import Tensor
 from torch.nn import functional as F
 
+from audiostride.distributed import Processes
 from audiostride.errors import InputError
-from audiostride.functional.augmentation import add_noise, apply_gain, cut_noise, mask_spectrogram
-from audiostride.functional.mixup import mix_up, mixed_cross_entropy, mixed_mass
-from audiostride.layers import stride_cost
-from audiostride.layers.diffstride import diffstride_layers
 from audiostride.models import AudioClassifier
-from audiostride.processes import Processes
+from audiostride.strides.diffstride import diffstride_layers, stride_cost
+from audiostride.training.augmentation.mixup import mix_up, mixed_cross_entropy, mixed_mass
+from audiostride.training.augmentation.transforms import add_noise, apply_gain, cut_noise, mask_spectrogram
 from audiostride.training.config import TrainConfig
 
 

@@ -6,8 +6,8 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 
-from audiostride.data import load_batches
-from audiostride.evaluation.job import PredictionJob
+from audiostride.inference.job import PredictionJob
+from audiostride.inference.window_batches import load_batches
 from audiostride.training.quiet import without_advice
 
 # Processes wait for the slowest at the end; a folder of long recordings is not shared out evenly.

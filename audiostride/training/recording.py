@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from lightning import Callback, LightningModule, Trainer
 
-from audiostride.layers.diffstride import diffstride_layers
+from audiostride.strides.diffstride import diffstride_layers
 from audiostride.writing import write_text
 
 

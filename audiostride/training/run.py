@@ -10,17 +10,11 @@ import yaml
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
+from audiostride.distributed import Processes
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
-from audiostride.processes import Processes
 from audiostride.training.callbacks import CleanStop, RunRecorder, StepProgress
-from audiostride.training.clips import (
-    SkippedClips,
-    class_names_of,
-    load_sets,
-    read_source,
-    write_skipped,
-)
+from audiostride.training.clips import SkippedClips, class_names_of, load_sets, read_source, write_skipped
 from audiostride.training.config import Source, TrainConfig, check_same_settings
 from audiostride.training.fitting import explain_failures, make_trainer
 from audiostride.training.hardware import (

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from audiostride.distributed import Processes
 from audiostride.errors import InputError
-from audiostride.processes import Processes
 from audiostride.training.config import TrainConfig, check_same_settings
 from audiostride.training.results import finished_metrics
 from audiostride.training.run import train

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audiostride.data import BatchParts, ExcerptBatches, MixedBatches, StepSampler, load_batches
-from audiostride.data.balance import class_weights
-from audiostride.data.mixing import mixing_weights
-from audiostride.data.noise import load_noise
+from audiostride.dataset.noise import load_noise
+from audiostride.dataset.sampling import class_weights, mixing_weights
+from audiostride.distributed import Processes
+from audiostride.inference.window_batches import load_batches
 from audiostride.models import AudioClassifier
-from audiostride.processes import Processes
 from audiostride.training.batch_norm import share_batch_norm_
+from audiostride.training.batches import BatchParts, ExcerptBatches, MixedBatches, StepSampler
 from audiostride.training.clips import LabelledClips, balance_units
 from audiostride.training.config import TrainConfig
 from audiostride.training.module import ClassifierTraining

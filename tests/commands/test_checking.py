@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from audiostride.commands.checking import build_parser, run
-from audiostride.data.checking.findings import KINDS
+from audiostride.dataset.check.findings import KINDS
 from audiostride.errors import InputError
 
 RATE = 16000

@@ -14,8 +14,16 @@ import pytest
 import torch
 
 import audiostride
-from audiostride.doctor import Finding, examine, format_verdict, installation, machine, overall_status, selftest
-from audiostride.doctor import findings as parts
+from audiostride.commands.doctor import (
+    Finding,
+    examine,
+    format_verdict,
+    installation,
+    machine,
+    overall_status,
+    selftest,
+)
+from audiostride.commands.doctor import findings as parts
 
 Run = Callable[..., int]
 TOPICS = ["python", "torch and torchaudio", "packages", "export", "cpu", "gpu", "libsndfile", "ffmpeg", "memory"]
@@ -249,17 +257,19 @@ def test_a_machine_without_gpu_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_wrong_layer_frontend_or_training_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    from audiostride import layers, models
+    from audiostride import models
+    from audiostride.audio import log_mel
+    from audiostride.strides import diffstride
 
-    class WrongPooling(layers.DiffStride2d):
+    class WrongPooling(diffstride.DiffStride2d):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return 1.01 * super().forward(x)
 
-    class WrongFrontend(layers.LogMel):
+    class WrongFrontend(log_mel.LogMel):
         def forward(self, waveform: torch.Tensor) -> torch.Tensor:
             return super().forward(waveform) + 0.1
 
-    class ShiftedFrontend(layers.LogMel):
+    class ShiftedFrontend(log_mel.LogMel):
         def forward(self, waveform: torch.Tensor) -> torch.Tensor:
             return super().forward(waveform).roll(3, dims=-1)
 
@@ -269,11 +279,11 @@ def test_a_wrong_layer_frontend_or_training_is_found(monkeypatch: pytest.MonkeyP
                 self.heads[0].weight.fill_(torch.nan)
 
     with monkeypatch.context() as patch:
-        patch.setattr(layers, "DiffStride2d", WrongPooling)
+        patch.setattr(diffstride, "DiffStride2d", WrongPooling)
         assert selftest.check_layer("cpu").status == "problem"
     for wrong in (WrongFrontend, ShiftedFrontend):
         with monkeypatch.context() as patch:
-            patch.setattr(layers, "LogMel", wrong)
+            patch.setattr(log_mel, "LogMel", wrong)
             assert selftest.check_frontend("cpu").status == "problem"
     with monkeypatch.context() as patch:
         patch.setattr(models, "AudioClassifier", Diverging)

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from audiostride.commands import importing
-from audiostride.data.importers import ARCHIVES, FOLDER
-from audiostride.data.manifest import read_clips
+from audiostride.dataset.importers import ARCHIVES, FOLDER
+from audiostride.dataset.manifest import read_clips
 from audiostride.errors import InputError
 
 
@@ -156,7 +156,7 @@ def test_download_fetches_the_card_to_the_root_before_the_import(
         asked.append(card["name"])
         archives.build_birds(root, audio=False)
 
-    monkeypatch.setattr("audiostride.data.downloading.download.download_archives", build)
+    monkeypatch.setattr("audiostride.dataset.download.download.download_archives", build)
     assert run("dcase2018-birds", tmp_path / "new", "-o", tmp_path / "new" / "m.csv", "--download") == 0
     assert asked == ["dcase2018-birds"]
     assert len(pd.read_csv(tmp_path / "new" / "m.csv")) == 32
@@ -169,14 +169,14 @@ def test_the_names_of_the_parser_are_those_of_the_importers() -> None:
 
 def test_nothing_here_imports_torch_or_figures() -> None:
     package = Path(inspect.getfile(importing)).parent.parent
-    files = [*(package / "data" / "importers").glob("*.py"), package / "commands" / "importing.py"]
-    files += [package / "data" / "cards.py", *(package / "data" / "downloading").glob("*.py")]
+    files = [*(package / "dataset" / "importers").glob("*.py"), package / "commands" / "importing.py"]
+    files += [package / "dataset" / "cards.py", *(package / "dataset" / "download").glob("*.py")]
     assert len(files) >= 12
-    heavy = {"torch", "lightning", "matplotlib", "torchaudio", "audiostride.data"}
+    heavy = {"torch", "lightning", "matplotlib", "torchaudio"}
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom):
-                assert node.module not in heavy | {"audiostride.data.batches"}, file
+                assert node.module not in heavy | {"audiostride.training.batches"}, file
             elif isinstance(node, ast.Import):
                 assert not {alias.name for alias in node.names} & heavy, file
 

@@ -12,8 +12,7 @@ import pytest
 import soundfile
 
 from audiostride import AudioClassifier, load_classifier
-from audiostride.models.prediction import PredictionSettings
-from audiostride.models.prediction.levels import EventLevel, Tiling, softmax
+from audiostride.inference.granularity import EventLevel, PredictionSettings, Tiling, softmax
 
 Run = Callable[..., int]
 

@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 import soundfile
 
-from audiostride.evaluation import job
-from audiostride.evaluation.journal import Journal
+from audiostride.inference import job
+from audiostride.inference.journal import Journal
 
 Run = Callable[..., int]
 N_FILES = 40

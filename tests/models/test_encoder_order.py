@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from audiostride.checks import ModelSize, Pooling, PoolingPlace
-from audiostride.functional import diffstride_pool, spectral_pool
-from audiostride.layers import DiffStride2d, SpectralPool2d
 from audiostride.models.encoder import EncoderBlock
+from audiostride.strides.diffstride import DiffStride2d
+from audiostride.strides.pooling import diffstride_pool, spectral_pool
+from audiostride.strides.spectral_pool import SpectralPool2d
 
 
 def block_of(
@@ -90,7 +91,7 @@ def test_both_orders_agree(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Whichever of its two ways convolve_and_pool would take for maps of this size.
-    monkeypatch.setattr("audiostride.functional.convolution.pays_at_once", lambda *counts: at_once)
+    monkeypatch.setattr("audiostride.strides.convolution.pays_at_once", lambda *counts: at_once)
     block = block_of(pooling, size, shared, pool_after, n_in).train(training)
     plain = copy.deepcopy(block)
     x = torch.randn(4, n_in, *shape, dtype=torch.float64)

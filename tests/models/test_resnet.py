@@ -14,12 +14,13 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from audiostride import AudioClassifier, ClassifierConfig, InputError, ResNetEncoder, cutoff_table, load_classifier
-from audiostride.functional import diffstride_pool, spectral_pool
-from audiostride.layers import DiffStride2d, SpectralPool2d
 from audiostride.models import layer_costs, multiply_adds, save_classifier
 from audiostride.models.export import export_classifier
 from audiostride.models.resnet import ResidualBlock
 from audiostride.reporting.measuring import largest_difference, measure_gains
+from audiostride.strides.diffstride import DiffStride2d
+from audiostride.strides.pooling import diffstride_pool, spectral_pool
+from audiostride.strides.spectral_pool import SpectralPool2d
 
 TASKS = {"word": ["no", "yes", "up"], "pitch": ["60", "61"]}
 RESNETS = ["resnet18", "preact_resnet18"]

@@ -6,8 +6,8 @@ import torch
 
 from audiostride import AudioClassifier, ClassifierConfig, Encoder, cutoff_table
 from audiostride.errors import InputError
-from audiostride.functional import passband_mask
 from audiostride.reporting import format_cutoffs, summarise_cutoffs
+from audiostride.strides.masks import passband_mask
 
 # Riad et al. 2022, Table 2, means of 3 runs: strides of the first layer (time, mel), cut-offs in Hz and cycles/mel.
 TABLE_2 = {

@@ -6,8 +6,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
-from audiostride.data import read_audio, read_clips
-from audiostride.data.prepare import prepare_store
+from audiostride.audio.files import read_audio
+from audiostride.dataset.manifest import read_clips
+from audiostride.dataset.prepare import prepare_store
 from audiostride.reporting.predictions import (
     area_under,
     calibration_error,

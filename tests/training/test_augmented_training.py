@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from audiostride.data.augmentation import AugmentationConfig, draw_augmentation
 from audiostride.models import AudioClassifier, ClassifierConfig
 from audiostride.training import TrainConfig
+from audiostride.training.augmentation.drawing import AugmentationConfig, draw_augmentation
 from audiostride.training.module import ClassifierTraining, augment_waveform, mask
 
 B, N, NOISE_N = 5, 16000, 20000

@@ -10,9 +10,12 @@ import pandas as pd
 import pytest
 import soundfile
 
-from audiostride.data import ExcerptBatches, WindowBatches, open_bank, read_clips
-from audiostride.evaluation import predict_file
+from audiostride.dataset.manifest import read_clips
+from audiostride.dataset.readers import open_bank
+from audiostride.inference.predict_files import predict_file
+from audiostride.inference.window_batches import WindowBatches
 from audiostride.models import load_classifier
+from audiostride.training.batches import ExcerptBatches
 
 Run = Callable[..., int]
 SECONDS = 600
@@ -41,7 +44,7 @@ class Reads:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.largest = 0
-        for owner in ("soundfile.SoundFile.read", "audiostride.data.bank.read_samples"):
+        for owner in ("soundfile.SoundFile.read", "audiostride.dataset.readers.read_samples"):
             self.watch(monkeypatch, owner)
         self.watch(monkeypatch, "numpy.concatenate")  # predictions join blocks of a file to windows
 

@@ -13,12 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from audiostride.data import BatchParts, ExcerptBatches, MixedBatches, TrainingBatches, open_bank, read_clips
-from audiostride.data.augmentation import AugmentationConfig
+from audiostride.dataset.manifest import read_clips
+from audiostride.dataset.readers import open_bank
+from audiostride.distributed import Processes
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
-from audiostride.processes import Processes
 from audiostride.training import TrainConfig
+from audiostride.training.augmentation.drawing import AugmentationConfig
+from audiostride.training.batches import BatchParts, ExcerptBatches, MixedBatches, TrainingBatches
 from audiostride.training.loggers import make_loggers
 from audiostride.training.module import ClassifierTraining, augment_waveform
 
@@ -144,9 +146,9 @@ def test_the_rank_is_what_the_launcher_says(
 SCRIPT = """
 import sys
 import numpy as np
-from audiostride.layers import LogMel
+from audiostride.strides import LogMel
 from audiostride.training import TrainConfig, run
-from audiostride.processes import Processes
+from audiostride.distributed import Processes
 
 plain, fit = LogMel.forward, run._fit
 LogMel.forward = lambda self, waveform: plain(self, waveform.double())

@@ -1,0 +1,1 @@
+"""Recordings as samples, and samples as log-mel spectrograms; knows no labels."""

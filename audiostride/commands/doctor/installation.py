@@ -1,0 +1,126 @@
+"""Python and the packages: versions, whether they import, whether they fit audiostride and each other."""
+
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, requires, version
+
+from audiostride import __version__
+from audiostride.commands.doctor.findings import Finding, reason_of, try_import
+
+# Package and the name that it is imported by. torch and torchaudio have a topic of their own.
+PACKAGES = {
+    "lightning": "lightning",
+    "torchmetrics": "torchmetrics",
+    "librosa": "librosa",
+    "soundfile": "soundfile",
+    "soxr": "soxr",
+    "numpy": "numpy",
+    "scipy": "scipy",
+    "pandas": "pandas",
+    "pyarrow": "pyarrow",
+    "scikit-learn": "sklearn",
+    "safetensors": "safetensors",
+    "matplotlib": "matplotlib",
+}
+OPTIONAL = {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"}
+# Where audiostride is not installed but used from its source, so that nothing says what it needs.
+KNOWN = {"torch": ">=2.11,<2.15", "torchaudio": ">=2.11,<2.12"}
+TOGETHER = 'pip install --force-reinstall "torch>=2.11,<2.15" "torchaudio>=2.11,<2.12"'
+ALONE = "; both must come from one index (on a machine without a GPU: --index-url https://download.pytorch.org/whl/cpu)"
+
+
+def look_at_python() -> Finding:
+    """The interpreter and this package."""
+    text = f"{platform.python_version()} ({sys.executable}) on {platform.platform()}, audiostride {__version__}"
+    facts = {"python": platform.python_version(), "platform": platform.platform(), "audiostride": __version__}
+    return Finding("python", "ok", text, facts=facts)
+
+
+def look_at_packages() -> Finding:
+    """Versions of the packages, and which of them do not import or do not fit."""
+    versions, wrong, wanted = {}, [], []
+    for package, module in PACKAGES.items():
+        versions[package] = version_of(package) or "missing"
+        imported = try_import(module)
+        if isinstance(imported, Exception):
+            missing = versions[package] == "missing"
+            wrong.append(f"{package} {'is missing' if missing else f'does not import ({reason_of(imported)})'}")
+        elif not fits(package, versions[package]):
+            wrong.append(f"{package} must be {needed(package)}")
+        else:
+            continue
+        wanted.append(f'"{package}{needed(package)}"')
+    text = ", ".join(f"{package} {found}" for package, found in versions.items())
+    if wrong:
+        cure = f"pip install --force-reinstall {' '.join(wanted)}"
+        return Finding("packages", "problem", f"{'; '.join(wrong)}; there are {text}", cure, versions)
+    return Finding("packages", "ok", text, facts=versions)
+
+
+def look_at_export() -> Finding:
+    """The packages of the extra ``export``, which only ONNX needs."""
+    versions = {package: version_of(package) for package in OPTIONAL}
+    broken = [
+        package
+        for package, module in OPTIONAL.items()
+        if versions[package] and isinstance(try_import(module), Exception)
+    ]
+    missing = [package for package, found in versions.items() if found is None]
+    text = ", ".join(f"{package} {found or 'missing'}" for package, found in versions.items())
+    if broken:
+        cure = f"these do not import: pip install --force-reinstall {' '.join(broken)}"
+        return Finding("export", "problem", text, cure, versions)
+    if missing:
+        return Finding("export", "warning", text, "to export ONNX: pip install 'audiostride[export]'", versions)
+    return Finding("export", "ok", text, facts=versions)
+
+
+def look_at_torch() -> Finding:
+    """Whether torch imports, and torchaudio beside it, whose builds fit one CUDA and few versions of torch."""
+    topic = "torch and torchaudio"
+    found = {package: version_of(package) for package in ("torch", "torchaudio")}
+    shown = ", ".join(f"{package} {each or 'missing'}" for package, each in found.items())
+    torch, torchaudio = try_import("torch"), try_import("torchaudio")
+    if isinstance(torch, Exception):
+        return Finding(topic, "problem", f"{shown}; torch does not import: {reason_of(torch)}", TOGETHER + ALONE, found)
+    facts = {**found, "torch": torch.__version__, "cuda": torch.version.cuda}
+    shown = f"torch {torch.__version__}, torchaudio {found['torchaudio'] or 'missing'}"
+    if isinstance(torchaudio, Exception):
+        text = f"{shown}; torchaudio does not import beside it: {reason_of(torchaudio)}"
+        return Finding(topic, "problem", text, TOGETHER + ALONE, facts)
+    for package, each in found.items():
+        if each is not None and not fits(package, each):
+            text = f"{shown}; audiostride needs {package}{needed(package)}"
+            return Finding(topic, "problem", text, TOGETHER + ALONE, facts)
+    return Finding(topic, "ok", f"{shown}, import together (built for CUDA {torch.version.cuda})", facts=facts)
+
+
+def version_of(package: str) -> str | None:
+    """The installed version, or None."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def needed(package: str) -> str:
+    """The versions that audiostride asks for, such as ``>=2.6,<3``; empty where it is not known."""
+    packaging = try_import("packaging.requirements")
+    if not isinstance(packaging, Exception):
+        try:
+            for line in requires("audiostride") or []:
+                requirement = packaging.Requirement(line)
+                if requirement.name == package:
+                    return str(requirement.specifier)
+        except PackageNotFoundError:
+            pass
+    return KNOWN.get(package, "")
+
+
+def fits(package: str, found: str) -> bool:
+    """Whether a version is one that audiostride asks for; where that cannot be told, it is."""
+    packaging = try_import("packaging.specifiers")
+    wanted = needed(package)
+    if isinstance(packaging, Exception) or not wanted or found == "missing":
+        return True
+    return bool(packaging.SpecifierSet(wanted).contains(found, prereleases=True))

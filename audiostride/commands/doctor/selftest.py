@@ -1,0 +1,156 @@
+"""A test of what audiostride itself does, on each device: pooling, the frontend, a few training steps."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from audiostride.commands.doctor.findings import Finding, attempt, reason_of, try_import
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+CURE = "the message says why; if torch itself is at fault, install it anew, else report it with all of this output"
+STEPS = 40
+TRAINING_S = 4.0
+
+
+def check_devices() -> Iterator[Finding]:
+    """Layer, frontend and training step on the CPU and on each GPU."""
+    torch = try_import("torch")
+    if isinstance(torch, Exception):
+        text = f"not run, since torch does not import: {reason_of(torch)}"
+        yield Finding("self-test", "problem", text, "mend torch first")
+        return
+    devices = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    tests: dict[str, Callable[[str], Finding]] = {
+        "layer": check_layer,
+        "frontend": check_frontend,
+        "training": check_training,
+    }
+    for device in devices:
+        for name, test in tests.items():
+            yield from attempt(f"{name} on {device}", lambda test=test, device=device: test(device), cure=CURE)  # type: ignore[misc]
+
+
+def check_layer(device: str) -> Finding:
+    """Pooling by matrices against the Fourier transform of numpy, and the gradient of the strides."""
+    import numpy as np
+    import torch
+
+    from audiostride.strides.diffstride import DiffStride2d
+    from audiostride.strides.masks import passband_mask
+
+    layer = DiffStride2d((2.3, 1.7), size="nominal").to(device)
+    x = torch.randn(4, 3, 50, 32, generator=torch.Generator().manual_seed(0))
+    pooled = layer(x.to(device))
+    (pooled.square().sum() + pooled[..., 0].sum()).backward()
+    expected = x.double().numpy()
+    for axis, n, n_out, stride in zip(
+        (-2, -1), (50, 32), layer.output_size(50, 32), layer.used_strides(50, 32), strict=True
+    ):
+        mask = passband_mask(n, stride, size="nominal").double().numpy()
+        kept = np.moveaxis(np.fft.rfft(expected, axis=axis), axis, -1)[..., : n_out // 2 + 1] * mask[: n_out // 2 + 1]
+        expected = np.moveaxis(np.fft.irfft(kept, n=n_out) * n_out / n, -1, axis)
+    difference = float(np.abs(pooled.detach().cpu().double().numpy() - expected).max())
+    gradient = layer.strides.grad
+    slopes = [math.nan] if gradient is None else gradient.tolist()
+    text = f"matrices and FFT agree to {difference:.1e}, gradient of the strides {slopes[0]:.3g}, {slopes[-1]:.3g}"
+    facts = {"difference": difference, "gradient": [slope if math.isfinite(slope) else None for slope in slopes]}
+    good = difference < 1e-4 and all(math.isfinite(slope) and slope != 0 for slope in slopes)
+    return _judged(f"layer on {device}", good, text, facts)
+
+
+def check_frontend(device: str) -> Finding:
+    """A tone must land in its mel band, and the spectrogram of noise must be librosa's."""
+    import numpy as np
+    import torch
+
+    from audiostride.audio.log_mel import LogMel, hz_to_mel
+
+    topic, frontend = f"frontend on {device}", LogMel().to(device)
+    seconds, tone_hz = torch.arange(16000) / 16000, 1000.0
+    tone = torch.sin(2 * torch.pi * tone_hz * seconds)[None]
+    band = int(frontend(tone.to(device)).mean(dim=1).argmax())
+    centres = np.linspace(hz_to_mel(frontend.fmin_hz), hz_to_mel(frontend.fmax_hz), frontend.n_mels + 2)[1:-1]
+    expected_band = int(np.abs(centres - hz_to_mel(tone_hz)).argmin())
+    text = f"a tone of {tone_hz:g} Hz lands in band {band} of {frontend.n_mels} (its own: {expected_band})"
+    facts = {"band": band, "expected_band": expected_band}
+    if band != expected_band:
+        return _judged(topic, False, text, facts)
+    librosa = try_import("librosa")
+    if isinstance(librosa, Exception):
+        text += f"; not compared with librosa, which does not import: {reason_of(librosa)}"
+        return Finding(topic, "warning", text, "mend librosa", facts)
+    noise = 0.1 * torch.randn(1, 16000, generator=torch.Generator().manual_seed(0))
+    n_fft, win, hop = frontend.n_fft, frontend.win_length, frontend.hop_length
+    left = (win - hop) // 2 + (n_fft - win) // 2  # librosa puts the window in the middle of n_fft samples
+    padded = np.pad(noise[0].double().numpy(), (left, 99 * hop + n_fft - left - 16000))
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(win) / win)
+    spectrum = librosa.stft(
+        padded, n_fft=n_fft, hop_length=hop, win_length=win, window=hann, center=False, dtype=np.complex128
+    )
+    filters = librosa.filters.mel(
+        sr=16000, n_fft=n_fft, n_mels=frontend.n_mels, fmin=frontend.fmin_hz, fmax=frontend.fmax_hz, htk=True, norm=None
+    )
+    expected = np.log(np.maximum(filters @ np.abs(spectrum) ** 2, frontend.power_floor)).T
+    difference = float(np.abs(frontend(noise.to(device))[0].cpu().double().numpy() - expected).max())
+    # The rounding of float32 in a sum that nearly cancels; a wrong window or band would be off by 0.1.
+    text += f", log-mel agrees with librosa to {difference:.1e}"
+    return _judged(topic, difference < 0.01, text, {**facts, "difference": difference})
+
+
+def check_training(device: str) -> Finding:
+    """A few steps of a narrow classifier that tells tones from noise: its loss must fall."""
+    import torch
+
+    from audiostride.models import AudioClassifier, ClassifierConfig
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AudioClassifier(ClassifierConfig(tasks={"sound": ["noise", "tone"]}, width=0.0625)).to(device)
+    strides = [parameter for name, parameter in model.named_parameters() if name.endswith(".strides")]
+    weights = [parameter for name, parameter in model.named_parameters() if not name.endswith(".strides")]
+    optimizer = torch.optim.Adam([{"params": weights, "lr": 2e-3}, {"params": strides, "lr": 1e-2}])
+    use_bf16 = device != "cpu" and torch.cuda.get_device_capability(device) >= (8, 0)
+    losses: list[float] = []
+    times: list[float] = []
+    generator = torch.Generator().manual_seed(0)
+    begin = time.perf_counter()
+    while len(losses) < STEPS and (len(losses) < 10 or time.perf_counter() - begin < TRAINING_S):
+        waveform, classes = _tones_and_noise(generator)
+        start = time.perf_counter()
+        with torch.autocast(device.split(":")[0], dtype=torch.bfloat16, enabled=use_bf16):
+            logits = model(waveform.to(device))["sound"]
+        loss = torch.nn.functional.cross_entropy(logits.float(), classes.to(device))
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        model.project_strides_()
+        losses.append(float(loss.detach()))
+        times.append(time.perf_counter() - start)
+        if not math.isfinite(losses[-1]):
+            break
+    first, last = sum(losses[:5]) / 5, sum(losses[-5:]) / 5
+    step_ms = 1000 * sorted(times)[len(times) // 2]
+    text = f"loss {first:.3f} -> {last:.3f} in {len(losses)} steps of 16 windows, {step_ms:.0f} ms each"
+    text += " in bfloat16" if use_bf16 else ""
+    finite = all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+    numbers = {"first_loss": first, "last_loss": last, "steps": len(losses), "step_ms": step_ms}
+    facts = {key: value if math.isfinite(value) else None for key, value in numbers.items()}
+    return _judged(f"training on {device}", finite and last < 0.7 * first, text, facts)
+
+
+def _tones_and_noise(generator: "Generator") -> "tuple[Tensor, Tensor]":
+    """Sixteen windows and their classes, noise and tones in turn."""
+    import torch
+
+    seconds, classes = torch.arange(16000) / 16000, torch.arange(16) % 2
+    tones_hz = 300 + 600 * torch.rand(16, 1, generator=generator)
+    tones = torch.sin(2 * torch.pi * tones_hz * seconds) / 2
+    noise = torch.randn(16, 16000, generator=generator)
+    return torch.where(classes[:, None] == 1, tones + noise / 100, noise / 4), classes
+
+
+def _judged(topic: str, good: bool, text: str, facts: dict[str, Any]) -> Finding:
+    return Finding(topic, "ok" if good else "problem", text, "" if good else CURE, facts)

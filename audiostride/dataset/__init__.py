@@ -1,0 +1,1 @@
+"""Recordings and labels: manifests, splits, readers, the store, the order of clips."""

@@ -1,0 +1,124 @@
+"""Splits that are drawn, never silently, and what a manifest must have to be trained on."""
+
+import hashlib
+
+import pandas as pd
+
+from audiostride.dataset.bad_rows import describe_bad_rows
+from audiostride.dataset.manifest import SPLITS
+from audiostride.errors import InputError
+
+# Holding out whole groups needs enough of them: with two or three, one of them is most of the data.
+MIN_GROUPS = 10
+
+
+def assign_random_splits(clips: pd.DataFrame, *, seed: int, valid: float = 0.1, test: float = 0.1) -> pd.DataFrame:
+    """`clips` with a split drawn from a seeded hash: group by group where there are groups, else class by class.
+
+    Membership depends on the seed and the names only, not on the order of rows.
+
+    Args:
+        clips: A table as `read_clips` returns it.
+        seed: Another seed, another split.
+        valid, test: Shares of the groups (or of the clips of each class) that go to those splits; at least one each.
+
+    Raises:
+        InputError: Some clips have a group and others none.
+    """
+    grouped = _have_groups(clips)
+    split = pd.Series("train", index=clips.index, dtype=object)
+    for names, units in _ranked_units(clips, seed=seed, grouped=grouped):
+        n_test, n_valid = max(1, round(test * len(names))), max(1, round(valid * len(names)))
+        split[units.index[units.isin(names[:n_test])]] = "test"
+        split[units.index[units.isin(names[n_test : n_test + n_valid])]] = "valid"
+    return clips.assign(split=split)
+
+
+def hold_out_valid(clips: pd.DataFrame, *, seed: int, share: float) -> tuple[pd.DataFrame, str]:
+    """`clips` without a valid split, with one taken from the training clips by a seeded hash, and a line saying how.
+
+    Whole groups are held out where there are at least ten in training, else a share of the clips of each class.
+
+    Args:
+        clips: A table as `read_clips` returns it; test clips are left alone.
+        seed: Another seed, another split.
+        share: Of the training groups, or of the training clips of each class; at least one each.
+
+    Raises:
+        InputError: Some training clips have a group and others none.
+    """
+    train = clips[clips["split"] == "train"]
+    grouped = _have_groups(train) and train["group"].nunique() >= MIN_GROUPS
+    split = clips["split"].copy()
+    for names, units in _ranked_units(train, seed=seed, grouped=grouped):
+        if len(names) > 1:  # the only clip of a class is needed for training
+            split[units.index[units.isin(names[: max(1, round(share * len(names)))])]] = "valid"
+    n_valid = int((split == "valid").sum())
+    what = "whole groups" if grouped else "clips of each class"
+    note = f"no valid split: {n_valid} of {len(train)} training clips are held out for validation ({what}, seed {seed})"
+    return clips.assign(split=split), note
+
+
+def _have_groups(clips: pd.DataFrame) -> bool:
+    """Whether clips have groups; raises where only some do, as nobody knows what those without may leak."""
+    named = clips["group"].notna() & (clips["group"] != "")
+    if named.any() and not named.all():
+        bad = [(line, "group is empty") for line in clips.loc[~named, "line"].tolist()]
+        way_out = "a split by group needs one for each clip: fill the column, or name another one with --group"
+        raise InputError(describe_bad_rows("clips to be split", bad, way_out))
+    return bool(named.all())
+
+
+def _ranked_units(clips: pd.DataFrame, *, seed: int, grouped: bool) -> "list[tuple[list[str], pd.Series[str]]]":
+    """Per stratum its units (groups, or clips) in the order of a seeded hash, and the unit of each of its rows."""
+    units = clips["group"] if grouped else clips["clip_name"] + "@" + clips["start_s"].astype(str)
+    # Without groups the shares hold in each class; with groups a class cannot be balanced without breaking a group.
+    strata = pd.Series(0, index=clips.index) if grouped else clips["label"]
+
+    def rank(name: str) -> str:
+        return hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()
+
+    return [(sorted(members.unique(), key=rank), members) for _, members in units.groupby(strata)]
+
+
+def class_names(labels: "pd.Series[str]") -> list[str]:
+    """The different labels in order: by number where all are integers, else by letters."""
+    names = labels.unique().tolist()
+    try:
+        return sorted(names, key=int)
+    except ValueError:
+        return sorted(names)
+
+
+def check_training_clips(clips: pd.DataFrame, *, where: str) -> list[str]:
+    """The class names of a manifest that can be trained on.
+
+    Raises:
+        InputError: No split column, a missing split, fewer than two classes, a class without training clips.
+    """
+    if clips["split"].isna().all():
+        raise InputError(
+            f"{where}: a split column with train, valid and test must be there, got none, and none is invented "
+            "silently; add the column, or draw one (by group, where there is a column 'group') with --random-split SEED"
+        )
+    for split in SPLITS:
+        if not (clips["split"] == split).any():
+            raise InputError(
+                f"{where}: split {split!r} must have at least one clip, got none; fill the split column, "
+                + (
+                    "or take a share of the training clips with --hold-out 0.1"
+                    if split == "valid"
+                    else "or draw a split with --random-split SEED"
+                )
+            )
+    names = class_names(clips["label"])
+    trained = set(clips.loc[clips["split"] == "train", "label"])
+    untrained = [name for name in names if name not in trained]
+    if untrained:
+        raise InputError(
+            f"{where}: every class must have training clips, but these have none: {', '.join(untrained)}; "
+            "remove their rows or move some to the train split"
+        )
+    if len(names) < 2:
+        raise InputError(f"{where}: there must be at least two classes, got {names}; is this the right --label column?")
+    return names

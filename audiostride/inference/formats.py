@@ -1,0 +1,159 @@
+"""Predictions as files: CSV, Parquet, JSON lines, selection tables of Raven, labels of Audacity."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from audiostride.errors import InputError
+from audiostride.inference.granularity import columns_of
+from audiostride.models import ClassifierConfig
+
+SUFFIXES = {"csv": ".csv", "parquet": ".parquet", "jsonl": ".jsonl", "raven": ".txt", "audacity": ".txt"}
+FORMATS = tuple(SUFFIXES)
+FILE_ENDINGS = {"raven": ".selections.txt", "audacity": ".txt"}  # behind the name of the audio file, in a folder
+
+Write = Callable[[pd.DataFrame], None]
+
+
+def choose_format(out: Path, given: str | None) -> str:
+    """The format of an output: the one given, or that of its suffix.
+
+    Raises:
+        InputError: An unknown format; a suffix that names none, or another one.
+    """
+    if given is not None and given not in FORMATS:
+        raise InputError(f"predict: --format must be one of {', '.join(FORMATS)}, got {given!r}")
+    named = [name for name, suffix in SUFFIXES.items() if suffix == out.suffix.lower()]
+    if given is None:
+        if len(named) == 1:
+            return named[0]
+        known = "csv, .parquet, .jsonl" if not named else ""
+        raise InputError(
+            f"predict: -o must end in .{known}, or --format must say what it is, got {out}"
+            if known
+            else f"predict: {out.suffix} may be raven or audacity, got {out}; say which with --format"
+        )
+    if (named and given not in named) or (not out.suffix and given not in FILE_ENDINGS):
+        raise InputError(
+            f"predict: -o must end in {SUFFIXES[given]} for --format {given}, got {out}; give another name or format"
+        )
+    return given
+
+
+def is_folder_format(out: Path, name: str) -> bool:
+    """Whether an output is a folder with a file for each audio file: Raven and Audacity without a suffix."""
+    return name in FILE_ENDINGS and not out.suffix
+
+
+def check_files(out: Path, name: str, paths: Sequence[str]) -> None:
+    """Raise if labels of several audio files would have to go into one file, which does not say whose they are."""
+    count = len(set(paths))
+    if name == "audacity" and not is_folder_format(out, name) and count > 1:
+        raise InputError(
+            f"predict: labels of Audacity are one file for each audio file, got {count} audio files for {out}; "
+            f"give a folder for them: -o {out.with_suffix('')}"
+        )
+
+
+def open_table(
+    target: Path, name: str, *, config: ClassifierConfig, paths: Sequence[str]
+) -> AbstractContextManager[Write]:
+    """A context that gives a function which adds rows to a file or folder of a format.
+
+    Args:
+        target: Where it is written; not there yet.
+        name: One of `FORMATS`.
+        config: The model's, for its tasks and frequencies.
+        paths: The audio files that could be read, with rows or without.
+    """
+    if name == "csv":
+        return _open_csv(target, columns_of(config))
+    if name == "parquet":
+        return _open_parquet(target, columns_of(config))
+    if name == "jsonl":
+        return _open_jsonl(target)
+    return _open_text(target, name, config, paths)
+
+
+@contextmanager
+def _open_csv(target: Path, columns: list[str]) -> Iterator[Write]:
+    with target.open("w", encoding="utf-8", newline="") as file:
+        pd.DataFrame(columns=columns).to_csv(file, index=False, lineterminator="\n")
+        yield lambda table: table.to_csv(file, index=False, header=False, lineterminator="\n")
+
+
+@contextmanager
+def _open_parquet(target: Path, columns: list[str]) -> Iterator[Write]:
+    kinds = {name: pa.float64() if name in ("start_s", "end_s", "score") else pa.string() for name in columns}
+    schema = pa.schema(list(kinds.items()))
+    with pq.ParquetWriter(str(target), schema) as writer:
+        yield lambda table: writer.write_table(pa.Table.from_pandas(table, schema=schema, preserve_index=False))
+
+
+@contextmanager
+def _open_jsonl(target: Path) -> Iterator[Write]:
+    with target.open("w", encoding="utf-8") as file:
+        yield lambda table: file.writelines(
+            json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_dict("records")
+        )
+
+
+@contextmanager
+def _open_text(target: Path, name: str, config: ClassifierConfig, paths: Sequence[str]) -> Iterator[Write]:
+    """A file, or in a folder one for each audio file, named by its path below the folder that holds them all."""
+    folder = is_folder_format(target, name)
+    files = _files_below(target, paths, FILE_ENDINGS[name]) if folder else dict.fromkeys(paths, target)
+    written: Counter[Path] = Counter()
+    for file in dict.fromkeys([*files.values()] if folder else [target]):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("\t".join(_raven_columns(config)) + "\n" if name == "raven" else "", encoding="utf-8")
+
+    def write(table: pd.DataFrame) -> None:
+        for path, rows in table.groupby("path", sort=False):
+            file = files[str(path)]
+            lines = _raven_lines(rows, config, written[file]) if name == "raven" else _audacity_lines(rows, config)
+            written[file] += len(rows)
+            with file.open("a", encoding="utf-8") as opened:
+                opened.writelines("\t".join(line) + "\n" for line in lines)
+
+    yield write
+
+
+def _files_below(folder: Path, paths: Sequence[str], ending: str) -> dict[str, Path]:
+    absolute = {path: os.path.abspath(path) for path in paths}
+    root = os.path.commonpath([os.path.dirname(path) for path in absolute.values()]) if paths else ""
+    return {path: folder / (os.path.relpath(place, root) + ending) for path, place in absolute.items()}
+
+
+def _raven_columns(config: ClassifierConfig) -> list[str]:
+    columns = ["Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)"]
+    columns += ["Begin File", "Begin Path", "File Offset (s)", *(["Task"] if len(config.tasks) > 1 else [])]
+    return [*columns, "Label", "Score"]
+
+
+def _raven_lines(rows: pd.DataFrame, config: ClassifierConfig, before: int) -> Iterator[list[str]]:
+    low, high = config.fmin_hz, min(config.fmax_hz, config.sample_rate / 2)
+    for number, row in enumerate(rows.to_dict("records"), start=before + 1):
+        path = os.path.abspath(row["path"])
+        start_s, end_s = f"{row['start_s']:.4f}", f"{row['end_s']:.4f}"
+        line = [str(number), "Spectrogram 1", "1", start_s, end_s, f"{low:.1f}", f"{high:.1f}"]
+        line += [os.path.basename(path), path, start_s, *([row["task"]] if "task" in row else [])]
+        yield [_one_field(field) for field in [*line, row["label"], f"{row['score']:.6f}"]]
+
+
+def _audacity_lines(rows: pd.DataFrame, config: ClassifierConfig) -> Iterator[list[str]]:
+    for row in rows.to_dict("records"):
+        label = f"{row['task']}: {row['label']}" if "task" in row else row["label"]
+        yield [f"{row['start_s']:.6f}", f"{row['end_s']:.6f}", _one_field(label)]
+
+
+def _one_field(text: str) -> str:
+    # These formats know no quotes: a tab or line break within a name would end the field.
+    return " ".join(text.splitlines()).replace("\t", " ")

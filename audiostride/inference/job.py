@@ -1,0 +1,218 @@
+"""A job of predictions: many recordings into one table, whole or not at all, going on where it was stopped."""
+
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from audiostride.distributed import Processes
+from audiostride.errors import InputError
+from audiostride.inference.engine import predict_recordings
+from audiostride.inference.formats import check_files, is_folder_format, open_table
+from audiostride.inference.granularity import PredictionSettings
+from audiostride.inference.journal import (
+    Journal,
+    begin_job,
+    check_job,
+    describe_job,
+    partial_folder,
+    read_journals,
+    replace_output,
+)
+from audiostride.inference.recordings import Recording
+from audiostride.inference.table import rows_to_table
+from audiostride.models import AudioClassifier
+from audiostride.progress import progress_bar
+
+ROWS_AT_ONCE = 20000
+
+
+def errors_file(out: Path) -> Path:
+    """Where it is told what could not be read.
+
+    >>> errors_file(Path("predictions.parquet")).name
+    'predictions.errors.csv'
+    """
+    return out.with_name(f"{out.stem}.errors.csv")
+
+
+@dataclass
+class PredictionJob:
+    """Predictions on recordings, for a file or folder.
+
+    The processes of a job each take consecutive recordings; the first one calls `begin` before and `finish` after all
+    of them have called `work`.
+    """
+
+    model: AudioClassifier
+    """The classifier."""
+    recordings: Sequence[Recording]
+    """What is classified, the same in every process."""
+    out: Path
+    """The output."""
+    format: str
+    """One of `audiostride.inference.formats.FORMATS`."""
+    settings: PredictionSettings
+    """Which windows, and what is told about them."""
+    stop_on_error: bool = False
+    """Whether a recording that cannot be read ends the job."""
+    processes: Processes = field(default_factory=Processes)
+    """Which of how many processes this is."""
+    batch_size: int | None = None
+    """Windows at a time; None is 16 on a CPU and 256 on a GPU."""
+    workers: int | None = None
+    """Threads that read audio; None is one for each processor, 8 at most."""
+
+    def __post_init__(self) -> None:
+        check_files(self.out, self.format, [recording.path for recording in self.recordings])
+        self._job = describe_job(self.model, self.recordings, self.settings, processes=self.processes.count)
+        self._folder = partial_folder(self.out)
+
+    def begin(self, *, overwrite: bool = False, anew: bool = False) -> None:
+        """Make the folder of the job, or take up what was done.
+
+        Args:
+            overwrite: Whether an output that exists is replaced.
+            anew: Whether what a stopped job has done is thrown away, and not taken up.
+
+        Raises:
+            InputError: The output exists, or is a folder with other things; another job was stopped here; not writable.
+        """
+        if self.out.exists():
+            if not overwrite:
+                raise InputError(f"predict: {self.out} exists; choose another -o, or give --overwrite")
+            self._check_replaceable()
+        begin_job(self.out, self._job, anew=anew)
+
+    def _check_replaceable(self) -> None:
+        if self.out.is_dir() != is_folder_format(self.out, self.format):
+            kinds = "a folder", "a file"
+            raise InputError(
+                f"predict: {self.out} is {kinds[self.out.is_file()]}, and would be {kinds[self.out.is_dir()]}; "
+                "choose another -o"
+            )
+        others = [path for path in self.out.rglob("*") if path.is_file() and path.suffix != ".txt"]
+        if self.out.is_dir() and others:
+            raise InputError(
+                f"predict: folder {self.out} holds other files than labels, such as {others[0].name}; "
+                "choose another -o, so that they are not lost"
+            )
+
+    def work(self) -> int:
+        """Classify this process's recordings, from the first one that is not done; the number of those that were read.
+
+        Raises:
+            InputError: A recording that cannot be read, where that ends the job; nothing is kept then.
+        """
+        check_job(self._folder, self._job)
+        rank, count = self.processes.rank, self.processes.count
+        first, last = (len(self.recordings) * each // count for each in (rank, rank + 1))
+        with Journal(self._folder, self.processes) as journal:
+            own = self.recordings[first + journal.n_done : last]
+            if self.processes.first and journal.n_done:
+                print(f"goes on with a job that was stopped: {journal.n_done} of {last - first} files are done")
+            bar = _FilesBar(last - first, journal.n_done, shown=self.processes.first)
+            found = predict_recordings(
+                self.model,
+                own,
+                self.settings,
+                batch_size=self.batch_size,
+                workers=self.workers,
+                watch=bar.hear,
+            )
+            try:
+                for recording, prediction in zip(own, found, strict=True):
+                    if not isinstance(prediction, InputError):
+                        journal.add(recording.path, rows=prediction.rows)
+                    elif self.stop_on_error:
+                        raise prediction
+                    else:
+                        tqdm.write(str(prediction), file=sys.stderr)
+                        journal.add(recording.path, error=str(prediction))
+                    bar.count()
+            except InputError:
+                found.close()
+                if count == 1:
+                    self.discard()
+                raise
+            finally:
+                bar.close()
+            return journal.n_read
+
+    def discard(self) -> None:
+        """Remove what was done."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def finish(self) -> int:
+        """Make the output from what all processes have done, and remove that; the number of recordings that were read.
+
+        Raises:
+            InputError: None could be read.
+        """
+        paths, errors = [], []
+        for entry in read_journals(self._folder, self.processes.count):
+            if "rows" in entry:
+                paths.append(entry["path"])
+            else:
+                errors.append((entry["path"], entry["error"]))
+        companion = errors_file(self.out)
+        if errors:
+            made = self._folder / "errors.csv"
+            pd.DataFrame(errors, columns=["path", "reason"]).to_csv(made, index=False, lineterminator="\n")
+            replace_output(made, companion)
+        else:
+            companion.unlink(missing_ok=True)  # of an earlier job
+        if not paths:
+            self.discard()
+            raise InputError(
+                f"predict: none of {len(self.recordings)} files could be read, see {companion}; "
+                f"{self.out} was not written"
+            )
+        result = self._folder / f"result{self.out.suffix}"
+        if result.is_dir():  # of a process that was killed here
+            shutil.rmtree(result)
+        entries = read_journals(self._folder, self.processes.count)
+        rows = chain.from_iterable(_rows_of(entry) for entry in entries)
+        with open_table(result, self.format, config=self.model.config, paths=paths) as write:
+            while block := list(islice(rows, ROWS_AT_ONCE)):
+                write(rows_to_table(block, self.model.config))
+        replace_output(result, self.out)
+        self.discard()
+        return len(paths)
+
+
+def _rows_of(entry: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [(entry["path"], row) for row in entry.get("rows", [])]
+
+
+class _FilesBar:
+    """A progress bar that counts files, with the hours of audio so far and how much faster than listening it goes."""
+
+    def __init__(self, n_files: int, n_done: int, *, shown: bool) -> None:
+        # miniters=0: a long recording moves the hours while the count of files stands.
+        self._bar = progress_bar(
+            total=n_files, initial=n_done, desc="predicting", unit="file", disable=not shown, miniters=0
+        )
+        self._start, self._audio_s = time.monotonic(), 0.0
+
+    def hear(self, audio_s: float) -> None:
+        """Some seconds of audio are done."""
+        self._audio_s += audio_s
+        speed = self._audio_s / max(time.monotonic() - self._start, 1e-3)
+        self._bar.set_postfix_str(f"{self._audio_s / 3600:.2f} h of audio, {speed:,.0f} x real time", refresh=False)
+        self._bar.update(0)
+
+    def count(self) -> None:
+        """A file is done."""
+        self._bar.update(1)
+
+    def close(self) -> None:
+        """End the bar."""
+        self._bar.close()

@@ -1,0 +1,106 @@
+"""Windows of recordings, read ahead by a few threads: never more of a recording than some blocks of windows."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiostride.errors import InputError
+from audiostride.inference.granularity import Tiling
+from audiostride.inference.recordings import Recording
+
+WINDOWS_AT_ONCE = 16  # 1 MiB of windows of 1 s at 16 kHz
+READ_AHEAD = 4  # recordings for each thread whose first windows are read before their turn
+
+
+class Block(NamedTuple):
+    """Consecutive windows of a recording."""
+
+    recording: int
+    """Which recording."""
+    windows: NDArray[np.float32]
+    """``(B, window)``."""
+    tiling: Tiling
+    """All windows of the recording."""
+    last: bool
+    """Whether these are its last ones."""
+
+
+@dataclass
+class _Open:
+    number: int
+    blocks: Iterator[Block]
+    next: "Future[Block | None]"
+
+
+def tile_blocks(
+    number: int, recording: Recording, *, sample_rate: int, window: int, hop: int, at_once: int = WINDOWS_AT_ONCE
+) -> Iterator[Block]:
+    """The windows of a recording in order, `at_once` of them at a time.
+
+    Raises:
+        InputError: The recording cannot be read.
+    """
+    n_samples, source = recording.stream(sample_rate)
+    tiling = Tiling(n_samples, window, hop, sample_rate, recording.start_s)
+    parts: list[NDArray[np.float32]] = []
+    held, done = 0, 0
+    while done < tiling.n_windows:
+        count = min(at_once, tiling.n_windows - done)
+        last = done + count == tiling.n_windows
+        needed = (count - 1) * hop + window
+        while held < needed:
+            part = next(source, None)
+            if part is None:  # the tail is filled up with zeros
+                part = np.zeros(needed - held, dtype=np.float32)
+            parts.append(part)
+            held += len(part)
+        samples = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        tiled = np.lib.stride_tricks.sliding_window_view(samples[:needed], window)[::hop]
+        yield Block(number, tiled, tiling, last)
+        parts, held, done = [samples[count * hop :]], held - count * hop, done + count
+
+
+def read_blocks(
+    recordings: Iterable[Recording], *, sample_rate: int, window: int, hop: int, workers: int
+) -> Iterator[Block | tuple[int, InputError]]:
+    """The windows of one recording after another; for one that cannot be read (any more), its number and the error.
+
+    Args:
+        recordings: What is read.
+        sample_rate: In Hz.
+        window: Length of a window in samples.
+        hop: From one window to the next, in samples.
+        workers: Threads that read.
+    """
+    opened: deque[_Open] = deque()
+    left = enumerate(recordings)
+    with ThreadPoolExecutor(workers, thread_name_prefix="read") as pool:
+        try:
+            while True:
+                while len(opened) < READ_AHEAD * workers and (item := next(left, None)) is not None:
+                    number, recording = item
+                    blocks = tile_blocks(number, recording, sample_rate=sample_rate, window=window, hop=hop)
+                    opened.append(_Open(number, blocks, pool.submit(next, blocks, None)))
+                if not opened:
+                    return
+                head = opened[0]
+                try:
+                    block = head.next.result()
+                except InputError as error:
+                    opened.popleft()
+                    yield head.number, error
+                    continue
+                if block is None or block.last:
+                    opened.popleft()
+                else:
+                    head.next = pool.submit(next, head.blocks, None)
+                if block is not None:
+                    yield block
+        finally:
+            for waiting in opened:
+                waiting.next.cancel()

@@ -1,0 +1,1 @@
+"""Augmentation: what is drawn for a batch, and how it is applied."""

@@ -1,0 +1,240 @@
+"""Augmentation of waveforms and spectrograms, on the device of the tensors.
+
+Nothing here is random: the random numbers are arguments, so that the caller can draw them as a function of
+(seed, step). Nothing reads a value of a tensor on the host, so that no step waits for the device: shapes and types of
+tensors are checked, their values are not.
+"""
+
+import torch
+from torch import Tensor
+
+from audiostride.errors import InputError
+from audiostride.training.augmentation.example_checks import check_indices, check_per_example, check_waveform
+
+
+def apply_gain(waveform: Tensor, gain_db: Tensor) -> Tensor:
+    """The waveform of each example, louder by its gain: ``x 10^(gain_db / 20)``; nothing is clipped to [-1, 1].
+
+    Args:
+        waveform: Samples.
+        gain_db: Gain of each example in dB.
+
+    Shape:
+        waveform: ``(B, samples)``. gain_db: ``(B,)``. Result: ``(B, samples)`` in the dtype of the waveform.
+
+    Raises:
+        InputError: A waveform that is not floating-point of shape ``(B, samples)``, another number of gains.
+
+    >>> apply_gain(torch.ones(2, 3), torch.tensor([0.0, 20.0]))
+    tensor([[ 1.,  1.,  1.],
+            [10., 10., 10.]])
+    """
+    who = "apply_gain"
+    check_waveform(who, waveform)
+    check_per_example(who, waveform.shape[0], gain_db=gain_db)
+    return waveform * _amplitude(gain_db).to(waveform.dtype)[:, None]
+
+
+def add_noise(waveform: Tensor, noise: Tensor, snr_db: Tensor) -> Tensor:
+    """The waveform of each example with noise added at its signal-to-noise ratio.
+
+    ``x + c v`` with ``c = rms(x) / rms(v) 10^(-snr_db / 20)``; rms over all samples of the example, zeros beyond the
+    ends of a clip included. An example that is silent, or whose noise is, stays as it is: no ratio is defined. So does
+    one with a ratio of +inf dB.
+
+    Args:
+        waveform: Samples.
+        noise: Finite samples; their level does not matter.
+        snr_db: Signal-to-noise ratio of each example in dB, or +inf.
+
+    Shape:
+        waveform and noise: ``(B, samples)``. snr_db: ``(B,)``. Result: ``(B, samples)`` in the dtype of the waveform.
+
+    Raises:
+        InputError: A waveform that is not floating-point of shape ``(B, samples)``, noise or ratios that do not fit.
+
+    >>> add_noise(torch.ones(2, 4), torch.tensor([[3.0, -3.0, 3.0, -3.0]] * 2), torch.tensor([20.0, float("inf")]))
+    tensor([[1.1000, 0.9000, 1.1000, 0.9000],
+            [1.0000, 1.0000, 1.0000, 1.0000]])
+    """
+    who = "add_noise"
+    check_waveform(who, waveform)
+    check_per_example(who, waveform.shape[0], snr_db=snr_db)
+    if noise.shape != waveform.shape:
+        raise InputError(
+            f"{who}: noise must have the shape of the waveform, {tuple(waveform.shape)}, got {tuple(noise.shape)}; "
+            "cut or repeat it"
+        )
+    signal_rms, noise_rms = _safe_rms(waveform), _safe_rms(noise)
+    # Quotient of the levels, not of the powers, which leaves float32 for noise of 1e-20.
+    scale = signal_rms / torch.where(noise_rms > 0, noise_rms, 1.0) * _amplitude(-snr_db)
+    return waveform + (scale.to(waveform.dtype)[:, None] * noise.to(waveform.dtype))
+
+
+def color_noise(white: Tensor, exponent: float | Tensor, *, lowest: float = 0.0) -> Tensor:
+    """Noise whose power density falls as ``1 / f^exponent``, with an rms of 1, from white noise.
+
+    Each Fourier bin k of the whole length is multiplied by ``k^(-exponent / 2)`` (Timmer and Koenig 1995, "On
+    generating power law noise", whose random phases and amplitudes are those of the white noise): the density falls by
+    ``3.01 exponent`` dB per octave. 0 is white, 1 pink, 2 brown noise. The result is periodic, its end fits its
+    beginning, and has no mean. Silence stays silence.
+
+    Args:
+        white: White noise of any level.
+        exponent: Of the power density; one for all examples or one for each.
+        lowest: Lowest frequency that is kept, in cycles per sample, in [0, 0.5). Without it nearly all power of brown
+            noise lies in the few lowest bins, where nothing is heard: 61 % in the first, one cycle per whole length.
+
+    Shape:
+        white: ``(B, samples)``. exponent: a number or ``(B,)``. Result: ``(B, samples)`` in the dtype of the noise;
+        half precision is computed in float32.
+
+    Raises:
+        InputError: Noise that is not floating-point of shape ``(B, samples)``, another number of exponents, `lowest`
+            out of its range.
+
+    >>> color_noise(torch.tensor([[9.0, 1.0, 1.0, 1.0]]), 0.0)  # without its mean of 3, and with an rms of 1
+    tensor([[ 1.7321, -0.5774, -0.5774, -0.5774]])
+    """
+    who = "color_noise"
+    check_waveform(who, white, name="white")
+    if not 0 <= lowest < 0.5:
+        raise InputError(
+            f"{who}: lowest must be in [0, 0.5) cycles per sample, got {lowest}; divide Hz by the sample rate"
+        )
+    if isinstance(exponent, Tensor):
+        check_per_example(who, white.shape[0], exponent=exponent)
+        exponent = exponent[:, None]
+    if white.numel() == 0:  # an empty batch, which the FFT refuses
+        return white.clone()
+    n_samples = white.shape[-1]
+    samples = white.to(torch.promote_types(white.dtype, torch.float32))  # the FFT of a CPU knows no half precision
+    bins = torch.arange(n_samples // 2 + 1, dtype=samples.dtype, device=white.device)
+    # Bin 0 has no power density of this form (0^-exponent); as a constant it is no sound either.
+    kept = (bins > 0) & (bins >= lowest * n_samples)
+    weights = torch.where(kept, bins.clamp(min=1) ** (-exponent / 2), 0.0)
+    colored: Tensor = torch.fft.irfft(torch.fft.rfft(samples) * weights, n=n_samples)
+    rms = _safe_rms(colored)[:, None]
+    level: Tensor = torch.where(rms > 0, rms, 1.0)
+    return (colored / level).to(white.dtype)
+
+
+def cut_noise(noises: Tensor, pick: Tensor, place: Tensor, *, n_samples: int) -> Tensor:
+    """An excerpt of a noise for each example.
+
+    Args:
+        noises: The noises to choose from, longer than the excerpts.
+        pick: Which noise, as a share of their number in [0, 1); 1 counts as the last.
+        place: Where the excerpt starts, as a share of the number of starts within a noise in [0, 1); 1
+            counts as the last.
+        n_samples: Length of an excerpt.
+
+    Shape:
+        noises: ``(noises, samples)``. pick and place: ``(B,)`` float64 (float32 cannot name each of more than 16
+        million starts). Result: ``(B, n_samples)``.
+
+    Raises:
+        InputError: No noises, a length out of its range, picks and places that do not fit each other.
+
+    >>> noises = torch.tensor([[0.0, 1.0, 2.0, 3.0], [5.0, 6.0, 7.0, 8.0]])
+    >>> cut_noise(noises, torch.tensor([0.0, 0.5]), torch.tensor([0.4, 0.9]), n_samples=2)
+    tensor([[1., 2.],
+            [7., 8.]])
+    """
+    who = "cut_noise"
+    check_waveform(who, noises, name="noises")
+    check_per_example(who, pick.shape[0] if pick.ndim else 0, pick=pick, place=place)
+    n_noises, length = noises.shape
+    if n_noises == 0 or not 1 <= n_samples <= length:
+        raise InputError(
+            f"{who}: n_samples must be in [1, {length}], the length of each of the {n_noises} noises, got {n_samples}; "
+            "make longer noises"
+        )
+    n_starts = length - n_samples + 1
+    # A share just below 1 that was rounded to float32 is 1: an index out of range, which ends a process with a GPU.
+    numbers = (pick * n_noises).long().clamp(max=n_noises - 1)
+    starts = (place * n_starts).long().clamp(max=n_starts - 1)
+    # Excerpts from all starts as a view, so that the index has one entry per example and not one per sample.
+    excerpts: Tensor = noises.unfold(1, n_samples, 1)[numbers, starts]
+    return excerpts
+
+
+def mask_spectrogram(
+    spectrogram: Tensor,
+    time_starts: Tensor | None,
+    time_lengths: Tensor | None,
+    mel_starts: Tensor | None,
+    mel_lengths: Tensor | None,
+    *,
+    fill: float | None = None,
+) -> Tensor:
+    """The spectrogram with some stretches of frames and some of mel bands blanked out, the masks of SpecAugment
+    (Park et al. 2019, "SpecAugment: A Simple Data Augmentation Method for Automatic Speech Recognition", section 2).
+
+    # Differs from the paper: masked values become the mean of the example, which its normalised features have at 0.
+
+    Args:
+        spectrogram: Log-mel values.
+        time_starts, time_lengths: First frame and number of frames of each time mask, >= 0; None for no such masks.
+        mel_starts, mel_lengths: First band and number of bands of each mel mask, >= 0; None for no such masks.
+        fill: What masked values become; None is the mean over the example's whole spectrogram before masking.
+
+    Shape:
+        spectrogram: ``(B, T, M)``. Starts and lengths: ``(B, masks)`` int64, for time and mel each. Result:
+        ``(B, T, M)`` in the dtype of the spectrogram.
+
+    Raises:
+        InputError: A spectrogram that is not floating-point of shape ``(B, T, M)``, starts and lengths that do not fit
+            it or each other.
+
+    >>> mask_spectrogram(torch.ones(1, 3, 4), torch.tensor([[1]]), torch.tensor([[2]]), None, None, fill=0.0)
+    tensor([[[1., 1., 1., 1.],
+             [0., 0., 0., 0.],
+             [0., 0., 0., 0.]]])
+    """
+    who = "mask_spectrogram"
+    if spectrogram.ndim != 3 or not spectrogram.is_floating_point():
+        raise InputError(
+            f"{who}: spectrogram must be floating-point of shape (B, T, M), got {spectrogram.dtype} of shape "
+            f"{tuple(spectrogram.shape)}"
+        )
+    n_frames, n_mels = spectrogram.shape[1:]
+    frames = _stretches(spectrogram, time_starts, time_lengths, axis="time", n=n_frames)
+    bands = _stretches(spectrogram, mel_starts, mel_lengths, axis="mel", n=n_mels)
+    value = spectrogram.mean(dim=(-2, -1), keepdim=True) if fill is None else fill
+    return torch.where(frames[:, :, None] | bands[:, None, :], value, spectrogram)
+
+
+def _stretches(spectrogram: Tensor, starts: Tensor | None, lengths: Tensor | None, *, axis: str, n: int) -> Tensor:
+    """Which of the `n` places on an axis lie in one of the stretches of each example: ``(B, n)`` of bool."""
+    who = "mask_spectrogram"
+    n_examples = spectrogram.shape[0]
+    if starts is None and lengths is None:
+        return torch.zeros(n_examples, n, dtype=torch.bool, device=spectrogram.device)
+    fits = starts is not None and starts.ndim == 2 and starts.shape[0] == n_examples
+    if starts is None or lengths is None or not fits or lengths.shape != starts.shape:
+        got = " and ".join("None" if part is None else str(tuple(part.shape)) for part in (starts, lengths))
+        raise InputError(
+            f"{who}: {axis}_starts and {axis}_lengths must both have shape (B, masks) with B = {n_examples}, got {got};"
+            " give None for both to mask nothing"
+        )
+    check_indices(who, f"{axis}_starts", starts)
+    check_indices(who, f"{axis}_lengths", lengths)
+    places = torch.arange(n, device=spectrogram.device)
+    first = starts[:, :, None]
+    inside: Tensor = (places >= first) & (places < first + lengths[:, :, None])  # (B, masks, n)
+    return inside.any(dim=1)
+
+
+def _amplitude(level_db: Tensor) -> Tensor:
+    # Half precision has three digits: 10^(1/20) would be off by 0.05 dB before it meets a sample.
+    level_db = level_db.to(torch.promote_types(level_db.dtype, torch.float32))
+    return torch.pow(10.0, level_db / 20)
+
+
+def _safe_rms(waveform: Tensor) -> Tensor:
+    """Root mean square of each example, at least in float32; 0 with a gradient of 0 for silence."""
+    samples = waveform.to(torch.promote_types(waveform.dtype, torch.float32))  # float16 overflows when 256 is squared
+    power = samples.square().mean(dim=-1)
+    # The root has an infinite slope at 0: without the inner choice a silent example's gradient would be 0 x inf = NaN.
+    return torch.where(power > 0, torch.where(power > 0, power, 1.0).sqrt(), 0.0)

@@ -1,0 +1,149 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from audiostride.dataset.manifest import read_clips
+from audiostride.dataset.readers import open_bank
+from audiostride.errors import InputError
+from audiostride.inference.baseline import baseline_accuracies
+from audiostride.inference.metrics import accuracy_interval, evaluate_logits
+from audiostride.inference.predict_files import predict_file
+from audiostride.inference.recordings import expand_paths
+from audiostride.inference.windowed import classify_clips, evaluate_bank
+from audiostride.models import AudioClassifier, ClassifierConfig
+
+NAMES = ["noise", "tone"]
+
+
+@pytest.fixture
+def model() -> AudioClassifier:
+    torch.manual_seed(0)
+    return AudioClassifier(ClassifierConfig(tasks={"kind": NAMES}, width=0.03)).eval()
+
+
+@pytest.mark.parametrize(("correct", "clips"), [(0, 10), (10, 10), (37, 100), (1, 3), (900, 1000)])
+def test_the_interval_is_wilsons(correct: int, clips: int) -> None:
+    expected = binomtest(correct, clips).proportion_ci(method="wilson")
+    assert accuracy_interval(correct, clips) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+def test_no_clips_have_no_interval() -> None:
+    with pytest.raises(InputError, match="got 0, 0"):
+        accuracy_interval(0, 0)
+
+
+def test_metrics_agree_with_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    truth, logits = rng.integers(0, 4, 200), torch.from_numpy(rng.standard_normal((200, 5)))
+    found = evaluate_logits(logits, truth, list("abcde"))
+    predicted = logits.argmax(dim=1).numpy()
+    expected = precision_recall_fscore_support(truth, predicted, labels=range(5), zero_division=0)
+    for name, values in zip(("precision", "recall", "f1", "clips"), expected, strict=True):
+        np.testing.assert_allclose(found.per_class[name], values, atol=1e-6)  # torchmetrics counts in float32
+    np.testing.assert_array_equal(found.confusion, confusion_matrix(truth, predicted, labels=range(5)))
+    assert found.accuracy == (truth == predicted).mean()
+
+
+def test_logits_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(InputError, match="must be finite"):
+        evaluate_logits(torch.tensor([[0.0, float("nan")]]), np.array([0]), NAMES)
+
+
+def test_clip_logits_are_the_weighted_mean_over_windows(manifest: Path, model: AudioClassifier) -> None:
+    bank = open_bank(read_clips(manifest, label="kind"), progress=False)
+    found = classify_clips(model, bank, ["kind"], progress=False)["kind"]
+    for index in range(len(bank)):
+        clip = torch.from_numpy(bank.read_clip(index))
+        total, weight = torch.zeros(2), 0.0
+        for window in clip.split(16000):
+            share = len(window) / 16000
+            padded = torch.nn.functional.pad(window, (0, 16000 - len(window)))
+            with torch.no_grad():
+                total += share * model(padded[None])["kind"][0]
+            weight += share
+        # Batches of another size are summed in another order: float32 rounding.
+        torch.testing.assert_close(found[index].float(), total / weight, rtol=1e-4, atol=1e-5)
+
+
+def test_a_clips_logits_do_not_depend_on_the_batch(manifest: Path, model: AudioClassifier) -> None:
+    bank = open_bank(read_clips(manifest, label="kind"), progress=False)
+    one, many = (classify_clips(model, bank, ["kind"], batch_size=size, progress=False)["kind"] for size in (1, 64))
+    torch.testing.assert_close(one, many, rtol=1e-4, atol=1e-5)
+
+
+def test_tasks_of_one_bank_share_their_windows(manifest: Path) -> None:
+    torch.manual_seed(0)
+    model = AudioClassifier(ClassifierConfig(tasks={"kind": NAMES, "other": ["a", "b", "c"]}, width=0.03))
+    bank, calls = open_bank(read_clips(manifest, label="kind"), progress=False), []
+    model.encoder.register_forward_hook(lambda *_: calls.append(1))
+    classes = {"kind": np.arange(len(bank)) % 2, "other": np.arange(len(bank)) % 3}
+    found = evaluate_bank(model, bank, classes, batch_size=16, progress=False)
+    n_windows = sum(-(-int(n) // 16000) for n in bank.n_samples)
+    assert len(calls) == -(-n_windows // 16)
+    for task, own in classes.items():
+        alone = evaluate_bank(model, bank, {task: own}, batch_size=16, progress=False)[task]
+        assert (found[task].accuracy, found[task].loss) == (alone.accuracy, alone.loss)
+
+
+def test_evaluation_leaves_the_training_mode_alone(manifest: Path, model: AudioClassifier) -> None:
+    bank = open_bank(read_clips(manifest, label="kind").head(2), progress=False)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.train()
+    classify_clips(model, bank, ["kind"], progress=False)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_the_classic_baseline_tells_tones_from_noise(manifest: Path) -> None:
+    clips = read_clips(manifest, label="kind")
+    classes = (clips["label"] == "tone").to_numpy(dtype=np.int64)
+    train, test = clips["split"] == "train", clips["split"] == "test"
+    banks = [open_bank(clips[part], progress=False) for part in (train, test)]
+    found = baseline_accuracies(banks[0], classes[train], banks[1], classes[test])
+    assert found.classic == 1.0
+    assert found.majority == 0.5
+    assert baseline_accuracies(banks[0], classes[train], banks[1], classes[test], max_train_clips=3).classic is None
+
+
+def test_predictions_per_window_and_per_file(tmp_path: Path, model: AudioClassifier) -> None:
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 2 * 70 * 22050 // 2 + 9922)  # 70.45 s: more than one block
+    soundfile.write(str(tmp_path / "a.wav"), samples, 22050)
+    windows = predict_file(model, tmp_path / "a.wav", per_window=True)
+    assert windows.columns.tolist() == ["path", "start_s", "end_s", "label", "score"]
+    assert windows["start_s"].tolist() == list(range(71))
+    assert windows["end_s"].iloc[-1] == pytest.approx(70.45, abs=1e-3)
+    clip = predict_file(model, tmp_path / "a.wav")
+    assert len(clip) == 1
+    (tmp_path / "m.csv").write_text("path,label\na.wav,noise\n")
+    bank = open_bank(read_clips(tmp_path / "m.csv"), progress=False)
+    probs = classify_clips(model, bank, ["kind"], progress=False)["kind"].softmax(dim=1)[0]
+    assert clip["label"][0] == NAMES[int(probs.argmax())]
+    assert clip["score"][0] == pytest.approx(float(probs.max()), abs=1e-4)  # parts of a resampled file, see read_audio
+
+
+def test_several_tasks_have_a_row_each(tmp_path: Path) -> None:
+    soundfile.write(str(tmp_path / "a.wav"), np.zeros(16000), 16000)
+    model = AudioClassifier(ClassifierConfig(tasks={"kind": NAMES, "pitch": ["1", "2", "3"]}, width=0.03)).eval()
+    found = predict_file(model, tmp_path / "a.wav")
+    assert found["task"].tolist() == ["kind", "pitch"]
+    assert isinstance(found, pd.DataFrame)
+
+
+def test_paths_are_files_and_folders(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for name in ("b.wav", "deep/a.flac", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    found = expand_paths([tmp_path / "notes.txt", tmp_path])
+    assert [Path(recording.path).name for recording in found] == ["notes.txt", "b.wav", "a.flac"]
+    assert all((recording.start_s, recording.bank) == (0.0, None) for recording in found)
+    with pytest.raises(InputError, match="does not exist"):
+        expand_paths([tmp_path / "gone"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="must hold audio files"):
+        expand_paths([tmp_path / "empty"])
