@@ -3,7 +3,7 @@
 Apart from the model, whose import needs no pandas.
 """
 
-from audiostride.models.prediction.engine import Prediction, predict_recordings
+from audiostride.models.prediction.engine import Prediction, copy_logits, predict_recordings
 from audiostride.models.prediction.levels import COLUMNS, PredictionSettings, columns_of
 from audiostride.models.prediction.recordings import Recording, expand_paths, take_recordings
 from audiostride.models.prediction.table import predict_table, rows_to_table
@@ -14,6 +14,7 @@ __all__ = [
     "PredictionSettings",
     "Recording",
     "columns_of",
+    "copy_logits",
     "expand_paths",
     "predict_recordings",
     "predict_table",
