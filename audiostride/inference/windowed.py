@@ -10,6 +10,7 @@ from torch import Tensor
 
 from audiostride.dataset.readers import AudioBank
 from audiostride.distributed import Processes
+from audiostride.inference.engine import copy_logits
 from audiostride.inference.metrics import Evaluation, evaluate_logits
 from audiostride.inference.window_batches import WindowBatches, load_batches
 from audiostride.models import AudioClassifier
@@ -31,9 +32,9 @@ class ClipLogits:
 
     def add(self, logits: Tensor, weights: Tensor, clips: Tensor) -> None:
         """Add the logits ``(B, classes)`` of windows with weights ``(B,)`` that belong to clips ``(B,)``."""
-        weights = weights.double().cpu()
-        self._sums.index_add_(0, clips.cpu(), logits.double().cpu() * weights[:, None])
-        self._weights.index_add_(0, clips.cpu(), weights)
+        weights, clips = weights.cpu().double(), clips.cpu()
+        self._sums.index_add_(0, clips, logits.cpu().double() * weights[:, None])
+        self._weights.index_add_(0, clips, weights)
 
     def add_up(self, processes: Processes) -> None:
         """Add the windows that the other processes have added."""
@@ -113,11 +114,12 @@ def classify_clips(
     was_training = model.training
     model.eval()
     processes = processes or Processes()
-    loader = load_batches(batches, workers=workers, sampler=range(processes.rank, len(batches), processes.count))
+    own, on_gpu = range(processes.rank, len(batches), processes.count), device.type == "cuda"
+    loader = load_batches(batches, workers=workers, sampler=own, pin=on_gpu)
     for waveform, weights, clips in progress_bar(
         loader, desc="evaluating", unit="batch", disable=not progress, leave=False
     ):
-        logits = model(waveform.to(device))
+        logits = copy_logits(model(waveform.to(device, non_blocking=on_gpu)))
         for task, sums in collected.items():
             sums.add(logits[task], weights, clips)
     model.train(was_training)

@@ -181,11 +181,13 @@ class _DiffStride(nn.Module):
             min(max(value, low), high) if math.isfinite(value) else value
             for value, (low, high) in zip(values, limits, strict=True)
         ]
-        # Worked out on the host, where the values are anyway, and written only where they change: no second copy.
-        limited = torch.tensor(projected, dtype=self.strides.dtype)
-        if tuple(limited.tolist()) != values:
-            self.strides.copy_(limited)
-        self._keep_strides(limited.tolist())
+        # Worked out on the host, where the values are anyway, and written only where they change, as numbers that a
+        # kernel takes along: a copy of a tensor would wait for the device.
+        limited = torch.tensor(projected, dtype=self.strides.dtype, device="cpu").tolist()
+        for index, (value, limit) in enumerate(zip(values, limited, strict=True)):
+            if limit != value and math.isfinite(value):
+                self.strides[index].fill_(limit)
+        self._keep_strides(limited)
 
     def axis_poolings(self, *sizes: int) -> list[AxisPooling | SpectrumPooling]:
         """How each axis of maps of these sizes is pooled; gradients go to the strides."""

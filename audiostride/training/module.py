@@ -217,7 +217,15 @@ class ClassifierTraining(LightningModule):
         groups = [{"params": weights, "lr": self.config.lr, "weight_decay": self.config.weight_decay}]
         if strides:
             groups.append({"params": strides, "lr": self.config.stride_lr, "weight_decay": 0.0})
-        optimizer = torch.optim.Adam(groups)
+        # On a GPU one kernel steps all weights. It does not count versions, which `project_strides_` does not rely on.
+        fused = True if weights[0].is_cuda else None
+        optimizer = torch.optim.Adam(groups, fused=fused)
+
+        def step_as_here(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+            # A checkpoint brings the choice of the device that wrote it, which need not be this one.
+            return {**state, "param_groups": [{**group, "fused": fused} for group in state["param_groups"]]}
+
+        optimizer.register_load_state_dict_pre_hook(step_as_here)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
             lambda step: learning_rate_factor(step, schedule=self.config.schedule, max_steps=self.config.max_steps),

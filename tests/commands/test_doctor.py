@@ -141,6 +141,39 @@ def test_versions_that_do_not_fit_are_named(monkeypatch: pytest.MonkeyPatch) -> 
     assert (found.status, "audiostride needs torch" in found.text) == ("problem", True)
 
 
+@pytest.mark.parametrize(
+    ("package", "version"), [("lightning", "2.6.2"), ("lightning", "2.6.3"), ("pytorch-lightning", "2.6.3")]
+)
+def test_a_malicious_upload_is_a_problem_and_is_not_imported(
+    package: str, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = installation.version_of
+    assert list(installation.look_for_malicious_uploads()) == []
+    monkeypatch.setattr(installation, "version_of", lambda name: version if name == package else real(name))
+    imported: list[str] = []
+    monkeypatch.setattr(installation, "try_import", lambda name: imported.append(name) or parts.try_import(name))
+    (found,) = installation.look_for_malicious_uploads()
+    assert (found.topic, found.status) == (f"malicious {package}", "problem")
+    assert f"{package} {version} was uploaded by an attacker (advisory GHSA-w37p-236h-pfx3)" in found.text
+    assert f"pip uninstall {package}" in found.cure
+    assert "credentials" in found.cure
+    packages = installation.look_at_packages()
+    assert "numpy" in imported
+    if package == "lightning":
+        assert package not in imported
+        assert (packages.status, packages.text.split(";")[0]) == (
+            "problem",
+            f"lightning {version} must not be imported",
+        )
+        assert packages.cure.startswith('pip install --force-reinstall "lightning')
+
+
+def test_malicious_uploads_come_before_anything_is_imported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(installation, "version_of", lambda name: "2.6.3" if name == "lightning" else None)
+    topics = [finding.topic for finding in examine(tmp_path, self_test=False)]
+    assert topics.index("malicious lightning") < topics.index("packages")
+
+
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     real = installation.version_of
     monkeypatch.setattr(installation, "version_of", lambda name: None if name == "soxr" else real(name))

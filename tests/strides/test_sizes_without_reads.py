@@ -272,7 +272,7 @@ def test_the_strides_on_a_gpu_are_copied_once() -> None:
         for block in model.encoder.block_list():
             assert isinstance(block.pool, DiffStride2d)
             block.pool.strides += 0.01
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA], acc_events=True) as profile:
         read_strides_(model)
         torch.cuda.synchronize()
     copies = [event for event in profile.events() if "Memcpy DtoH" in event.name]

@@ -179,3 +179,26 @@ def test_reading_the_strides_changes_nothing() -> None:
     assert list(model.state_dict()) == list(before) == ["0.strides", "2.strides"]
     assert all(value.equal(before[name]) for name, value in model.state_dict().items())
     assert model(x).equal(expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_projection_rounds_a_limit_once_and_writes_nothing_else(dtype: torch.dtype) -> None:
+    limit = 100 / (100 - 4)  # which no dtype holds exactly
+    nan, inf = float("nan"), float("inf")
+    for values, sizes, projected in [
+        ((0.5, 2.3), (100, 20), (limit, 2.3)),
+        ((1.7, 1e9), (100, 20), (1.7, 20.0)),
+        ((nan, 0.5), (), (nan, 1.0)),
+        ((inf, -inf), (), (inf, -inf)),
+        ((inf, -3.0), (), (inf, 1.0)),
+    ]:
+        layer = DiffStride2d().to(dtype)
+        with torch.no_grad():
+            layer.strides.copy_(torch.tensor(values, dtype=dtype))
+        layer.project_strides_(*sizes)
+        expected = torch.tensor(projected, dtype=dtype)
+        torch.testing.assert_close(layer.strides.detach(), expected, rtol=0, atol=0, equal_nan=True)
+    layer = layer_at(1.5, 2.5)
+    version = layer.strides._version
+    layer.project_strides_(100, 20)
+    assert layer.strides._version == version, "strides within their limits are not written"

@@ -19,6 +19,7 @@ def examine(folder: Path, *, self_test: bool = True) -> Iterator[Finding]:
     looks: dict[str, Callable[[], Finding | Iterable[Finding]]] = {
         "python": installation.look_at_python,
         "torch and torchaudio": installation.look_at_torch,
+        "malicious packages": installation.look_for_malicious_uploads,
         "packages": installation.look_at_packages,
         "export": installation.look_at_export,
         "cpu": machine.look_at_processor,

@@ -2,6 +2,7 @@
 
 import platform
 import sys
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from audiostride import __version__
@@ -22,6 +23,9 @@ PACKAGES = {
     "safetensors": "safetensors",
     "matplotlib": "matplotlib",
 }
+# Uploads that start foreign code when they are imported; they are looked up, never imported.
+MALICIOUS = {"lightning": ("2.6.2", "2.6.3"), "pytorch-lightning": ("2.6.2", "2.6.3")}
+ADVISORY = "GHSA-w37p-236h-pfx3"
 OPTIONAL = {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"}
 # Where audiostride is not installed but used from its source, so that nothing says what it needs.
 KNOWN = {"torch": ">=2.11,<2.15", "torchaudio": ">=2.11,<2.12"}
@@ -36,11 +40,30 @@ def look_at_python() -> Finding:
     return Finding("python", "ok", text, facts=facts)
 
 
+def look_for_malicious_uploads() -> Iterator[Finding]:
+    """A problem for each package whose installed version was uploaded by an attacker; nothing where there is none."""
+    for package, versions in MALICIOUS.items():
+        found = version_of(package)
+        if found in versions:
+            text = (
+                f"{package} {found} was uploaded by an attacker (advisory {ADVISORY}): importing it runs foreign code"
+            )
+            cure = (
+                f"import it no more: pip uninstall {package}, then install another version; treat all credentials that "
+                "were on this machine as exposed, and replace them"
+            )
+            yield Finding(f"malicious {package}", "problem", text, cure, {"package": package, "version": found})
+
+
 def look_at_packages() -> Finding:
     """Versions of the packages, and which of them do not import or do not fit."""
     versions, wrong, wanted = {}, [], []
     for package, module in PACKAGES.items():
         versions[package] = version_of(package) or "missing"
+        if versions[package] in MALICIOUS.get(package, ()):
+            wrong.append(f"{package} {versions[package]} must not be imported")
+            wanted.append(f'"{package}{needed(package)}"')
+            continue
         imported = try_import(module)
         if isinstance(imported, Exception):
             missing = versions[package] == "missing"

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 import torch
+
 from lab.gpu.part import Part
 
 # What measures each part. Each module is loaded by its own parts only: a package that it misses ends no other.

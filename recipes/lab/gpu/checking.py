@@ -12,12 +12,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
-from lab.gpu.part import RATE, Part, seconds_each
-from lab.gpu.steps import VARIANTS, make_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audiostride import DiffStride2d, LogMel
+from lab.gpu.part import RATE, Part, seconds_each
+from lab.gpu.steps import VARIANTS, make_model
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGES = ("torch", "torchaudio", "torchvision", "lightning", "numpy", "pandas", "soundfile", "soxr", "pytest")
@@ -45,7 +45,7 @@ def measure_machine(part: Part) -> None:
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             done = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=False)
             add(["driver", done.stdout.strip()])
-    add(["CUDA of torch, cuDNN", f"{torch.version.cuda}, {torch.backends.cudnn.version()}"])
+    add(["CUDA of torch, cuDNN", f"{torch.version.cuda}, {torch.backends.cudnn.version()}"])  # type: ignore[no-untyped-call]
     tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     add(["TF32 allowed in products, in convolutions", f"{tf32[0]}, {tf32[1]}"])
     for dtype in (torch.bfloat16, torch.float16, torch.float64):
@@ -151,7 +151,7 @@ def numbers(module: nn.Module, x: Tensor, device: torch.device, *, bf16: bool) -
         given = module(x)
     outputs = torch.cat([each.float().flatten() for each in (given.values() if isinstance(given, dict) else [given])])
     weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(1)).to(device)
-    (outputs * weights).sum().backward()
+    (outputs * weights).sum().backward()  # type: ignore[no-untyped-call]
     leaves = [x, *module.parameters()]
     gradients = [F.normalize(leaf.grad.flatten().float(), dim=0) for leaf in leaves if leaf.grad is not None]
     return outputs.detach().cpu().double(), torch.cat(gradients).cpu().double()

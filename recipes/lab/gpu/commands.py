@@ -15,14 +15,14 @@ import numpy as np
 import pandas as pd
 import soundfile
 import torch
-from lab.gpu.part import RATE, Part, ratio, seconds_each
-from lab.gpu.steps import VARIANTS, WIDTHS, make_model
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import dataloader
 
 from audiostride import AudioClassifier, DiffStride2d, load_classifier
 from audiostride.cli import main
 from audiostride.models import save_classifier
+from lab.gpu.part import RATE, Part, ratio, seconds_each
+from lab.gpu.steps import VARIANTS, WIDTHS, make_model
 
 
 def command_line(*arguments: object) -> None:

@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-from bench_pooling import LAYER_HEADER, LAYER_TITLE, MAPS, bench_layer
-from lab.gpu.part import Part, count_waits, peak_mib, ratio, seconds_each
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audiostride import ResNetEncoder, convert_downsampling, project_strides_
 from audiostride.checks import Pooling
+from bench_pooling import LAYER_HEADER, LAYER_TITLE, MAPS, bench_layer
+from lab.gpu.part import Part, count_waits, peak_mib, ratio, seconds_each
 
 
 def measure_layer(part: Part) -> None:
@@ -27,9 +27,11 @@ def measure_layer(part: Part) -> None:
 def measure_images(part: Part) -> None:
     """ResNet-18 on small images with three poolings, and torchvision's, converted, on large ones."""
     poolings: tuple[Pooling, ...] = ("strided", "spectral", "diffstride")
-    networks = {pooling: partial(make_resnet, pooling, width=part.size(100, 5) / 100) for pooling in poolings}
+    networks: dict[str, Callable[[], nn.Module]] = {
+        pooling: partial(make_resnet, pooling, width=part.size(100, 5) / 100) for pooling in poolings
+    }
     time_networks("ResNet-18", networks, torch.rand(part.size(256, 2), 3, 32, 32), part, repeats=part.size(20, 1))
-    import torchvision  # an extra; the table above needs none
+    import torchvision  # type: ignore[import-untyped]  # an extra that the table above does not need
 
     side = part.size(224, 64)
     images = torch.rand(part.size(128, 1), 3, side, side)
@@ -72,7 +74,7 @@ def time_networks(
             continue
 
         def begin(name: str = name, build: Callable[[], nn.Module] = build) -> None:
-            steps[name] = make_step(build().to(part.device, memory_format=torch.channels_last), images)
+            steps[name] = make_step(build().to(part.device).to(memory_format=torch.channels_last), images)
             for _ in range(part.size(3, 1)):
                 steps[name]()
 
@@ -94,7 +96,7 @@ def make_step(network: nn.Module, images: Tensor) -> Callable[[], None]:
     def step() -> None:
         with torch.autocast(images.device.type, dtype=torch.bfloat16):
             loss = F.cross_entropy(network(images), classes)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         network.zero_grad()
         project_strides_(network)

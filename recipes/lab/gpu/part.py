@@ -5,17 +5,17 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from bench_gpu import markdown
-from torch.autograd import DeviceType
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 
 from audiostride.writing import write_json, write_text
+from bench_gpu import markdown
 
 RATE = 16000  # Hz
 
@@ -74,7 +74,9 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def seconds_each(tasks: dict[str, Callable[[], object]], part: Part, *, repeats: int, rounds: int) -> dict[str, float]:
+def seconds_each(
+    tasks: Mapping[str, Callable[[], object]], part: Part, *, repeats: int, rounds: int
+) -> dict[str, float]:
     """Median over rounds of the seconds of each task, which take turns; whole rounds only, as far as time allows."""
     times: dict[str, list[float]] = {name: [] for name in tasks}
     for number in range(rounds):
@@ -115,7 +117,7 @@ def count_waits(step: Callable[[], object], part: Part) -> str:
             step()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    return str(sum("synchroniz" in str(warning.message) for warning in caught))
+    return str(sum("called a synchronizing" in str(warning.message) for warning in caught))
 
 
 def ratio(value: float | None, reference: float | None, paper: float | None = None) -> str:

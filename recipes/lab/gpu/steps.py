@@ -7,6 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
+from torch.nn import functional as F
+from torch.profiler import record_function
+
+from audiostride import AudioClassifier, ClassifierConfig
 from lab.gpu.part import (
     Part,
     count_waits,
@@ -18,12 +24,6 @@ from lab.gpu.part import (
     ratio,
     seconds_each,
 )  # fmt: skip
-from torch import Tensor
-from torch.autograd import DeviceType
-from torch.nn import functional as F
-from torch.profiler import record_function
-
-from audiostride import AudioClassifier, ClassifierConfig
 
 TASKS = {"scenes": 10, "birds": 2, "instrument": 11, "pitch": 128, "speech": 35}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -56,7 +56,7 @@ def make_step(model: AudioClassifier, part: Part, *, bf16: bool, compiled: bool,
     classes = torch.stack([torch.arange(batch, device=device) % count for count in TASKS.values()], dim=1)
     strides = [parameter for name, parameter in model.named_parameters() if name.endswith("strides")]
     others = [parameter for name, parameter in model.named_parameters() if not name.endswith("strides")]
-    groups = [{"params": others}, *([{"params": strides, "lr": 0.0}] if strides else [])]
+    groups: list[dict[str, Any]] = [{"params": others}, *([{"params": strides, "lr": 0.0}] if strides else [])]
     optimizer = torch.optim.Adam(groups, lr=1e-4, fused=device.type == "cuda")
     classify: Callable[[Tensor], dict[str, Tensor]] = model.classify_spectrogram
     if compiled:
@@ -70,7 +70,7 @@ def make_step(model: AudioClassifier, part: Part, *, bf16: bool, compiled: bool,
             losses = [F.cross_entropy(own.float(), classes[:, i]) for i, own in enumerate(logits.values())]
             loss = torch.stack(losses).mean()
         with record_function("backward"):
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
         with record_function("optimizer"):
             optimizer.step()
             optimizer.zero_grad()
@@ -94,7 +94,7 @@ def measure_step(part: Part) -> None:
     # What matters most comes first; each compilation may take a minute.
     for bf16, compiled in ((True, False), (False, False), (True, True), (False, True)):
         how = f"{'bf16-mixed' if bf16 else 'float32'}{', compiled' * compiled}"
-        strided: tuple[Callable[[], None], float] | None = None
+        strided: tuple[Callable[[], None], float | None] | None = None
         for variant in VARIANTS:
             if part.smoke and compiled and (not bf16 or variant not in ("strided", "DiffStride mixed")):
                 continue

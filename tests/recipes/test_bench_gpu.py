@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-RECIPES = Path(__file__).parent.parent / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 PARTS = ["machine", "correctness", "step", "train", "infer", "layer", "images", "profile"]
 
 
