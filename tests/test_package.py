@@ -7,11 +7,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from audiostride.doctor.installation import MALICIOUS
+from packaging.requirements import Requirement
 
 import audiostride
 
@@ -128,6 +131,15 @@ def test_an_import_loads_what_it_needs_and_nothing_else(statement: str, expected
     """Many people will want the layer alone; and `check` and `prepare` start without torch."""
     loaded = run_python(f"import sys; {statement}; print([name for name in {HEAVY} if name in sys.modules])")
     assert loaded.stdout.strip() == str(expected), loaded.stderr
+
+
+def test_malicious_uploads_of_lightning_are_not_asked_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (asked,) = [each for each in map(Requirement, project["dependencies"]) if each.name == "lightning"]
+    for package, versions in MALICIOUS.items():
+        assert [version for version in versions if asked.specifier.contains(version)] == [], package
+    assert asked.specifier.contains("2.6.1")
+    assert asked.specifier.contains("2.6.6")
 
 
 def test_public_names_are_there() -> None:

@@ -14,6 +14,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from audiostride.models.prediction import copy_logits
 from numpy.typing import NDArray
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
@@ -135,7 +136,11 @@ class Watch(TorchDispatchMode):
         return result
 
 
-@pytest.fixture(params=["meta", "cuda"])
+# Where torch is built without CUDA, not even fake tensors of a GPU have a gradient.
+with_cuda = pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="torch is built without CUDA")
+
+
+@pytest.fixture(params=["meta", pytest.param("cuda", marks=with_cuda)])
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """A device without values, on which waves are kept as on a true one."""
     kept = lru_cache(maxsize=None)(matrices.build_waves)
@@ -222,6 +227,20 @@ def test_the_watch_works(device: str, plant: Callable[[Tensor], Any], caught: st
     assert found == ([] if caught is None else [caught])
 
 
+@with_cuda
+def test_logits_of_all_tasks_come_back_in_one_copy() -> None:
+    logits = {task: torch.randn(5, len(names), generator=torch.manual_seed(0)) for task, names in TASKS.items()}
+    for task, copied in copy_logits(logits).items():
+        assert copied.is_contiguous()
+        torch.testing.assert_close(copied, logits[task].double(), rtol=0, atol=0)
+    with mode_of("cuda"):
+        there = {task: torch.empty_like(values, device="cuda") for task, values in logits.items()}
+        with Watch("cuda") as watch:
+            copies = copy_logits(there)
+    assert {values.device.type for values in copies.values()} == {"cpu"}
+    assert (watch.copies, watch.doubles) == (["_to_copy"], [])
+
+
 def steps_of(training: ClassifierTraining, optimizer: torch.optim.Optimizer, count: int) -> list[float]:
     """Losses of steps on one batch, with the strides projected after each."""
     (weight,) = {parameter.device for parameter in training.model.parameters()}
@@ -255,6 +274,7 @@ def test_a_checkpoint_does_not_bring_the_kind_of_its_optimizer(written_on_a_gpu:
     assert steps_of(resumed, optimizer, 3) == pytest.approx(expected, rel=1e-4 if written_on_a_gpu else 1e-12)
 
 
+@with_cuda
 def test_a_checkpoint_of_a_cpu_goes_on_with_the_fused_optimizer_of_a_gpu() -> None:
     straight = make_training()
     writer = straight.configure_optimizers()["optimizer"]
