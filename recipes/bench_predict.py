@@ -31,7 +31,8 @@ RATE = 16000
 CHILD = """
 import json, sys, time
 from audiostride import cli, load_classifier
-from audiostride.training import bulk_prediction, hardware
+from audiostride.inference import job
+from audiostride.training import hardware
 cpu = load_classifier(sys.argv[2]).heads[0].weight.device
 idle, cpu_s, start = hardware.resident_mib(cpu), time.process_time(), time.perf_counter()
 cli.main(sys.argv[1:])

@@ -44,8 +44,7 @@ from audiostride.dataset.prepare import prepare_store
 from audiostride.dataset.readers import open_bank
 from audiostride.dataset.sampling import mixing_weights
 from audiostride.errors import InputError
-from audiostride.inference.window_batches import load_batches
-from audiostride.training.batches import ExcerptBatches, MixedBatches, StepSampler
+from audiostride.training.batches import ExcerptBatches, MixedBatches, StepSampler, load_batches
 from audiostride.training.config import TrainConfig
 from audiostride.training.hardware import choose_device, choose_precision, describe_environment
 from audiostride.training.module import ClassifierTraining

@@ -16,8 +16,7 @@ from audiostride.dataset.readers import AudioBank, open_bank
 from audiostride.dataset.splits import assign_random_splits, check_training_clips, hold_out_valid
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
-from audiostride.inference.metrics import Evaluation
-from audiostride.inference.windowed import evaluate_bank
+from audiostride.inference.evaluation import Evaluation, evaluate_bank
 from audiostride.models import AudioClassifier
 from audiostride.training.config import Source, TrainConfig
 from audiostride.writing import write_text

@@ -9,7 +9,7 @@ import pandas as pd
 
 from audiostride.errors import InputError
 from audiostride.inference.baseline import baseline_accuracies
-from audiostride.inference.metrics import Evaluation
+from audiostride.inference.evaluation import Evaluation
 from audiostride.models import AudioClassifier, load_classifier
 from audiostride.reporting import cutoff_table, draw_confusion, write_report
 from audiostride.training.clips import LabelledClips, Sets, evaluate_clips, read_source, write_skipped

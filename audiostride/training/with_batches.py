@@ -9,10 +9,9 @@ from torch import Tensor
 from audiostride.dataset.noise import load_noise
 from audiostride.dataset.sampling import class_weights, mixing_weights
 from audiostride.distributed import Processes
-from audiostride.inference.window_batches import load_batches
 from audiostride.models import AudioClassifier
 from audiostride.training.batch_norm import share_batch_norm_
-from audiostride.training.batches import BatchParts, ExcerptBatches, MixedBatches, StepSampler
+from audiostride.training.batches import BatchParts, ExcerptBatches, MixedBatches, StepSampler, load_batches
 from audiostride.training.clips import LabelledClips, balance_units
 from audiostride.training.config import TrainConfig
 from audiostride.training.module import ClassifierTraining

@@ -12,10 +12,9 @@ from torch.nn import functional as F
 
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
-from audiostride.inference.window_batches import load_batches
 from audiostride.strides.diffstride import diffstride_layers, stride_cost
 from audiostride.training.augmentation.mixup import mix_up, mixed_cross_entropy
-from audiostride.training.batches import StepSampler
+from audiostride.training.batches import StepSampler, load_batches
 from images.batches import ImageBatches
 from images.classifier import ImageClassifier
 from images.config import ImageTrainConfig

@@ -9,8 +9,8 @@ import yaml
 
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
-from audiostride.inference.window_batches import load_batches
 from audiostride.training.batch_norm import share_batch_norm_
+from audiostride.training.batches import load_batches
 from audiostride.training.callbacks import CleanStop, StepProgress
 from audiostride.training.fitting import explain_failures, make_trainer
 from audiostride.training.hardware import choose_device, choose_precision, describe_environment, peak_memory_mib

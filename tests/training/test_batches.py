@@ -7,20 +7,11 @@ import pytest
 import soundfile
 import torch
 
-from audiostride.audio.windows import cut_window, draw_excerpt_starts, tile_windows
+from audiostride.audio.windows import cut_window, draw_excerpt_starts
 from audiostride.dataset.manifest import read_clips
 from audiostride.dataset.readers import AudioBank, open_bank
 from audiostride.errors import InputError
-from audiostride.inference.window_batches import WindowBatches, load_batches
-from audiostride.training.batches import ExcerptBatches, StepSampler
-
-
-def test_windows_tile_a_clip_and_the_tail_weighs_its_share() -> None:
-    starts, weights = tile_windows(2500, window=1000)
-    assert starts.tolist() == [0, 1000, 2000]
-    assert weights.tolist() == [1.0, 1.0, 0.5]
-    assert tile_windows(2000, window=1000)[1].tolist() == [1.0, 1.0]
-    assert tile_windows(1, window=1000)[1].tolist() == pytest.approx([0.001])
+from audiostride.training.batches import ExcerptBatches, StepSampler, load_batches
 
 
 @pytest.mark.parametrize("start", [-700, -3, 0, 4, 9, 10, 500])
@@ -80,17 +71,6 @@ def test_reading_from_files_gives_the_samples_that_memory_gives(manifest: Path) 
         for start in (-500, 100, 8000, 40000):
             # Parts of resampled files agree to the resampler's float32 rounding, the others to the bit.
             np.testing.assert_allclose(files.read(index, start, 16000), memory.read(index, start, 16000), atol=1e-6)
-
-
-def test_windows_of_all_clips_come_in_order(manifest: Path) -> None:
-    bank = open_bank(read_clips(manifest, label="kind"), progress=False)
-    items = list(load_batches(WindowBatches(bank, window=16000, batch_size=7)))
-    clips = torch.cat([item[2] for item in items])
-    weights = torch.cat([item[1] for item in items])
-    assert torch.equal(clips, clips.sort().values)
-    assert clips.unique().numel() == len(bank)
-    assert weights.sum().item() * 16000 == pytest.approx(bank.n_samples.sum(), rel=1e-6)
-    assert torch.equal(items[0][0][0], torch.from_numpy(bank.read(0, 0, 16000)))
 
 
 def test_parts_of_a_file_are_clips(tmp_path: Path) -> None:
@@ -168,18 +148,3 @@ def test_a_clip_that_vanishes_is_an_error_unless_skipped(constants: Callable[...
     (tmp_path / "3.wav").unlink()
     with pytest.raises(InputError, match=r"3\.wav does not exist"):
         batches[0]
-
-
-def test_windows_that_cannot_be_read_weigh_nothing(constants: Callable[..., AudioBank], tmp_path: Path) -> None:
-    bank = constants(on_error="skip")
-    windows = WindowBatches(bank, window=1500, batch_size=64)
-    assert windows[0][1].tolist() == pytest.approx([1, 1 / 3] * 6)
-    (tmp_path / "2.wav").unlink()
-    waveform, weights, clips = windows[0]
-    lost = clips == 2
-    assert weights[lost].tolist() == [0, 0]
-    assert not waveform[lost].any()
-    assert weights[~lost].tolist() == pytest.approx([1, 1 / 3] * 5)
-    assert list(bank.failed) == [2]
-    soundfile.write(str(tmp_path / "2.wav"), np.full(2000, 3 / 8), 16000)  # the disk is back
-    assert windows[0][1].tolist() == pytest.approx([1, 1 / 3] * 6)

@@ -14,10 +14,9 @@ from audiostride.dataset.manifest import read_clips
 from audiostride.dataset.readers import open_bank
 from audiostride.dataset.sampling import mixing_weights
 from audiostride.errors import InputError
-from audiostride.inference.window_batches import load_batches
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
 from audiostride.training import TrainConfig
-from audiostride.training.batches import ExcerptBatches, MixedBatches, StepSampler
+from audiostride.training.batches import ExcerptBatches, MixedBatches, StepSampler, load_batches
 from audiostride.training.module import ClassifierTraining, mean_cross_entropy
 
 Run = Callable[..., int]
