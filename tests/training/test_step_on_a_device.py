@@ -14,7 +14,6 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from audiostride.models.prediction import copy_logits
 from numpy.typing import NDArray
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
@@ -23,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from audiostride import AudioClassifier, ClassifierConfig
 from audiostride.checks import ModelSize
+from audiostride.inference.engine import copy_logits
 from audiostride.strides import matrices
 from audiostride.strides.diffstride import diffstride_layers
 from audiostride.training import TrainConfig

@@ -158,7 +158,7 @@ def measure_infer(part: Part) -> None:
         tasks: dict[str, Callable[[], object]] = {each: partial(classify, each, bf16=bf16) for each in variants}
         for task in tasks.values():
             task()
-        found = seconds_each(tasks, part, repeats=part.size(20, 1), rounds=part.size(4, 1))
+        found = seconds_each(tasks, part)
         for variant, own_s in found.items():
             rate = batch / own_s
             how = "bf16" if bf16 else "float32"
