@@ -61,6 +61,7 @@ def test_smoke_runs_every_part_and_writes_its_files(tmp_path: Path) -> None:
     assert [row[0] for row in found["train"]["tables"][0]["rows"]] == ["DiffStride mixed", "strided"]
     assert len(found["infer"]["tables"]) == len(found["images"]["tables"]) == 2
     assert len(found["profile"]["tables"][0]["rows"]) == 10
+    assert "maps changed their size" in found["profile"]["notes"][0]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What a part has found, kept at any time; seconds, memory, waits and kernels of a piece of work."""
 
+import json
 import math
 import os
 import platform
@@ -35,6 +36,12 @@ class Part:
     def left_s(self) -> float:
         """Seconds that the part still has."""
         return self.ends - time.monotonic()
+
+    def earlier(self, name: str) -> dict[str, Any]:
+        """What another part has found; empty where it has not run."""
+        file = self.file.with_name(f"{name}.json")
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return found
 
     def save(self) -> None:
         """Write the files."""

@@ -191,6 +191,9 @@ def measure_profile(part: Part) -> None:
     own_s = seconds_each({"step": step}, part)["step"]
     found = profiled(step, part, steps=count)
     events = device_events(found)
+    for row in [row for table in part.earlier("train").get("tables", []) for row in table["rows"]][:1]:
+        part.note(f"In the part train ({row[0]}) maps changed their size {row[-1]}: each time kernels of the layers "
+                  "behind are chosen anew.")  # fmt: skip
     title = "DiffStride mixed, bf16-mixed: the ten longest"
     if not events:
         add = part.table(f"{title} operators of a CPU; no kernels of a GPU were seen.", ["operator", "calls", "ms"])
