@@ -146,9 +146,9 @@ def test_the_rank_is_what_the_launcher_says(
 SCRIPT = """
 import sys
 import numpy as np
-from audiostride.strides import LogMel
-from audiostride.training import TrainConfig, run
+from audiostride.audio.log_mel import LogMel
 from audiostride.distributed import Processes
+from audiostride.training import TrainConfig, run
 
 plain, fit = LogMel.forward, run._fit
 LogMel.forward = lambda self, waveform: plain(self, waveform.double())
