@@ -38,7 +38,6 @@ def write_results(
     Returns:
         What stands in ``metrics.json``.
     """
-    (run / "report.html").unlink(missing_ok=True)  # of results before these
     tasks = {}
     for task, found in evaluate_clips(model, test, progress=progress).items():
         clips = test[task]

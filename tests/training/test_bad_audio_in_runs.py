@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+
 from audiostride.training.run import RunRecorder
 
 Run = Callable[..., int]
