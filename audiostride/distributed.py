@@ -16,7 +16,7 @@ class Processes:
     """The processes of a job, one per device.
 
     Each has a number, its rank; the first one (rank 0) writes files and says what happens. Sums are taken over all of
-    them once Lightning has connected them.
+    them once Fabric has connected them.
     """
 
     rank: int = 0
@@ -26,7 +26,7 @@ class Processes:
 
     @classmethod
     def of_environment(cls, devices: int, n_nodes: int) -> "Processes":
-        """As the launcher of this process says: torchrun, srun, or Lightning on each node.
+        """As the launcher of this process says: torchrun, srun, or Fabric on each node.
 
         Args:
             devices: Processes on each node.

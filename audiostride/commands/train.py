@@ -86,12 +86,16 @@ def run(arguments: Any) -> int:
         return _run_seeds(config, arguments.seeds, jobs=1 if arguments.jobs is None else arguments.jobs)
     if arguments.jobs is not None:
         raise InputError("train: --jobs is for several runs; give --seeds too")
+    # Not at the top: help and errors of options need not wait for torch, Lightning and matplotlib.
     from audiostride.distributed import Processes
     from audiostride.training.run import train
 
     metrics = train(config, resume=arguments.resume)
     if not Processes.of_environment(config.devices, config.num_nodes).first:
         return 0
+    from audiostride.reporting.page import report_run  # training itself draws nothing
+
+    report_run(config.out)
     print_metrics(metrics)
     print(f"report: {Path(config.out) / 'report.html'}")
     if metrics["stopped_early"]:
@@ -101,11 +105,16 @@ def run(arguments: Any) -> int:
 
 def _run_seeds(config: TrainConfig, seeds: list[int], *, jobs: int) -> int:
     from audiostride.distributed import Processes
-    from audiostride.training.seeds import describe_seeds, train_seeds
+    from audiostride.training.seeds import describe_seeds, seed_folder, train_seeds
 
     table = train_seeds(config, seeds, jobs=jobs)
     if not Processes.of_environment(config.devices, config.num_nodes).first:
         return 0
+    from audiostride.reporting.page import report_run  # training itself draws nothing
+
+    for seed in seeds:
+        if (seed_folder(config.out, seed) / "metrics.json").is_file():
+            report_run(seed_folder(config.out, seed))
     if len(table):
         print(table.to_string(index=False))
         print(describe_seeds(table))

@@ -1,15 +1,15 @@
 """Loss and accuracy of an image classifier, during training and at its end."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from lightning import LightningModule, Trainer
 from torch.nn import functional as F
 
 from audiostride.distributed import Processes
-from audiostride.training.callbacks import STRIDE_ROWS
-from audiostride.training.recording import CourseRecorder
+from audiostride.training.loop import Recorder
 from images.classifier import ImageClassifier
 from images.module import ImageTraining, prepare_images
 from images.saving import save_image_classifier
@@ -56,59 +56,38 @@ def evaluate_images(
     return ImageEvaluation(loss_sum / count, right_sum / count, round(count))
 
 
-class ImageRecorder(CourseRecorder):
-    """Validates every so many epochs and writes the run folder: history, strides, the model as it is, checkpoint.
+class ImageRecorder(Recorder):
+    """Validates every so many epochs and keeps the model as it is.
 
     Args:
-        module: What is trained.
+        training: What is trained.
         batches: What it is validated on.
+        run: The run folder.
         class_names: Names of the classes, for the model file.
-        n_images: Training images.
     """
 
-    def __init__(self, module: ImageTraining, batches: Any, *, run: Any, class_names: list[str], n_images: int) -> None:
-        super().__init__(run, axes=("height", "width"))
-        self.module, self.batches, self.class_names, self.n_images = module, batches, class_names, n_images
+    def __init__(self, training: ImageTraining, batches: Any, *, run: Path, class_names: list[str]) -> None:
+        super().__init__(run, training.model, axes=("height", "width"), processes=training.processes)
+        self.training, self.batches, self.class_names = training, batches, class_names
+        self.arithmetic: Callable[[], AbstractContextManager[Any]] = nullcontext
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        step, n_steps = trainer.global_step, self.module.n_steps
-        due = self.module.config.validates_after(step, n_images=self.n_images)
-        validating = due or step >= n_steps or trainer.should_stop
-        if validating or step % max(1, n_steps // STRIDE_ROWS) == 0:
-            self._record_strides(trainer, pl_module, step=step)
-        if validating:
-            self._validate(trainer, step=step)
+    def validates_after(self, step: int) -> bool:
+        return self.training.config.validates_after(step, n_images=self.training.n_images)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # A stop that came between a step and its validation.
-        if trainer.global_step and (not self.history or self.history[-1]["step"] != trainer.global_step):
-            self._validate(trainer, step=trainer.global_step)
-
-    def _validate(self, trainer: Trainer, *, step: int) -> None:
-        module, config = self.module, self.module.config
-        train_loss = module.take_mean_loss()
-        found = evaluate_images(
-            module.model,
-            self.batches,
-            processes=module.processes,
-            arithmetic=trainer.precision_plugin.forward_context(),
-        )
-        self.history.append(
-            {
-                "step": step,
-                "epoch": round(step * config.batch_size / self.n_images, 4),
-                "train_loss": train_loss,
-                "valid_loss": found.loss,
-                "valid_accuracy": found.accuracy,
-                "lr": trainer.optimizers[0].param_groups[0]["lr"],
-                "elapsed_s": round(self.elapsed_s, 2),
-            }
-        )
-        if module.processes.first:
+    def validate(self, step: int, *, lr: float) -> dict[str, float]:
+        training, config = self.training, self.training.config
+        train_loss = training.take_mean_loss(step)
+        found = evaluate_images(training.model, self.batches, processes=self.processes, arithmetic=self.arithmetic())
+        if self.processes.first:
             save_image_classifier(
-                module.model, self.run / "model.safetensors", class_names=self.class_names, config=config.to_dict()
+                training.model, self.run / "model.safetensors", class_names=self.class_names, config=config.to_dict()
             )
-            self._write_tables()
-        self._save_checkpoint(trainer)
+        return {
+            "step": step,
+            "epoch": round(step * config.batch_size / training.n_images, 4),
+            "train_loss": train_loss,
+            "valid_loss": found.loss,
+            "valid_accuracy": found.accuracy,
+            "lr": lr,
+            "elapsed_s": round(self.elapsed_s, 2),
+        }

@@ -1,21 +1,20 @@
-"""The training step of an image classifier, for Lightning's Trainer."""
+"""The loss of an image classifier on a batch, and the optimizer that lowers it."""
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from lightning import LightningModule
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim import SGD
+from torch.optim.lr_scheduler import LambdaLR
 
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
 from audiostride.strides.diffstride import diffstride_layers, stride_cost
 from audiostride.training.augmentation.mixup import mix_up, mixed_cross_entropy
-from audiostride.training.batches import StepSampler, load_batches
-from images.batches import ImageBatches
+from audiostride.training.loop import Training
 from images.classifier import ImageClassifier
 from images.config import ImageTrainConfig
 
@@ -38,43 +37,33 @@ def prepare_images(images: Tensor, size: int) -> Tensor:
     return F.interpolate(found, (size, size), mode="bilinear", antialias=True)
 
 
-class ImageTraining(LightningModule):
+class ImageTraining(Training):
     """Cross entropy, SGD with momentum, with strides in a group of their own that has no weight decay.
 
     Args:
         model: The classifier.
         config: The run's settings.
-        batches: The training batches.
-        n_steps: Optimizer steps.
+        n_images: Training images.
         processes: Those that train together, each on its part of a batch.
-        pin: Whether batches go to a GPU.
     """
 
     def __init__(
         self,
         model: ImageClassifier,
         config: ImageTrainConfig,
-        batches: ImageBatches,
-        *,
-        n_steps: int,
+        n_images: int,
         processes: Processes,
-        pin: bool = False,
     ) -> None:
         super().__init__()
-        self.model, self.config, self.n_steps, self.processes = model, config, n_steps, processes
+        self.model, self.config, self.n_images, self.processes = model, config, n_images, processes
         self.strided_layers = diffstride_layers(model)
-        self._batches, self._pin = batches, pin
         # Sum of the losses, and their number.
         self._sums = torch.zeros(2)
         self._first_bad_step = torch.tensor(-1)
 
-    def train_dataloader(self) -> Any:
-        sampler = StepSampler(self.trainer.global_step, self.n_steps)
-        return load_batches(self._batches, workers=self.config.workers, sampler=sampler, pin=self._pin)
-
-    def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
+    def forward(self, batch: dict[str, Tensor], step: int, turn: int = 0) -> Tensor:
         # Dropout draws as a function of (seed, step) too, so that a run that is taken up again draws the same.
-        key = [self.config.seed, DROPOUT, self.global_step, self.processes.rank]
+        key = [self.config.seed, DROPOUT, step, self.processes.rank]
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         images, classes = prepare_images(batch["image"], self.model.image_size), batch["class_index"]
         if "share" in batch:
@@ -84,47 +73,45 @@ class ImageTraining(LightningModule):
             loss = mixed_cross_entropy(logits, classes, batch["partner_class"], batch["share"])
         else:
             loss = F.cross_entropy(self.model(images).float(), classes)
-        self._note(loss.detach())
+        self._note(loss.detach(), step)
         # Parts are of one size: the mean over the processes, which is what gradients are, is that of the batch.
         if self.config.stride_cost:
             loss = loss + self.config.stride_cost * stride_cost(self.model)
         return loss
 
-    def _note(self, loss: Tensor) -> None:
+    def _note(self, loss: Tensor, step: int) -> None:
         """Add up what the history shows, on the device."""
         if self._sums.device != loss.device:
             self._sums, self._first_bad_step = self._sums.to(loss.device), self._first_bad_step.to(loss.device)
         self._sums = self._sums + torch.stack([loss, torch.ones_like(loss)])
         new = (self._first_bad_step < 0) & ~loss.isfinite()
-        self._first_bad_step = torch.where(new, self.global_step, self._first_bad_step)
+        self._first_bad_step = torch.where(new, step, self._first_bad_step)
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(*args, **kwargs)
-        self.model.project_strides_()
+    def check_step(self, step: int) -> None:
         if not all(math.isfinite(stride) for layer in self.strided_layers for stride in layer.stride_values()):
-            raise self._diverged("strides")
-        if self.global_step % CHECK_EVERY == 0:
-            self._check_losses()
+            raise self._diverged("strides", step)
+        if step % CHECK_EVERY == 0:
+            self._check_losses(step)
 
-    def take_mean_loss(self) -> float:
-        """Mean training loss since the last call, over all processes.
+    def take_mean_loss(self, step: int) -> float:
+        """Mean training loss since the last call, over all processes, after so many steps.
 
         Raises:
             InputError: A loss is not finite.
         """
-        total, count = self._check_losses()
+        total, count = self._check_losses(step)
         self._sums = torch.zeros_like(self._sums)
         return total / max(1.0, count)
 
-    def _check_losses(self) -> tuple[float, float]:
+    def _check_losses(self, step: int) -> tuple[float, float]:
         total, count = self.processes.sum(self._sums).tolist()
         if not math.isfinite(total):
-            raise self._diverged("loss")
+            raise self._diverged("loss", step)
         return total, count
 
-    def _diverged(self, what: str) -> InputError:
-        step = int(self._first_bad_step)
-        when = f"by step {self.global_step}" if step < 0 else f"in step {step + 1}"
+    def _diverged(self, what: str, done: int) -> InputError:
+        bad = int(self._first_bad_step)
+        when = f"by step {done}" if bad < 0 else f"in step {bad + 1}"
         stands = (Path(self.config.out) / "checkpoints" / "last.ckpt").is_file()
         stride_lr = self.config.lr if self.config.stride_lr is None else self.config.stride_lr
         return InputError(
@@ -133,7 +120,7 @@ class ImageTraining(LightningModule):
             + f"; train anew with a lower lr ({self.config.lr:g}) or stride_lr ({stride_lr:g}), in another folder"
         )
 
-    def configure_optimizers(self) -> Any:
+    def make_optimizer(self) -> tuple[SGD, LambdaLR]:
         config = self.config
         strides = [layer.strides for layer in self.strided_layers]
         stride_ids = {id(parameter) for parameter in strides}
@@ -142,9 +129,6 @@ class ImageTraining(LightningModule):
         if strides:
             stride_lr = config.lr if config.stride_lr is None else config.stride_lr
             groups.append({"params": strides, "lr": stride_lr, "weight_decay": 0.0})
-        optimizer = torch.optim.SGD(groups, momentum=config.momentum)
-        n_images = len(self._batches.source)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: config.learning_rate_factor(step, n_images=n_images)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        optimizer = SGD(groups, momentum=config.momentum)
+        scheduler = LambdaLR(optimizer, lambda step: config.learning_rate_factor(step, n_images=self.n_images))
+        return optimizer, scheduler

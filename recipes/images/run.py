@@ -1,6 +1,7 @@
 """The training of an image classifier, from its settings to its run folder."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,8 @@ from audiostride.distributed import Processes
 from audiostride.errors import InputError
 from audiostride.training.batch_norm import share_batch_norm_
 from audiostride.training.batches import load_batches
-from audiostride.training.callbacks import CleanStop, StepProgress
-from audiostride.training.fitting import explain_failures, make_trainer
 from audiostride.training.hardware import choose_device, choose_precision, describe_environment, peak_memory_mib
-from audiostride.training.quiet import without_advice
+from audiostride.training.loop import explain_failures, fit, launch_fabric
 from audiostride.training.settings import check_run_folder
 from audiostride.writing import write_json, write_text
 from images.batches import EvaluationBatches, ImageBatches
@@ -63,8 +62,6 @@ def train_images(config: ImageTrainConfig, *, resume: bool = False, progress: bo
     device = choose_device(config.device, devices=config.devices)
     precision = choose_precision(config.precision, device)
     model = make_network(config, train)
-    if processes.count > 1 and device.type == "cpu":  # on GPUs Lightning puts torch's own in its place
-        share_batch_norm_(model)
     if processes.first:
         (run / "checkpoints").mkdir(parents=True, exist_ok=True)
         write_text(run / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
@@ -81,34 +78,27 @@ def train_images(config: ImageTrainConfig, *, resume: bool = False, progress: bo
         mixup=config.mixup,
         processes=processes,
     )
-    module = ImageTraining(model, config, batches, n_steps=n_steps, processes=processes, pin=pin)
+    training = ImageTraining(model, config, n_images=len(train), processes=processes)
     held_out_batches = EvaluationBatches(held_out, batch_size=config.batch_size // processes.count, processes=processes)
-    recorder = ImageRecorder(
-        module,
-        load_batches(held_out_batches, workers=config.workers, pin=pin),
-        run=run,
-        class_names=train.class_names,
-        n_images=len(train),
-    )
-    checkpoint = run / "checkpoints" / "last.ckpt"
-    with without_advice():
-        trainer = make_trainer(
-            device=device,
-            devices=config.devices,
-            n_nodes=config.num_nodes,
-            precision=precision,
-            max_steps=n_steps,
-            callbacks=[recorder, CleanStop(), *([StepProgress(recorder)] if progress else [])],
-        )
-        with explain_failures(
-            several=processes.count > 1,
-            step=f"{config.batch_size} images",
-            device=device,
-            remedy=f"lower batch_size, image_size or width ({config.width:g})",
-        ):
-            trainer.fit(module, ckpt_path=checkpoint if resume and checkpoint.exists() else None, weights_only=True)
+    validated = load_batches(held_out_batches, workers=config.workers, pin=pin)
+    recorder = ImageRecorder(training, validated, run=run, class_names=train.class_names)
+
+    def load(step: int) -> Iterator[Any]:
+        return iter(load_batches(batches, workers=config.workers, sampler=range(step, n_steps), pin=pin))
+
+    with explain_failures(
+        several=processes.count > 1,
+        step=f"{config.batch_size} images",
+        device=device,
+        remedy=f"lower batch_size, image_size or width ({config.width:g})",
+    ):
+        fabric = launch_fabric(device=device, devices=config.devices, n_nodes=config.num_nodes, precision=precision)
+        if processes.count > 1 and device.type == "cpu":  # on GPUs torch's own is put in its place
+            share_batch_norm_(model)
+        recorder.arithmetic = fabric.autocast
+        steps = fit(training, fabric, recorder, load, max_steps=n_steps, resume=resume, progress=progress)
     last = recorder.history[-1]
-    facts = {"steps": trainer.global_step, "stopped_early": trainer.global_step < n_steps}
+    facts = {"steps": steps, "stopped_early": steps < n_steps}
     if not processes.first:
         return facts
     environment = describe_environment(device)

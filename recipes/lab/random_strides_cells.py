@@ -11,6 +11,7 @@ import pandas as pd
 
 from audiostride.errors import InputError
 from audiostride.models import load_classifier, multiply_adds
+from audiostride.reporting import report_run
 from audiostride.training import TrainConfig, train
 from audiostride.training.clips import class_names_of, read_source
 from audiostride.training.results import finished_metrics
@@ -165,6 +166,7 @@ class AudioCells:
             say("train", f"{cell.run} failed: {reason}")
         for cell in left:
             if cell not in failed:
+                report_run(cell.run)
                 say("train", f"{cell.run}: test accuracy {100 * read_metrics(cell.run)['accuracy']:.1f} %")
         return failed | train_cells([cell for cell in cells if cell not in left], self._learn)
 
@@ -173,6 +175,7 @@ class AudioCells:
         if begun and not finished:
             say("train", f"{cell.run} was stopped, goes on")
         metrics = train(self.configure(cell), resume=begun)
+        report_run(cell.run)
         return None if finished else metrics
 
     def describe(self, cell: Cell) -> str:

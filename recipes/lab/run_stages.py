@@ -8,7 +8,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from audiostride.dataset.importers.imported import count_of
-from audiostride.reporting import write_report
+from audiostride.reporting import report_run, write_report
 from audiostride.training import TrainConfig, train
 from audiostride.training.results import finished_metrics
 from audiostride.writing import write_text
@@ -53,6 +53,7 @@ def train_runs(
                 raise KeyboardInterrupt
             if not processes.first:
                 continue
+            report_run(run)
             say("train", f"{run} stands, skipped" if finished else f"{variant}, seed {seed} -> {run}")
             of = (
                 f", mean of {len(metrics['tasks'])} tasks"

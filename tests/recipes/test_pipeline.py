@@ -194,11 +194,9 @@ def test_the_table_has_mean_and_sd_and_the_papers_figures_apart(tmp_path: Path) 
                     "| spectral | 0 | 12.3 (one run) | paper-like |  |"]  # fmt: skip
 
 
-def test_a_run_is_finished_when_its_page_stands_and_it_was_not_stopped(tmp_path: Path) -> None:
+def test_a_run_is_finished_when_its_metrics_stand_and_it_was_not_stopped(tmp_path: Path) -> None:
     assert finished_metrics(tmp_path / "none") is None
     run = write_metrics(tmp_path / "run", 0.5)
-    assert finished_metrics(run) is None
-    (run / "report.html").write_text("")
     assert finished_metrics(run) is not None
     assert finished_metrics(write_metrics(run, 0.5, stopped_early=True)) is None
 

@@ -62,7 +62,6 @@ def test_several_tasks_have_a_mean_each(tmp_path: Path) -> None:
         metrics |= {"steps": 6, "best_step": 3, "stopped_early": False}
         for name, content in (("metrics", metrics), ("environment", {"training_s": 1.5})):
             (run / f"{name}.json").write_text(json.dumps(content))
-        (run / "report.html").write_text("")
     summarise_seeds(tmp_path, [0, 1, 2])
     summary = json.loads((tmp_path / "summary.json").read_text())
     for name, values in (

@@ -51,7 +51,7 @@ def test_a_process_that_fails_is_named_and_the_others_finish(set_manifest: Path,
     failed = train_side_by_side(configs, jobs=2, progress=False)
     assert list(failed) == [1]
     assert failed[1].startswith("train: --out must be a new or empty folder")
-    assert (tmp_path / "seed0" / "report.html").exists()
+    assert (tmp_path / "seed0" / "metrics.json").exists()
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
@@ -95,7 +95,7 @@ def test_stopping_the_command_stops_all_runs(set_manifest: Path, tmp_path: Path,
 
 def wait_until_stopped(run: Path) -> None:
     for _ in range(600):
-        if (run / "report.html").exists():
+        if (run / "metrics.json").exists():
             return
         time.sleep(0.1)
     raise AssertionError(f"{run} goes on without its parent")
