@@ -87,11 +87,13 @@ def run(arguments: Any) -> int:
     if arguments.jobs is not None:
         raise InputError("train: --jobs is for several runs; give --seeds too")
     from audiostride.distributed import Processes
+    from audiostride.reporting.page import report_run
     from audiostride.training.run import train
 
     metrics = train(config, resume=arguments.resume)
     if not Processes.of_environment(config.devices, config.num_nodes).first:
         return 0
+    report_run(Path(config.out))
     print_metrics(metrics)
     print(f"report: {Path(config.out) / 'report.html'}")
     if metrics["stopped_early"]:
@@ -101,9 +103,10 @@ def run(arguments: Any) -> int:
 
 def _run_seeds(config: TrainConfig, seeds: list[int], *, jobs: int) -> int:
     from audiostride.distributed import Processes
+    from audiostride.reporting.page import report_run
     from audiostride.training.seeds import describe_seeds, train_seeds
 
-    table = train_seeds(config, seeds, jobs=jobs)
+    table = train_seeds(config, seeds, jobs=jobs, each=lambda run, stood: report_run(run))
     if not Processes.of_environment(config.devices, config.num_nodes).first:
         return 0
     if len(table):

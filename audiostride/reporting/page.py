@@ -161,6 +161,13 @@ def write_report(runs: Sequence[str | Path], page: str | Path, *, files: bool = 
     return made.summary
 
 
+def report_run(run: str | Path) -> None:
+    """Write ``report.html`` into a run folder, unless it stands: whatever writes other results removes it."""
+    page = Path(run) / "report.html"
+    if not page.is_file():
+        write_report([run], page)
+
+
 def build_report(folders: Sequence[RunFolder], *, intro: str = "", title: str | None = None) -> Report:
     """The report of runs that have been read."""
     folders = with_distinct_names(folders)

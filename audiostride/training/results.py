@@ -86,9 +86,10 @@ def count_valid(run: Path) -> dict[str, dict[str, int]]:
 
 def finished_metrics(run: Path) -> dict[str, Any] | None:
     """What stands in ``metrics.json`` of a run that has nothing left to do, else None."""
-    if not (run / "report.html").is_file():  # written last
+    file = run / "metrics.json"  # the last of the data; a page can be written again
+    if not file.is_file():
         return None
-    metrics: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return None if metrics["stopped_early"] else metrics
 
 

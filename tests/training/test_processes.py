@@ -232,7 +232,7 @@ def test_two_processes_write_one_run_which_one_process_takes_up(set_manifest: Pa
     # As if it had been stopped at step 6 of 9; one process and two worker processes go on.
     text = (out / "config.yaml").read_text()
     (out / "config.yaml").write_text(text.replace("max_steps: 6", "max_steps: 9"))
-    (out / "report.html").unlink()
+    (out / "metrics.json").unlink()
     done = run_in_processes("train", "--out", out, "--resume", "--devices", "1", "--workers", "2")
     assert done.returncode == 0, done.stderr
     assert pd.read_csv(out / "history.csv")["step"].tolist() == [3, 6, 9]
@@ -301,7 +301,7 @@ def test_a_run_with_other_classes_is_not_taken_up(
     rows = pd.read_csv(set_manifest)
     rows.to_csv(manifest, index=False)
     assert quick_run(manifest, tmp_path / "run") == 0
-    (tmp_path / "run" / "report.html").unlink()
+    (tmp_path / "run" / "metrics.json").unlink()
     rows.assign(kind=rows["kind"].replace({"noise": "unvoiced"})).to_csv(manifest, index=False)
     assert quick_run(manifest, tmp_path / "run", "--resume") == 2
     assert "  kind: noise, tone -> tone, unvoiced" in capsys.readouterr().err

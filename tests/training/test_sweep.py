@@ -1,4 +1,4 @@
-"""Runs of several seeds in processes side by side: like those in turn, failing, stopped, orphaned, taken up."""
+"""Sweeps in processes side by side: like those in turn, failing, stopped, orphaned, taken up."""
 
 import json
 import os
@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 import torch
 
-from audiostride.training import TrainConfig
+from audiostride.training import TrainConfig, train
 from audiostride.training.seeds import train_seeds
-from audiostride.training.side_by_side import train_side_by_side
+from audiostride.training.sweep import sweep
 
 INTERRUPTED = 130
 SMALL = {"pooling": "strided", "channels": [4], "strides": [[4, 4]], "max_steps": 6, "valid_every": 3, "batch_size": 4}
@@ -45,13 +45,15 @@ def test_runs_side_by_side_are_those_one_after_another(
 
 
 def test_a_process_that_fails_is_named_and_the_others_finish(set_manifest: Path, tmp_path: Path) -> None:
-    configs = {seed: make_config(set_manifest, tmp_path / f"seed{seed}", seed=seed) for seed in (0, 1)}
+    configs = [make_config(set_manifest, tmp_path / f"seed{seed}", seed=seed) for seed in (0, 1)]
     (tmp_path / "seed1").mkdir()
     (tmp_path / "seed1" / "thesis.txt").write_text("precious")
-    failed = train_side_by_side(configs, jobs=2, progress=False)
-    assert list(failed) == [1]
-    assert failed[1].startswith("train: --out must be a new or empty folder")
-    assert (tmp_path / "seed0" / "report.html").exists()
+    ended: list[Path] = []
+    failed = sweep(configs, train, jobs=2, progress=False, each=lambda run, stood: ended.append(run))
+    assert list(failed) == [tmp_path / "seed1"]
+    assert failed[tmp_path / "seed1"].startswith("train: --out must be a new or empty folder")
+    assert ended == [tmp_path / "seed0"]
+    assert (tmp_path / "seed0" / "metrics.json").exists()
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
@@ -95,7 +97,7 @@ def test_stopping_the_command_stops_all_runs(set_manifest: Path, tmp_path: Path,
 
 def wait_until_stopped(run: Path) -> None:
     for _ in range(600):
-        if (run / "report.html").exists():
+        if (run / "metrics.json").exists():
             return
         time.sleep(0.1)
     raise AssertionError(f"{run} goes on without its parent")
