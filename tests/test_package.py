@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from audiostride.doctor.installation import MALICIOUS
 from packaging.requirements import Requirement
 
 import audiostride
+from audiostride.commands.doctor.installation import MALICIOUS
 
 PACKAGE = Path(audiostride.__file__).parent
 ROOT = Path(__file__).parent.parent

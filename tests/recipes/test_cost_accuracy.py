@@ -1,8 +1,7 @@
 """Accuracy against cost: table and figure of points by hand, options, and the sweep on tiny data."""
 
 import json
-import runpy
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from lab.costs import CostPoint, make_variants
 from lab.figures import figure_stage
 from lab.recipe import Recipe
 
+Cells = Callable[[str], list[list[str]]]
 RECIPE = Recipe(
     name="mine", head="Mine.\n\nExpected: little.\n", data="speech-commands", label="label",
     settings={"max_steps": 2, "valid_every": 1, "batch_size": 4, "width": 0.03, "device": "cpu"},
@@ -36,11 +36,6 @@ SWEEP = [
     replace(POINT, weight=10.0, accuracy=0.5, proxy=0.5, relative=0.2),
     replace(POINT, pooling="strided", weight=0.0, proxy=3.0, multiply_adds=9_872_000, relative=1.0),
 ]
-
-
-def cells(table: str) -> list[list[str]]:
-    lines = [line for line in table.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
 
 
 def write_run(run: Path, strides: list[list[float]], **settings: Any) -> Path:
@@ -92,7 +87,7 @@ def test_the_proxy_of_fixed_strides_is_that_of_learned_ones_before_training() ->
     assert len({multiply_adds(model) for model in models}) == 3
 
 
-def test_the_table_has_means_by_hand_in_the_order_of_lambda() -> None:
+def test_the_table_has_means_by_hand_in_the_order_of_lambda(cells: Cells) -> None:
     header, _, *rows = cells(format_costs(SWEEP))
     assert header == ["network", "seeds", "test accuracy (%), mean (sd)", "Σ 1/(S_t S_m)", "multiply-adds (M)",
                       "relative to strided", "strides of layer 1 (time, mel)", "last map (time x mel)"]  # fmt: skip
@@ -205,7 +200,12 @@ def test_bad_options_are_bad_input_before_anything_is_written(
 
 @pytest.mark.slow
 def test_the_sweep_runs_on_a_manifest_and_takes_up_what_stands(
-    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    manifest: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    cells: Cells,
+    times_of_change: Callable[[Path], dict[Path, int]],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     command = ["--manifest", str(manifest), "--label", "kind", "--lambdas", "3", "--seeds", "0"]
@@ -218,12 +218,12 @@ def test_the_sweep_runs_on_a_manifest_and_takes_up_what_stands(
     assert first.endswith("expected: little.\n")
     config = TrainConfig.load(folder / "lambda3_seed0")
     assert (config.pooling, config.stride_cost, config.label) == ("diffstride", 3.0, "kind")
-    before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
+    before = times_of_change(folder)
     assert main(RECIPE, command) == 0
     second = capsys.readouterr().out
     assert second.count("stands, skipped") == 4 + 1
     assert cells(second) == rows
-    assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == before
+    assert times_of_change(folder) == before
     # One more seed: only its runs are trained, and table and figure are made again.
     assert main(RECIPE, [*command[:-1], "0", "1"]) == 0
     third = capsys.readouterr().out
@@ -233,15 +233,11 @@ def test_the_sweep_runs_on_a_manifest_and_takes_up_what_stands(
 
 @pytest.mark.slow
 def test_smoke_of_the_recipe_runs_whole_and_a_second_call_skips_every_stage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], cells: Cells, run_recipe: Callable[..., int]
 ) -> None:
-    file = Path(__file__).parents[2] / "recipes" / "cost_accuracy.py"
-    monkeypatch.setattr(sys, "argv", [str(file), "--smoke", "--out", str(tmp_path)])
     threads = torch.get_num_threads()
     for skipped in (0, 4 + 4 + 1):  # archive and data stages, four runs, the figure
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(file), run_name="__main__")
-        assert not ended.value.code
+        assert run_recipe("cost_accuracy", "--smoke", "--out", tmp_path) == 0
         shown = capsys.readouterr().out
         assert shown.count("stands, skipped") == skipped
         assert [row[0] for row in cells(shown)[2:]] == ["strided", "spectral", "DiffStride, λ = 0", "DiffStride, λ = 3"]

@@ -1,7 +1,6 @@
 """Image runs by start, pooling and lambda: tables and figure by hand, options, and the recipe on drawn pictures."""
 
-import runpy
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +15,7 @@ from images import ImageTrainConfig
 from images.pictures import make_pictures
 from lab.costs import CostPoint, format_start
 
+Cells = Callable[[str], list[list[str]]]
 POINT = CostPoint(
     start=((1.0, 1.0), (2.0, 2.0)), pooling="diffstride", weight=0.3, seed=0, accuracy=0.60, n_tested=400, proxy=1.2,
     multiply_adds=12_340_000, relative=1.25, strides=((1.5, 1.0), (2.0, 3.0)),
@@ -31,11 +31,7 @@ SWEEP = [
 OTHER = [replace(point, start=((3.0, 3.0), (1.0, 2.0)), accuracy=point.accuracy - 0.02) for point in SWEEP]
 
 
-def cells(text: str) -> list[list[str]]:
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
-
-
-def test_the_table_has_means_by_hand_in_the_order_of_lambda() -> None:
+def test_the_table_has_means_by_hand_in_the_order_of_lambda(cells: Cells) -> None:
     header, _, *rows = cells(format_costs(SWEEP))
     assert header == ["start", "network", "seeds", "top-1 (%), mean (sd)", "Σ 1/(S_h S_w)", "multiply-adds (M)",
                       "relative to strided", "strides at the end (height x width)"]  # fmt: skip
@@ -49,7 +45,7 @@ def test_the_table_has_means_by_hand_in_the_order_of_lambda() -> None:
     assert format_start(OTHER[0].start) == "(3, 1x2)"
 
 
-def test_the_spread_over_starts_is_by_hand_and_beside_the_papers() -> None:
+def test_the_spread_over_starts_is_by_hand_and_beside_the_papers(cells: Cells) -> None:
     rows = {row[0]: row[1:] for row in cells(format_over_starts(SWEEP + OTHER))[2:]}
     # 65 and 63: mean 64, sd sqrt(2); of lambda 0.3 the means over seeds, 61.5 and 59.5.
     assert rows["strided"] == ["2", "64.00 (1.41)", "65.53 (4.49)"]
@@ -134,15 +130,11 @@ def test_pictures_are_made_once_and_are_a_function_of_the_seed(tmp_path: Path) -
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("torchvision") is None, reason="the extra audiostride[vision]")
 def test_smoke_of_the_recipe_runs_whole_and_a_second_call_skips_every_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], cells: Cells, run_recipe: Callable[..., int]
 ) -> None:
-    file = Path(__file__).parents[2] / "recipes" / "imagenet_resnet18.py"
-    monkeypatch.setattr(sys, "argv", [str(file), "--smoke", "--out", str(tmp_path)])
     threads = torch.get_num_threads()
     for skipped in (0, 4 + 1):  # four runs, the figure
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(file), run_name="__main__")
-        assert not ended.value.code
+        assert run_recipe("imagenet_resnet18", "--smoke", "--out", tmp_path) == 0
         shown = capsys.readouterr().out
         assert shown.count("stands, skipped") == skipped
         assert [row[1] for row in cells(shown)[2:]] == ["strided", "spectral", "DiffStride, λ = 0", "DiffStride, λ = 3"]

@@ -3,8 +3,7 @@
 import json
 import math
 import random
-import runpy
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -39,7 +38,7 @@ from lab.random_strides_starts import (
 from lab.random_strides_table import describe_recovery, format_learned, format_starts
 from random_strides import find_kind, main, make_cells
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "random_strides.py"
+Cells = Callable[[str], list[list[str]]]
 POOLINGS = ("strided", "spectral", "diffstride")
 # Accuracies of two seeds and multiply-adds of (2,2,2) and (1,3,1), relative costs to 10 M.
 CELLS: dict[tuple[Start, str], tuple[tuple[float, float], int]] = {
@@ -69,11 +68,6 @@ def make_results(cells: dict[tuple[Start, str], tuple[tuple[float, float], int]]
             )  # fmt: skip
             results.append(result)
     return results
-
-
-def rows_of(table: str) -> list[list[str]]:
-    lines = [line for line in table.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
 
 
 def write_audio_run(cell: Cell, strides: list[list[float]]) -> None:
@@ -159,11 +153,11 @@ def test_bad_starts_are_bad_input(arch: str, given: list[str], message: str) -> 
         parse_starts(arch, given)
 
 
-def test_the_table_has_means_by_hand_and_the_papers_figures_beside_them() -> None:
+def test_the_table_has_means_by_hand_and_the_papers_figures_beside_them(cells: Cells) -> None:
     table = format_starts(make_results(), arch="resnet18", data="words.csv", unit="window", usual=(2, 2, 2))
     assert "multiply-adds in millions of one window" in table
     assert "relative to strided convolution at (2,2,2)" in table
-    header, _, *rows = rows_of(table)
+    header, _, *rows = cells(table)
     assert header == ["start", "strided", "spectral", "DiffStride", "cost, strided", "cost, spectral",
                       "cost, DiffStride", "the paper's, CIFAR-10", "the paper's, CIFAR-100"]  # fmt: skip
     assert rows[0] == ["(2,2,2)", "81.0 (1.4)", "84.0 (1.4)", "85.0 (1.4)", "10 (1.00 x)", "16 (1.60 x)",
@@ -182,24 +176,24 @@ def test_the_table_has_means_by_hand_and_the_papers_figures_beside_them() -> Non
     assert rows[2][7:] == rows[3][7:] == ["", ""]
 
 
-def test_the_papers_means_stand_beside_its_own_starts_only() -> None:
+def test_the_papers_means_stand_beside_its_own_starts_only(cells: Cells) -> None:
     cells = {(start, pooling): ((0.5, 0.6), 10) for start in CIFAR_STARTS for pooling in POOLINGS}
     results = make_results(cells)
-    rows = rows_of(format_starts(results, arch="resnet18", data="cifar100", unit="image", usual=(2, 2, 2)))
+    rows = cells(format_starts(results, arch="resnet18", data="cifar100", unit="image", usual=(2, 2, 2)))
     assert rows[0][-1] == "the paper's, CIFAR-100"
     assert "the paper's, CIFAR-10" not in rows[0]
     assert rows[-1][-1] == "59.1 (6.7) / 70.6 (2.6) / 73.5 (0.3)"
     columns = list(zip(*PAPER["CIFAR-100"].values(), strict=True))
     assert rows[-2][-1] == " / ".join(f"{mean(values):.1f} ({stdev(values):.1f})" for values in columns)
-    rows = rows_of(format_starts(results, arch="densenet121", data="cifar10", unit="image", usual=(2, 2, 2)))
+    rows = cells(format_starts(results, arch="densenet121", data="cifar10", unit="image", usual=(2, 2, 2)))
     assert [row[-1] for row in rows[2:]] == [""] * 7 + ["91.9 / 91.3 / 91.6"]
-    rows = rows_of(format_starts(results, arch="preact_resnet18", data="x", unit="image", usual=(2, 2, 2)))
+    rows = cells(format_starts(results, arch="preact_resnet18", data="x", unit="image", usual=(2, 2, 2)))
     assert len(rows[0]) == 7
 
 
-def test_cells_that_failed_are_left_out_and_counted() -> None:
+def test_cells_that_failed_are_left_out_and_counted(cells: Cells) -> None:
     results = [result for result in make_results() if (result.start, result.pooling) != ((1, 3, 1), "strided")]
-    rows = rows_of(format_starts(results, arch="audio", data="x", unit="window", usual=(2, 2, 2)))
+    rows = cells(format_starts(results, arch="audio", data="x", unit="window", usual=(2, 2, 2)))
     assert rows[3] == ["(1,3,1)", "-", "80.0 (0.0)", "84.0 (2.8)", "-", "40 (4.00 x)", "45 (4.50 x)"]
     assert rows[4][1] == "81.0, 1 of 2 starts"
     assert rows[5][1] == "81.0 (1.4), 1 of 2 starts"
@@ -224,8 +218,8 @@ def test_recovery_is_told_by_spreads_over_starts() -> None:
     assert "DiffStride 0.7 points, against that of strided convolution (0.0) and 0.25 times" in describe_recovery(even)
 
 
-def test_learned_strides_are_means_over_seeds() -> None:
-    header, _, *rows = rows_of(format_learned(make_results()))
+def test_learned_strides_are_means_over_seeds(cells: Cells) -> None:
+    header, _, *rows = cells(format_learned(make_results()))
     assert header == ["start", *(f"layer {layer} (time, mel)" for layer in (1, 2, 3)), "product of all strides",
                       "last map (time x mel)"]  # fmt: skip
     # Seeds end at (2, 2.5) and (2.2, 2.5) in every layer.
@@ -426,21 +420,18 @@ def test_a_cell_that_fails_does_not_end_the_others_and_a_stop_ends_all(
 
 @pytest.mark.slow
 def test_smoke_runs_whole_a_second_call_skips_every_stage_and_other_settings_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], cells: Cells, run_recipe: Callable[..., int]
 ) -> None:
     threads = torch.get_num_threads()
     shown = []
     for _ in range(2):
-        monkeypatch.setattr(sys, "argv", [str(RECIPE), "--smoke", "--out", str(tmp_path)])
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(RECIPE), run_name="__main__")
-        assert not ended.value.code
+        assert run_recipe("random_strides", "--smoke", "--out", tmp_path) == 0
         shown.append(capsys.readouterr().out)
     assert torch.get_num_threads() == threads
     # Archive and data stages, six cells, the figure.
     assert [text.count("stands, skipped") for text in shown] == [0, 4 + 6 + 1]
-    rows = rows_of(shown[0])
-    assert rows == rows_of(shown[1])
+    rows = cells(shown[0])
+    assert rows == cells(shown[1])
     assert [row[0] for row in rows[2:6]] == ["(2,2,2)", "(3,2,3)", "mean (sd) of the starts' means",
                                              "mean (sd) of all runs"]  # fmt: skip
     assert rows[2][4].endswith("(1.00 x)")
@@ -471,7 +462,7 @@ def test_cells_of_audio_train_side_by_side(manifest: Path, tmp_path: Path, capsy
 
 
 @pytest.mark.slow
-def test_images_of_a_folder_are_learned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_of_a_folder_are_learned(tmp_path: Path, capsys: pytest.CaptureFixture[str], cells: Cells) -> None:
     pytest.importorskip("torchvision")
     rng = np.random.default_rng(0)
     for split, count in (("train", 6), ("val", 3)):
@@ -486,7 +477,7 @@ def test_images_of_a_folder_are_learned(tmp_path: Path, capsys: pytest.CaptureFi
     command += ["--max-steps", "2", "--batch-size", "4", "--set", "image_size=32", "--out", str(tmp_path / "out")]
     assert main(command) == 0
     first = capsys.readouterr().out
-    rows = rows_of(first)
+    rows = cells(first)
     assert [row[0] for row in rows[2:4]] == ["(2,2,2)", "(3,1,3)"]
     assert rows[2][4].endswith("(1.00 x)")
     assert "layer 1 (height, width)" in first
@@ -497,4 +488,4 @@ def test_images_of_a_folder_are_learned(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(command) == 0
     second = capsys.readouterr().out
     assert second.count("stands, skipped") == 6 + 1
-    assert rows_of(second) == rows
+    assert cells(second) == rows

@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 import torch
 
+from audiostride.errors import InputError
 from audiostride.training import TrainConfig, train
 from audiostride.training.seeds import train_seeds
-from audiostride.training.sweep import sweep
+from audiostride.training.sweep import Stopped, sweep
 
 INTERRUPTED = 130
 SMALL = {"pooling": "strided", "channels": [4], "strides": [[4, 4]], "max_steps": 6, "valid_every": 3, "batch_size": 4}
@@ -54,6 +55,98 @@ def test_a_process_that_fails_is_named_and_the_others_finish(set_manifest: Path,
     assert failed[tmp_path / "seed1"].startswith("train: --out must be a new or empty folder")
     assert ended == [tmp_path / "seed0"]
     assert (tmp_path / "seed0" / "metrics.json").exists()
+
+
+def write_metrics(run: Path, *, stopped_early: bool = False) -> dict[str, bool]:
+    run.mkdir(parents=True, exist_ok=True)
+    metrics = {"stopped_early": stopped_early}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    return metrics
+
+
+def test_what_stands_is_told_first_and_what_fails_does_not_end_the_others(tmp_path: Path) -> None:
+    configs = [make_config(tmp_path / "m.csv", tmp_path / name) for name in "abcd"]
+    write_metrics(tmp_path / "c")
+    asked: list[tuple[str, bool]] = []
+    told: list[tuple[str, bool]] = []
+
+    def learn(config: TrainConfig, *, resume: bool, progress: bool) -> dict[str, bool]:
+        name = Path(config.out).name
+        asked.append((name, resume))
+        if name == "a":
+            raise InputError(f"{config.out} has no clips")
+        return write_metrics(Path(config.out))
+
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "config.yaml").touch()  # begun
+    failed = sweep(configs, learn, progress=False, each=lambda run, stood: told.append((run.name, stood)))
+    assert asked == [("c", True), ("a", False), ("b", True), ("d", False)]
+    assert told == [("c", True), ("b", False), ("d", False)]
+    assert failed == {tmp_path / "a": f"{tmp_path / 'a'} has no clips"}
+
+
+def test_nothing_is_trained_where_a_finished_run_has_other_settings(tmp_path: Path) -> None:
+    configs = [make_config(tmp_path / "m.csv", tmp_path / name) for name in "ab"]
+    write_metrics(tmp_path / "b")
+    asked: list[str] = []
+
+    def learn(config: TrainConfig, *, resume: bool, progress: bool) -> dict[str, bool]:
+        asked.append(Path(config.out).name)
+        raise InputError(f"in {config.out} these differ")
+
+    with pytest.raises(InputError, match=r"1 of 2 runs failed; mend this .*\nb: in its folder these differ"):
+        sweep(configs, learn, progress=False)
+    assert asked == ["b"]
+
+
+def test_a_stop_ends_a_sweep_and_a_later_one_goes_on(tmp_path: Path) -> None:
+    configs = [make_config(tmp_path / "m.csv", tmp_path / name) for name in "ab"]
+    asked: list[str] = []
+
+    def learn(config: TrainConfig, *, resume: bool, progress: bool) -> dict[str, bool]:
+        asked.append(Path(config.out).name)
+        return write_metrics(Path(config.out), stopped_early=asked == ["a"])
+
+    with pytest.raises(Stopped):
+        sweep(configs, learn, progress=False)
+    assert asked == ["a"]
+    assert sweep(configs, learn, progress=False) == {}
+    assert asked == ["a", "a", "b"]
+
+
+def test_of_runs_of_several_processes_the_first_failure_is_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may not have seen it, and would wait in this run for one that is in the next."""
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    configs = [make_config(tmp_path / "m.csv", tmp_path / name, devices=2) for name in "ab"]
+    asked: list[str] = []
+
+    def learn(config: TrainConfig, *, resume: bool, progress: bool) -> dict[str, bool]:
+        asked.append(Path(config.out).name)
+        raise InputError("no clips")
+
+    with pytest.raises(InputError, match=r"^no clips$"):
+        sweep(configs, learn, progress=False)
+    assert asked == ["a"]
+
+
+def test_a_page_that_was_deleted_is_written_again_and_nothing_is_trained(
+    set_manifest: Path, quick_run: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("audiostride.reporting.page.write_report", lambda runs, page: page.write_text("again"))
+    out = tmp_path / "runs"
+    for _ in range(2):
+        assert quick_run(set_manifest, out, "--seeds", "0") == 0
+        run = out / "seed0"
+        before = {file: file.stat().st_mtime_ns for file in run.rglob("*") if file.name != "report.html"}
+        (run / "report.html").unlink()
+    assert quick_run(set_manifest, out, "--seeds", "0") == 0
+    assert (run / "report.html").read_text() == "again"
+    (run / "report.html").unlink()
+    assert quick_run(set_manifest, run, "--resume") == 0
+    assert (run / "report.html").read_text() == "again"
+    assert before == {file: file.stat().st_mtime_ns for file in run.rglob("*") if file.name != "report.html"}
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
