@@ -3,8 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from images.config import ImageTrainConfig
-from images.presets import IMAGE_PRESETS, image_preset_settings
+from images.config import IMAGE_PRESETS, ImageTrainConfig, image_preset_settings
 
 if TYPE_CHECKING:
     from images.run import train_images

@@ -10,9 +10,8 @@ from torch.nn import functional as F
 from audiostride.distributed import Processes
 from audiostride.training.callbacks import STRIDE_ROWS
 from audiostride.training.recording import CourseRecorder
-from images.classifier import ImageClassifier
+from images.classifier import ImageClassifier, save_image_classifier
 from images.module import ImageTraining, prepare_images
-from images.saving import save_image_classifier
 
 
 class ImageEvaluation(NamedTuple):

@@ -16,9 +16,9 @@ from audiostride.inference.window_batches import load_batches
 from audiostride.strides.diffstride import diffstride_layers, stride_cost
 from audiostride.training.augmentation.mixup import mix_up, mixed_cross_entropy
 from audiostride.training.batches import StepSampler
-from images.batches import ImageBatches
 from images.classifier import ImageClassifier
 from images.config import ImageTrainConfig
+from images.data import ImageBatches
 
 CHECK_EVERY = 100  # steps after which processes tell each other whether a loss was not finite
 DROPOUT = 2  # kind of random draw, see batches.py

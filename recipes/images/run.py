@@ -17,13 +17,11 @@ from audiostride.training.hardware import choose_device, choose_precision, descr
 from audiostride.training.quiet import without_advice
 from audiostride.training.settings import check_run_folder
 from audiostride.writing import write_json, write_text
-from images.batches import EvaluationBatches, ImageBatches
-from images.classifier import ImageClassifier, build_image_network, count_multiply_adds
+from images.classifier import ImageClassifier, build_image_network, count_multiply_adds, read_class_names
 from images.config import WHO, ImageTrainConfig, check_same_image_settings
+from images.data import EvaluationBatches, ImageBatches, ImageSource, choose_image_size, load_sources
 from images.evaluation import ImageRecorder
 from images.module import ImageTraining
-from images.saving import read_class_names
-from images.sources import ImageSource, choose_image_size, load_sources
 from images.torchvision_networks import import_torchvision
 
 

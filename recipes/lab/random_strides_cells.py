@@ -16,10 +16,9 @@ from audiostride.training import TrainConfig
 from audiostride.training.clips import class_names_of, read_source
 from audiostride.training.presets import preset_settings
 from images import ImageTrainConfig, image_preset_settings
-from images.classifier import ImageClassifier, build_image_network, count_multiply_adds
+from images.classifier import ImageClassifier, build_image_network, count_multiply_adds, load_image_classifier
 from images.config import CIFAR
-from images.saving import load_image_classifier
-from images.sources import load_sources
+from images.data import load_sources
 from lab.random_strides_starts import AUDIO_BLOCKS, N_AUDIO_BLOCKS, Start
 from lab.runs import describe_setting, read_metrics
 

@@ -14,9 +14,16 @@ from PIL import Image
 from audiostride import InputError
 from audiostride.distributed import Processes
 from images import ImageTrainConfig
-from images.batches import EvaluationBatches, ImageBatches
+from images.data import (
+    CifarImages,
+    EvaluationBatches,
+    FolderImages,
+    ImageBatches,
+    ImageSource,
+    crop_and_flip,
+    load_sources,
+)
 from images.pictures import make_pictures
-from images.sources import CifarImages, FolderImages, ImageSource, crop_and_flip, load_sources
 
 Configure = Callable[..., ImageTrainConfig]
 
