@@ -48,7 +48,7 @@ from audiostride.inference.window_batches import load_batches
 from audiostride.training.batches import ExcerptBatches, MixedBatches, StepSampler
 from audiostride.training.config import TrainConfig
 from audiostride.training.hardware import choose_device, choose_precision, describe_environment
-from audiostride.training.module import ClassifierTraining
+from audiostride.training.loss import ClassifierTraining
 from audiostride.training.presets import preset_settings
 from bench_pooling import MODELS, peak_mib, print_table, synchronize
 from lab.archives import write_sound

@@ -33,9 +33,10 @@ from matplotlib.figure import Figure
 from audiostride.errors import InputError
 from audiostride.strides.diffstride import diffstride_layers, stride_cost
 from audiostride.training.sweep import describe_failures
-from images import ImageTrainConfig, image_preset_settings, train_images
 from images.classifier import build_image_network, count_multiply_adds, load_image_classifier
+from images.config import ImageTrainConfig, image_preset_settings
 from images.pictures import make_pictures
+from images.train import train_images
 from lab.costs import CostPoint, format_start, group_points, make_variants
 from lab.figures import CostAxis, draw_costs, figure_stage
 from lab.program import POOLINGS, choose_seeds, end_of_output, end_program, make_parser, open_folder, parse_settings

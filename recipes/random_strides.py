@@ -26,7 +26,7 @@ from audiostride.dataset.store import is_store
 from audiostride.errors import InputError
 from audiostride.training import train
 from audiostride.training.sweep import describe_failures
-from images import train_images
+from images.train import train_images
 from lab.archives import make_archive
 from lab.data_stages import prepare_data, say
 from lab.figures import figure_stage

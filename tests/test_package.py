@@ -33,7 +33,6 @@ FLOORS = {
 # Imports that lead up, or to a neighbour, and are to go: file and room, and why they are still there.
 TO_BE_MENDED = {
     ("models/classifier.py", "inference"): "AudioClassifier.predict hands over to the engine, which imports the model",
-    ("training/results.py", "reporting"): "a training writes its own page and figures; the verb should",
 }
 
 

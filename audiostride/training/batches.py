@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from audiostride.audio.windows import draw_excerpt_starts
 from audiostride.dataset.readers import AudioBank
@@ -38,6 +38,9 @@ class TrainingBatches(Dataset[dict[str, Tensor]], ABC):
     Raises:
         InputError: Masks that do not fit the spectrogram.
     """
+
+    banks: list[AudioBank]
+    """The clips of each source."""
 
     def __init__(
         self,
@@ -147,6 +150,7 @@ class ExcerptBatches(TrainingBatches):
         super().__init__(
             batch_size=batch_size, window=window, seed=seed, augmentation=augmentation, spectrogram=spectrogram
         )
+        self.banks = [bank]
         self.bank, self.class_indices, self.shift = bank, class_indices, shift
         self.order = ClipOrder(np.zeros(len(bank), dtype=np.int64) if units is None else units, seed=seed)
 
@@ -237,6 +241,7 @@ class MixedBatches(TrainingBatches):
             spectrogram=first.spectrogram,
         )
         self.sources = list(sources)
+        self.banks = [source.bank for source in sources]
         self.order = SourceOrder(shares, seed=seed)
 
     def clips_of(self, step: int) -> list[tuple[int, int]]:
@@ -292,16 +297,3 @@ class BatchParts(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         step, turn = divmod(index, self.turns)
         return self.batches.part(step, self.rank * self.turns + turn, of=self.processes * self.turns)
-
-
-class StepSampler(Sampler[int]):
-    """The steps from `first` to `last - 1` in order; its length counts those done earlier too."""
-
-    def __init__(self, first: int, last: int) -> None:
-        self.first, self.last = first, last
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.first, self.last))
-
-    def __len__(self) -> int:
-        return self.last

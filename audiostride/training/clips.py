@@ -1,5 +1,6 @@
 """The clips of a run: from its settings to banks of audio with their classes, and what was left out."""
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch.distributed as dist
-from lightning import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
+from torch import Tensor
 
 from audiostride.dataset.bad_rows import describe_bad_rows
 from audiostride.dataset.manifest import SPLITS, inspect_manifest
@@ -266,34 +267,32 @@ def write_skipped(run: Path, sets: Sets, *, suffix: str = "") -> int:
     return len(rows)
 
 
-class SkippedClips(Callback):
-    """Lists training clips that can no longer be read, as soon as that shows.
+def list_lost_clips(
+    batches: Iterable[dict[str, Tensor]], banks: Sequence[AudioBank], write: Callable[[], object]
+) -> Iterator[dict[str, Tensor]]:
+    """Batches as they come, while training clips that can no longer be read are listed as soon as that shows.
 
     Args:
-        run: The run folder.
-        sets: The clips of each split and task.
-        banks: The training clips of each source.
+        batches: Batches of `TrainingBatches`, not on a device yet.
+        banks: The training clips of each source; they come to know the reasons.
+        write: Writes the list.
     """
-
-    def __init__(self, run: Path, sets: Sets, banks: list[AudioBank]) -> None:
-        self.run, self.sets, self.banks = run, sets, banks
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if batch["failed"].numel():  # the shape is known without waiting for the device
+    for batch in batches:
+        if batch["failed"].numel():
             failed = batch["failed"].tolist()
             for source, clip in failed if batch["failed"].ndim == 2 else [(0, clip) for clip in failed]:
                 # Worker processes read the batch; reading once more gives this process the reason.
-                self.banks[source].read(clip, 0, 1)
-            if trainer.is_global_zero:
-                write_skipped(self.run, self.sets)
+                banks[source].read(clip, 0, 1)
+            write()
+        yield batch
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # What other processes found out, so that the first one lists it.
-        if trainer.world_size > 1:
-            found: list[Any] = [None] * trainer.world_size
-            dist.all_gather_object(found, [bank.failed for bank in self.banks])
-            for failures in found:
-                for bank, failed in zip(self.banks, failures, strict=True):
-                    bank.failed.update(failed)
+
+def share_lost_clips(banks: Sequence[AudioBank], processes: Processes) -> None:
+    """Let all processes know which clips the others could no longer read, so that the first one lists them."""
+    if processes.count == 1:
+        return
+    found: list[Any] = [None] * processes.count
+    dist.all_gather_object(found, [bank.failed for bank in banks])
+    for failures in found:
+        for bank, failed in zip(banks, failures, strict=True):
+            bank.failed.update(failed)

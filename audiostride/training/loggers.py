@@ -1,7 +1,9 @@
 """What records a training beside its own tables: Lightning's loggers, in the run's folder ``logs``."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
@@ -36,3 +38,17 @@ def make_loggers(run: Path, names: Sequence[str]) -> list[Logger]:
                     f"pip install 'audiostride[wandb]', or log to csv or tensorboard ({error})"
                 ) from error
     return loggers
+
+
+@contextmanager
+def closing_loggers(loggers: Sequence[Logger], settings: dict[str, Any]) -> Iterator[None]:
+    """Let loggers know the settings at the start, and at the end how it ended."""
+    for logger in loggers:
+        logger.log_hyperparams(settings)
+    status = "failed"
+    try:
+        yield
+        status = "success"
+    finally:
+        for logger in loggers:
+            logger.finalize(status)

@@ -11,7 +11,7 @@ import torch
 
 from audiostride import InputError
 from imagenet_resnet18 import draw_figure, format_costs, format_over_starts, main, measure_run, parse_start
-from images import ImageTrainConfig
+from images.config import ImageTrainConfig
 from images.pictures import make_pictures
 from lab.costs import CostPoint, format_start
 

@@ -21,7 +21,7 @@ from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, multiply_adds, save_classifier
 from audiostride.reporting.drawing import render
 from audiostride.training import TrainConfig
-from images import ImageTrainConfig
+from images.config import ImageTrainConfig
 from lab.random_strides_cells import AudioCells, Cell, CellResult, ImageCells, encoder_settings
 from lab.random_strides_figure import draw_recovery
 from lab.random_strides_starts import (

@@ -14,7 +14,7 @@ from audiostride.dataset.readers import AudioBank, open_bank
 from audiostride.errors import InputError
 from audiostride.inference.window_batches import WindowBatches, load_batches
 from audiostride.training.augmentation.drawing import AugmentationConfig
-from audiostride.training.batches import ExcerptBatches, StepSampler
+from audiostride.training.batches import ExcerptBatches
 
 
 def same_items(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
@@ -74,7 +74,7 @@ def test_augmented_batches_of_worker_processes_are_the_same(bank: AudioBank) -> 
     units = np.arange(len(bank)) % 3
     batches = augmented(bank, EVERYTHING, units=units)
     for first in (0, 4):  # what a resumed run asks for
-        loader = load_batches(augmented(bank, EVERYTHING, units=units), workers=2, sampler=StepSampler(first, 7))
+        loader = load_batches(augmented(bank, EVERYTHING, units=units), workers=2, sampler=range(first, 7))
         loaded = list(loader)
         assert len(loaded) == 7 - first
         assert all(same_items(batch, batches[step]) for step, batch in enumerate(loaded, start=first))
@@ -126,7 +126,7 @@ def test_batches_from_a_store_are_those_from_its_files(bank: AudioBank, store_ba
 def test_a_store_is_read_by_worker_processes(store_bank: AudioBank, workers: int) -> None:
     batches = augmented(store_bank, EVERYTHING)
     expected = [batches[step] for step in range(6)]  # this process has opened the files before it is forked
-    loaded = list(load_batches(batches, workers=workers, sampler=StepSampler(0, 6)))
+    loaded = list(load_batches(batches, workers=workers, sampler=range(0, 6)))
     assert all(same_items(*pair) for pair in zip(loaded, expected, strict=True))
     windows = WindowBatches(store_bank, window=16000, batch_size=7)
     for batch, other in zip(load_batches(windows, workers=workers), load_batches(windows), strict=True):

@@ -12,7 +12,7 @@ from audiostride.dataset.manifest import read_clips
 from audiostride.dataset.readers import AudioBank, open_bank
 from audiostride.errors import InputError
 from audiostride.inference.window_batches import WindowBatches, load_batches
-from audiostride.training.batches import ExcerptBatches, StepSampler
+from audiostride.training.batches import ExcerptBatches
 
 
 def test_windows_tile_a_clip_and_the_tail_weighs_its_share() -> None:
@@ -65,7 +65,7 @@ def test_every_clip_comes_once_per_pass(manifest: Path) -> None:
 
 def test_worker_processes_give_the_same_batches(manifest: Path) -> None:
     bank = open_bank(read_clips(manifest, label="kind"), progress=False)
-    loaded = list(load_batches(make_batches(bank), workers=1, sampler=StepSampler(3, 6)))
+    loaded = list(load_batches(make_batches(bank), workers=1, sampler=range(3, 6)))
     assert len(loaded) == 3
     for step, batch in enumerate(loaded, start=3):
         expected = make_batches(bank)[step]
@@ -138,7 +138,7 @@ def test_clips_that_vanish_are_replaced_by_others_of_the_batch(
     assert all(item["failed"].numel() == 0 for item in whole)
     for k in (1, 4):
         (tmp_path / f"{k}.wav").unlink()
-    loaded = list(load_batches(batches, workers=workers, sampler=StepSampler(0, 12)))
+    loaded = list(load_batches(batches, workers=workers, sampler=range(0, 12)))
     n_failed = 0
     for before, item in zip(whole, loaded, strict=True):
         clips = before["class_index"] - 10

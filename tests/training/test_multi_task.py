@@ -17,8 +17,8 @@ from audiostride.errors import InputError
 from audiostride.inference.window_batches import load_batches
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
 from audiostride.training import TrainConfig
-from audiostride.training.batches import ExcerptBatches, MixedBatches, StepSampler
-from audiostride.training.module import ClassifierTraining, mean_cross_entropy
+from audiostride.training.batches import ExcerptBatches, MixedBatches
+from audiostride.training.loss import ClassifierTraining, mean_cross_entropy
 
 Run = Callable[..., int]
 SMALL = ["--pooling", "strided", "--channels", "[4]", "--strides", "[[4,4]]", "--max-steps", "6", "--valid-every", "3"]
@@ -68,7 +68,7 @@ def test_batches_mix_sources_as_a_function_of_seed_and_step(manifests: tuple[Pat
         known = item["class_index"] >= 0
         assert known.sum(dim=1).tolist() == [1] * 6  # a row has the labels of its own source only
         assert known.sum(dim=0).tolist() == [3, 3]
-    loaded = list(load_batches(batches, workers=1, sampler=StepSampler(2, 4)))
+    loaded = list(load_batches(batches, workers=1, sampler=range(2, 4)))
     assert all(torch.equal(batch["waveform"], items[2 + n]["waveform"]) for n, batch in enumerate(loaded))
 
 
@@ -127,7 +127,7 @@ def test_the_loss_is_the_mean_over_the_tasks_present(weights: list[float] | None
     classes = torch.tensor([[0, -1], [1, -1], [-1, 2], [-1, 0]])
     if not present[1]:
         classes[:, 1] = -1
-    loss = module.training_step({"waveform": waveform, "class_index": classes, "failed": torch.empty(0, 2)}, 0)
+    loss = module({"waveform": waveform, "class_index": classes, "failed": torch.empty(0, 2)}, 0)
     logits = model(waveform)
     first = F.cross_entropy(logits["a"][:2], classes[:2, 0])
     expected = first
@@ -136,7 +136,7 @@ def test_the_loss_is_the_mean_over_the_tasks_present(weights: list[float] | None
         share = (weights or [1.0, 1.0])[0] / sum(weights or [1.0, 1.0])
         expected = share * first + (1 - share) * second
     torch.testing.assert_close(loss, expected)
-    means = module.take_mean_losses()
+    means = module.take_mean_losses(1)
     assert {task: count for task, (_, count) in means.items()} == {"a": 2, "b": 2 if present[1] else 0}
     assert means["a"][0] == pytest.approx(first.item(), rel=1e-6)
 
@@ -178,18 +178,16 @@ def test_a_run_on_several_tasks_is_evaluated_and_predicts_all(
 def test_a_run_on_several_tasks_resumes_to_the_bit(
     multi_run: Path, manifests: tuple[Path, Path], run_command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from audiostride.training.clips import SkippedClips
-
     both, few = manifests
     out = tmp_path / "run"
     tasks = ["--task", f"kind={both}:kind", f"size={both}:size", f"few={few}:kind"]
 
-    def die(self: SkippedClips, trainer: object, *arguments: object) -> None:
-        if trainer.global_step == 4:  # type: ignore[attr-defined]
+    def die(self: ClassifierTraining, step: int) -> None:
+        if step == 4:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(SkippedClips, "on_train_batch_end", die)
+        patch.setattr(ClassifierTraining, "check_step", die)
         assert run_command("train", *tasks, "--out", out, *SMALL) != 0
     assert run_command("train", "--out", out, "--resume") == 0
     first, second = (pd.read_csv(run / "history.csv").drop(columns="elapsed_s") for run in (multi_run, out))

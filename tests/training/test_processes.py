@@ -22,7 +22,7 @@ from audiostride.training import TrainConfig
 from audiostride.training.augmentation.drawing import AugmentationConfig
 from audiostride.training.batches import BatchParts, ExcerptBatches, MixedBatches, TrainingBatches
 from audiostride.training.loggers import make_loggers
-from audiostride.training.module import ClassifierTraining, augment_waveform
+from audiostride.training.loss import ClassifierTraining, augment_waveform
 
 Run = Callable[..., int]
 EVERYTHING = AugmentationConfig(gain_db=6.0, noise_prob=0.5, mixup=0.4, time_masks=2, mel_masks=1)
@@ -87,8 +87,8 @@ def gradients(batches: TrainingBatches, parts: int, *, weighted: bool) -> tuple[
     for turn in range(parts):
         item = BatchParts(batches, turns=parts)[4 * parts + turn]
         batch = {name: value.double() if value.is_floating_point() else value for name, value in item.items()}
-        (training.training_step(batch, turn) / parts).backward()
-    means = training.take_mean_losses()
+        (training(batch, 4, turn) / parts).backward()
+    means = training.take_mean_losses(5)
     assert [count for _, count in means.values()] == [8, int((item["class_index"][:, 1] >= 0).sum())]
     found = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
     return sum(loss for loss, _ in means.values()), found
@@ -146,23 +146,24 @@ def test_the_rank_is_what_the_launcher_says(
 SCRIPT = """
 import sys
 import numpy as np
-from audiostride.strides import LogMel
+from audiostride import LogMel
 from audiostride.training import TrainConfig, run
 from audiostride.distributed import Processes
 
-plain, fit = LogMel.forward, run._fit
+plain, fit = LogMel.forward, run.fit
 LogMel.forward = lambda self, waveform: plain(self, waveform.double())
+run.RunRecorder.note_validation = lambda *_, **__: None
 
 
-def fit_only(module, callbacks, **others):
-    module.model.double()
-    fit(module, [], **others)
+def fit_only(training, *others, **settings):
+    training.model.double()
+    fit(training, *others, **settings)
     rank = Processes.of_environment(config.devices, 1).rank
-    np.savez(f"{config.out}.{rank}.npz", **{name: value.numpy() for name, value in module.model.state_dict().items()})
+    np.savez(f"{config.out}.{rank}.npz", **{name: value.numpy() for name, value in training.model.state_dict().items()})
     sys.exit()
 
 
-run._fit = fit_only
+run.fit = fit_only
 config = TrainConfig.load(sys.argv[1])
 config.out, config.devices = sys.argv[2], int(sys.argv[3])
 run.train(config, progress=False)
@@ -287,7 +288,7 @@ def test_memory_that_runs_out_is_told_with_what_to_lower(
     def fail(*_: object) -> None:
         raise RuntimeError(text)
 
-    monkeypatch.setattr(ClassifierTraining, "training_step", fail)
+    monkeypatch.setattr(ClassifierTraining, "forward", fail)
     assert quick_run(set_manifest, tmp_path / "run") == 2
     said = capsys.readouterr().err
     assert f"ran out: {text}" in said

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from audiostride.commands.demo.ripples import write_ripples
 from audiostride.dataset.cards import read_card
 from audiostride.errors import InputError
-from audiostride.reporting import read_run, render_page
+from audiostride.reporting import read_run, render_page, report_run
 from audiostride.reporting.figures import STYLE, inline_svg, render
 from audiostride.training import TrainConfig, train
 from audiostride.writing import write_text
@@ -58,6 +58,7 @@ def demo(out: str | Path, *, seed: int = 0) -> pd.DataFrame:
         print(f"\n{settings['title']}: making {sum(card['clips'].values())} ripples", flush=True)
         manifest = write_ripples(out / "ripples", task, card, seed=seed)
         train(TrainConfig(manifest=str(manifest), label=LABEL, out=str(out / task), seed=seed, **SETTINGS))
+        report_run(out / task)
     folders = [read_run(out / task) for task in card["tasks"]]
     table = compare_with_truth(card, {folder.name: (folder.metrics, folder.cutoffs) for folder in folders})
     intro = (

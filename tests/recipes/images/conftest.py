@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from images import ImageTrainConfig
+from images.config import ImageTrainConfig
 from images.pictures import make_pictures
 
 # Without the extra audiostride[vision] there is nothing to test.

@@ -13,7 +13,7 @@ from PIL import Image
 
 from audiostride import InputError
 from audiostride.distributed import Processes
-from images import ImageTrainConfig
+from images.config import ImageTrainConfig
 from images.data import (
     CifarImages,
     EvaluationBatches,

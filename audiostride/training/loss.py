@@ -1,13 +1,15 @@
-"""The training step of a classifier, for Lightning's Trainer."""
+"""The loss of a classifier on a batch of excerpts or on a part of one, and the optimizer that lowers it."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningModule
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
@@ -16,6 +18,7 @@ from audiostride.strides.diffstride import diffstride_layers, stride_cost
 from audiostride.training.augmentation.mixup import mix_up, mixed_cross_entropy, mixed_mass
 from audiostride.training.augmentation.transforms import add_noise, apply_gain, cut_noise, mask_spectrogram
 from audiostride.training.config import TrainConfig
+from audiostride.training.loop import Training
 
 
 def learning_rate_factor(step: int, *, schedule: str, max_steps: int) -> float:
@@ -78,7 +81,7 @@ def mean_cross_entropy(
     return summed / mass.clamp(min=torch.finfo(logits.dtype).tiny)
 
 
-class ClassifierTraining(LightningModule):
+class ClassifierTraining(Training):
     """Cross entropy on random excerpts, Adam with a learning rate of its own for strides.
 
     With several tasks the loss is the mean of theirs, over the tasks that a batch has excerpts of.
@@ -90,6 +93,7 @@ class ClassifierTraining(LightningModule):
         noises: Noise to add, ``(noises, samples)``, where the settings ask for it.
         processes: Those that compute a batch together, each in ``config.accumulate`` turns. Batches are then parts;
             the gradients, taken as means over processes and turns, are those of whole batches.
+        describe_batch: What a message says of the batch of a step.
     """
 
     noises: Tensor | None
@@ -103,9 +107,10 @@ class ClassifierTraining(LightningModule):
         class_weights: list[Tensor] | None = None,
         noises: Tensor | None = None,
         processes: Processes | None = None,
+        describe_batch: Callable[[int], str] = lambda step: "",
     ) -> None:
         super().__init__()
-        self.processes = processes or Processes()
+        self.processes, self._describe_batch = processes or Processes(), describe_batch
         # They move with the module to its device, and are made anew rather than kept in checkpoints.
         for number, weights in enumerate(class_weights or []):
             self.register_buffer(f"class_weights_{number}", weights, persistent=False)
@@ -121,7 +126,7 @@ class ClassifierTraining(LightningModule):
         self._sums = torch.zeros(3, len(self.tasks))
         self._first_bad_step = torch.tensor(-1)
 
-    def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
+    def forward(self, batch: dict[str, Tensor], step: int, turn: int = 0) -> Tensor:
         spectrogram = self.model.frontend(augment_waveform(batch, self.noises))
         logits = self._classify(mask(spectrogram, batch))
         classes = batch["class_index"]
@@ -131,14 +136,14 @@ class ClassifierTraining(LightningModule):
         present = (counts > 0).to(losses.dtype)  # a value on the device, which nothing waits for
         weights = self.task_weights * present
         loss = (weights * losses).sum() / weights.sum()
-        self._note(losses.detach() * present, present, counts, turn=index % self.config.accumulate)
-        # The sum over the parts of a batch is its loss, and what Lightning takes is their mean.
+        self._note(losses.detach() * present, present, counts, step=step, turn=turn)
+        # The sum over the parts of a batch is its loss, and what is taken is their mean.
         loss = loss * (self.processes.count * self.config.accumulate)
         if self.config.stride_cost:
             loss = loss + self.config.stride_cost * stride_cost(self.model)
         return loss
 
-    def _note(self, losses: Tensor, present: Tensor, counts: Tensor, *, turn: int) -> None:
+    def _note(self, losses: Tensor, present: Tensor, counts: Tensor, *, step: int, turn: int) -> None:
         """Add up what the history shows, on the device; a batch's tasks and excerpts count once, at its first turn."""
         if self._sums.device != losses.device:
             self._sums = self._sums.to(losses.device)
@@ -146,7 +151,7 @@ class ClassifierTraining(LightningModule):
         once = float(turn == 0 and self.processes.first)
         self._sums = self._sums + torch.stack([losses, once * present, once * counts])
         new = (self._first_bad_step < 0) & ~losses.isfinite().all()
-        self._first_bad_step = torch.where(new, self.global_step, self._first_bad_step)
+        self._first_bad_step = torch.where(new, step, self._first_bad_step)
 
     def _task_losses(
         self, logits: dict[str, Tensor], classes: Tensor, batch: dict[str, Tensor]
@@ -175,14 +180,15 @@ class ClassifierTraining(LightningModule):
             counts.append((whole >= 0).sum())
         return torch.stack(losses), torch.stack(counts).to(losses[0].dtype)
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(*args, **kwargs)
-        self.model.project_strides_()
+    def check_step(self, step: int) -> None:
         if not all(math.isfinite(stride) for layer in self.strided_layers for stride in layer.stride_values()):
-            raise self.diverged("strides")
+            raise self._diverged("strides", step)
 
-    def take_mean_losses(self) -> dict[str, tuple[float, int]]:
+    def take_mean_losses(self, step: int) -> dict[str, tuple[float, int]]:
         """Mean training loss of each task since the last call, and the number of its excerpts.
+
+        Args:
+            step: Steps done so far, for messages.
 
         Raises:
             InputError: A loss is not finite.
@@ -190,14 +196,14 @@ class ClassifierTraining(LightningModule):
         sums, batches, counts = self.processes.sum(self._sums).tolist()
         self._sums = torch.zeros_like(self._sums)
         if not all(math.isfinite(value) for value in sums):
-            raise self.diverged("loss")
+            raise self._diverged("loss", step)
         means = [value / max(1.0, number) for value, number in zip(sums, batches, strict=True)]
         return {task: (mean, int(count)) for task, mean, count in zip(self.tasks, means, counts, strict=True)}
 
-    def diverged(self, what: str) -> InputError:
+    def _diverged(self, what: str, done: int) -> InputError:
         """The error that ends a training whose numbers are no longer finite."""
-        step = int(self._first_bad_step)
-        when = f"by step {self.global_step}" if step < 0 else f"in step {step + 1}{self.describe_batch(step)}"
+        bad = int(self._first_bad_step)
+        when = f"by step {done}" if bad < 0 else f"in step {bad + 1}{self._describe_batch(bad)}"
         stands = (Path(self.config.out) / "checkpoints" / "last.ckpt").is_file()
         return InputError(
             f"train: the {what} must stay finite, got NaN or infinity {when}; "
@@ -206,11 +212,7 @@ class ClassifierTraining(LightningModule):
             "another --out"
         )
 
-    def describe_batch(self, step: int) -> str:
-        """What a message says of the batch of a step."""
-        return ""
-
-    def configure_optimizers(self) -> Any:
+    def make_optimizer(self) -> tuple[Optimizer, LambdaLR]:
         strides = [layer.strides for layer in self.strided_layers]
         stride_ids = {id(parameter) for parameter in strides}
         weights = [parameter for parameter in self.model.parameters() if id(parameter) not in stride_ids]
@@ -219,15 +221,15 @@ class ClassifierTraining(LightningModule):
             groups.append({"params": strides, "lr": self.config.stride_lr, "weight_decay": 0.0})
         # On a GPU one kernel steps all weights. It does not count versions, which `project_strides_` does not rely on.
         fused = True if weights[0].is_cuda else None
-        optimizer = torch.optim.Adam(groups, fused=fused)
+        optimizer = Adam(groups, fused=fused)
 
-        def step_as_here(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        def step_as_here(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
             # A checkpoint brings the choice of the device that wrote it, which need not be this one.
             return {**state, "param_groups": [{**group, "fused": fused} for group in state["param_groups"]]}
 
         optimizer.register_load_state_dict_pre_hook(step_as_here)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
+        scheduler = LambdaLR(
             optimizer,
             lambda step: learning_rate_factor(step, schedule=self.config.schedule, max_steps=self.config.max_steps),
         )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return optimizer, scheduler
