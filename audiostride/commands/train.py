@@ -93,9 +93,7 @@ def run(arguments: Any) -> int:
     metrics = train(config, resume=arguments.resume)
     if not Processes.of_environment(config.devices, config.num_nodes).first:
         return 0
-    from audiostride.reporting.page import report_run  # training itself draws nothing
-
-    report_run(config.out)
+    _write_page(Path(config.out))
     print_metrics(metrics)
     print(f"report: {Path(config.out) / 'report.html'}")
     if metrics["stopped_early"]:
@@ -103,18 +101,23 @@ def run(arguments: Any) -> int:
     return 0
 
 
+def _write_page(run: Path) -> None:
+    """Write what a training, which draws nothing, leaves out."""
+    from audiostride.reporting.page import report_run  # matplotlib, for which the first step need not wait
+
+    report_run(run)
+
+
 def _run_seeds(config: TrainConfig, seeds: list[int], *, jobs: int) -> int:
     from audiostride.distributed import Processes
     from audiostride.training.seeds import describe_seeds, seed_folder, train_seeds
 
-    table = train_seeds(config, seeds, jobs=jobs)
+    table = train_seeds(config, seeds, jobs=jobs, each=lambda run, stood: _write_page(run))
     if not Processes.of_environment(config.devices, config.num_nodes).first:
         return 0
-    from audiostride.reporting.page import report_run  # training itself draws nothing
-
-    for seed in seeds:
+    for seed in seeds:  # those that were stopped have results and a page too
         if (seed_folder(config.out, seed) / "metrics.json").is_file():
-            report_run(seed_folder(config.out, seed))
+            _write_page(seed_folder(config.out, seed))
     if len(table):
         print(table.to_string(index=False))
         print(describe_seeds(table))

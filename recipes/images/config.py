@@ -1,8 +1,9 @@
-"""Settings of the training of an image classifier, as they stand in its run's ``config.yaml``."""
+"""Settings of the training of an image classifier, as in its run's ``config.yaml``, and those of the paper."""
 
 import math
 import os
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
@@ -200,3 +201,69 @@ RESUMABLE_CHANGES = ("out", "data_root", "download", "device", "devices", "num_n
 def check_same_image_settings(old: ImageTrainConfig, new: ImageTrainConfig) -> None:
     """Raise, showing the differences, unless `new` continues the training that `old` began."""
     check_equal_settings(old.to_dict(), new.to_dict(), out=new.out, changeable=RESUMABLE_CHANGES)
+
+
+# Riad et al. 2022 (arXiv 2202.01653), section 3.2: ResNet-18, SGD at 0.1 with momentum 0.9, batches of 256, random crop
+# and flip; maps of size n/S + 2R with R = 4. One learning rate is named, so that strides learn at it too. Every setting
+# that changes what is learned is written out: a default of this toolkit that changes must not change the paper's
+# experiment.
+PAPER: dict[str, Any] = {
+    "arch": "resnet18",
+    "pooling": "diffstride",
+    "size": "paper",
+    "ramp_bins": 4.0,
+    "shared_strides": False,
+    "width": 1.0,
+    "batch_size": 256,
+    "lr": 0.1,
+    "momentum": 0.9,
+    "stride_lr": None,
+    "stride_cost": 0.0,
+    "mixup": 0.0,
+    "augment": True,
+}
+# 400 epochs, a tenth of the rate from epoch 200 and again from 300.
+PAPER_CIFAR: dict[str, Any] = {
+    **PAPER,
+    "stem": "small",
+    "strides": [2, 2, 2],
+    "image_size": None,
+    "epochs": 400,
+    "milestones": [200, 300],
+    "weight_decay": 5e-3,
+    # The paper does not say how often; nothing is chosen by it.
+    "valid_every": 5,
+}
+IMAGE_PRESETS: dict[str, dict[str, Any]] = {
+    "paper_cifar": PAPER_CIFAR,
+    # A stride for the first identity block too. The size of the images, 224, is what is usual: the paper names none.
+    "paper_imagenet": {
+        **PAPER,
+        "stem": "large",
+        "strides": [1, 2, 2, 2],
+        "image_size": 224,
+        "epochs": 90,
+        "milestones": [30, 60, 80],
+        "weight_decay": 1e-3,
+        "valid_every": 1,
+    },
+    # The repository that the authors published, as far as it is known here: pre-activation ResNet-18 with mixup, five
+    # strides (1, 1, 2, 2, 2). Assumed, since its settings are not at hand: that the first of the five is the stem's,
+    # which does not pool; an alpha of 1 (Zhang et al. 2018 on CIFAR); the schedule, weight decay, crop and flip of the
+    # paper.
+    "published": {**PAPER_CIFAR, "arch": "preact_resnet18", "strides": [1, 2, 2, 2], "mixup": 1.0},
+}
+
+
+def image_preset_settings(name: str) -> dict[str, Any]:
+    """The settings of a preset, to be changed as one likes.
+
+    >>> settings = image_preset_settings("paper_imagenet")
+    >>> settings["epochs"], settings["milestones"]
+    (90, [30, 60, 80])
+
+    Raises:
+        InputError: There is no such preset.
+    """
+    check_choice("image training", "preset", name, tuple(IMAGE_PRESETS))
+    return deepcopy(IMAGE_PRESETS[name])

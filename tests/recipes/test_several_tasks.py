@@ -7,8 +7,7 @@ import pytest
 
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
-from lab import SeveralRecipe, main_several
-from lab.several import build_several_parser, prepare_several, what_is_learned
+from lab.several import SeveralRecipe, build_several_parser, main_several, prepare_several, what_is_learned
 from lab.tables import format_poolings
 
 RECIPE = SeveralRecipe(

@@ -7,8 +7,7 @@ import pytest
 import yaml
 
 from audiostride import InputError
-from images import IMAGE_PRESETS, ImageTrainConfig, image_preset_settings
-from images.config import check_same_image_settings
+from images.config import IMAGE_PRESETS, ImageTrainConfig, check_same_image_settings, image_preset_settings
 
 
 def config(**settings: object) -> ImageTrainConfig:

@@ -1,73 +1,91 @@
-"""The stages from the store on: train, evaluate, report, and the table of results."""
+"""The runs of an experiment: trained by one sweep, their page, and what tables say of them."""
 
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from audiostride.dataset.importers.imported import count_of
+from audiostride.errors import InputError
 from audiostride.reporting import report_run, write_report
 from audiostride.training import TrainConfig, train
 from audiostride.training.results import finished_metrics
+from audiostride.training.sweep import Learn, RunSettings, describe_failures, sweep
 from audiostride.writing import write_text
 from lab.data_stages import processes_of, say
-from lab.recipe import Recipe
 
 
 def train_runs(
-    out: str | Path,
+    folder: str | Path,
     *,
     variants: Mapping[str, Mapping[str, Any]],
     seeds: Sequence[int],
     settings: Mapping[str, Any],
+    alone: bool = False,
 ) -> dict[str, list[Path]]:
     """Train and evaluate a run for each seed and variant; finished ones are left alone, stopped ones go on.
 
     Args:
-        out: Folder of the run folders, ``<variant>_seed<seed>``.
+        folder: Of the run folders, ``<variant>_seed<seed>``.
         variants: What is compared, by name: settings of `TrainConfig`, such as the pooling.
         seeds: Of the runs of each variant.
         settings: Settings that all have, with what is learned: manifest and label, or tasks.
+        alone: Whether each run has a process of its own.
 
     Returns:
         The run folders of each variant.
 
     Raises:
-        InputError: As `train`, also where a run stands that has other settings.
+        InputError: Runs that failed, each with its reason; a run stands that has other settings.
         KeyboardInterrupt: A training was stopped; its checkpoint stands.
         SystemExit: Of several processes that train together this is not the first, which does what comes then.
     """
-    processes = processes_of(settings)
-    runs: dict[str, list[Path]] = {variant: [] for variant in variants}
-    for seed in seeds:
-        for variant, own in variants.items():
-            run = Path(out) / f"{variant}_seed{seed}"
-            config = TrainConfig(out=str(run), seed=seed, **{**settings, **own})
-            begun, finished = (run / "config.yaml").is_file(), finished_metrics(run) is not None
-            if begun and not finished and processes.first:
-                say("train", f"{run} was stopped, goes on")
-            metrics = train(config, resume=begun)
-            if metrics["stopped_early"]:
-                raise KeyboardInterrupt
-            if not processes.first:
-                continue
-            report_run(run)
-            say("train", f"{run} stands, skipped" if finished else f"{variant}, seed {seed} -> {run}")
-            of = (
-                f", mean of {len(metrics['tasks'])} tasks"
-                if "tasks" in metrics
-                else f" of {metrics['n_clips']:,} clips"
-            )
-            accuracy = f"test accuracy {100 * metrics['accuracy']:.1f} %{of}"
-            say(
-                "evaluate", f"{run} stands, skipped ({accuracy})" if finished else f"{variant}, seed {seed}: {accuracy}"
-            )
-            runs[variant].append(run)
+    configs = {
+        (variant, seed): TrainConfig(
+            **{**settings, **own, "out": str(Path(folder) / f"{variant}_seed{seed}"), "seed": seed}
+        )
+        for seed in seeds  # so that an early stop leaves whole tables
+        for variant, own in variants.items()
+    }
+    failed = train_all(list(configs.values()), train, alone=alone)
+    if failed:
+        raise InputError(describe_failures(failed, n_runs=len(configs)))
+    return {variant: [Path(configs[variant, seed].out) for seed in seeds] for variant in variants}
+
+
+def train_all(configs: Sequence[RunSettings], learn: Learn, *, jobs: int = 1, alone: bool = False) -> dict[Path, str]:
+    """`sweep`, telling a line of each run; the runs of `TrainConfig` get their pages. The reasons of those that failed.
+
+    Raises:
+        InputError: A run stands that has other settings.
+        KeyboardInterrupt: A training was stopped; its checkpoint stands.
+        SystemExit: Of several processes that train together this is not the first, which does what comes then.
+    """
+    processes = processes_of(vars(configs[0])) if configs else processes_of({})
+    for config in configs:
+        run = Path(config.out)
+        if processes.first and (run / "config.yaml").is_file() and finished_metrics(run) is None:
+            say("train", f"{run} was stopped, goes on")
+    pages = bool(configs) and isinstance(configs[0], TrainConfig)
+    failed = sweep(configs, learn, jobs=jobs, alone=alone, each=partial(_tell, pages=pages))
     if not processes.first:
         sys.exit()
-    return runs
+    return failed
+
+
+def _tell(run: Path, stood: bool, *, pages: bool) -> None:
+    metrics = read_metrics(run)
+    of = f", mean of {len(metrics['tasks'])} tasks" if "tasks" in metrics else ""
+    for name in ("clips", "images"):
+        if f"n_{name}" in metrics and not of:
+            of = f" of {metrics[f'n_{name}']:,} {name}"
+    accuracy = f"test accuracy {100 * metrics['accuracy']:.1f} %{of}"
+    say("train", f"{run} stands, skipped ({accuracy})" if stood else f"{run}: {accuracy}")
+    if pages:
+        report_run(run)
 
 
 def read_metrics(run: Path) -> dict[str, Any]:
@@ -87,23 +105,6 @@ def report_stage(runs: Mapping[str, list[Path]], page: Path) -> None:
     write_report(folders, page)
     write_text(record, listed)
     say("report", f"{count_of(len(folders), 'run')} -> {page}")
-
-
-def format_results(recipe: Recipe, runs: Mapping[str, list[Path]], *, splits: str) -> str:
-    """A Markdown table: one row per pooling with its test accuracy, and the paper's in a column of its own.
-
-    The standard deviation is that of a sample, as a statement about other seeds; one run has none.
-    """
-    lines = [
-        "| pooling | seeds | test accuracy (%), mean (sd) | split scheme | the paper's (%), on its own split |",
-        "|" + " --- |" * 5,
-    ]
-    for pooling, folders in runs.items():
-        seeds = " ".join(run.name.rsplit("seed", 1)[1] for run in folders)
-        accuracies = [100 * read_metrics(run)["accuracy"] for run in folders]
-        paper = recipe.paper.get(pooling, "")
-        lines.append(f"| {pooling} | {seeds} | {format_accuracies(accuracies)} | {splits} | {paper} |")
-    return "\n".join(lines)
 
 
 def format_accuracies(values: Sequence[float]) -> str:

@@ -1,4 +1,4 @@
-"""Runs of several seeds in processes side by side: like those in turn, failing, stopped, orphaned, taken up."""
+"""Sweeps in processes side by side: like those in turn, failing, stopped, orphaned, taken up."""
 
 import json
 import os
@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 import torch
 
-from audiostride.training import TrainConfig
+from audiostride.errors import InputError
+from audiostride.training import TrainConfig, train
 from audiostride.training.seeds import train_seeds
-from audiostride.training.side_by_side import train_side_by_side
+from audiostride.training.sweep import Stopped, sweep
 
 INTERRUPTED = 130
 SMALL = {"pooling": "strided", "channels": [4], "strides": [[4, 4]], "max_steps": 6, "valid_every": 3, "batch_size": 4}
@@ -45,13 +46,106 @@ def test_runs_side_by_side_are_those_one_after_another(
 
 
 def test_a_process_that_fails_is_named_and_the_others_finish(set_manifest: Path, tmp_path: Path) -> None:
-    configs = {seed: make_config(set_manifest, tmp_path / f"seed{seed}", seed=seed) for seed in (0, 1)}
+    configs = [make_config(set_manifest, tmp_path / f"seed{seed}", seed=seed) for seed in (0, 1)]
     (tmp_path / "seed1").mkdir()
     (tmp_path / "seed1" / "thesis.txt").write_text("precious")
-    failed = train_side_by_side(configs, jobs=2, progress=False)
-    assert list(failed) == [1]
-    assert failed[1].startswith("train: --out must be a new or empty folder")
+    ended: list[Path] = []
+    failed = sweep(configs, train, jobs=2, progress=False, each=lambda run, stood: ended.append(run))
+    assert list(failed) == [tmp_path / "seed1"]
+    assert failed[tmp_path / "seed1"].startswith("train: --out must be a new or empty folder")
+    assert ended == [tmp_path / "seed0"]
     assert (tmp_path / "seed0" / "metrics.json").exists()
+
+
+def write_metrics(run: Path, *, stopped_early: bool = False) -> dict[str, bool]:
+    run.mkdir(parents=True, exist_ok=True)
+    metrics = {"stopped_early": stopped_early}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    return metrics
+
+
+def test_what_stands_is_told_first_and_what_fails_does_not_end_the_others(tmp_path: Path) -> None:
+    configs = [make_config(tmp_path / "m.csv", tmp_path / name) for name in "abcd"]
+    write_metrics(tmp_path / "c")
+    asked: list[tuple[str, bool]] = []
+    told: list[tuple[str, bool]] = []
+
+    def learn(config: TrainConfig, *, resume: bool, progress: bool) -> dict[str, bool]:
+        name = Path(config.out).name
+        asked.append((name, resume))
+        if name == "a":
+            raise InputError(f"{config.out} has no clips")
+        return write_metrics(Path(config.out))
+
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "config.yaml").touch()  # begun
+    failed = sweep(configs, learn, progress=False, each=lambda run, stood: told.append((run.name, stood)))
+    assert asked == [("c", True), ("a", False), ("b", True), ("d", False)]
+    assert told == [("c", True), ("b", False), ("d", False)]
+    assert failed == {tmp_path / "a": f"{tmp_path / 'a'} has no clips"}
+
+
+def test_nothing_is_trained_where_a_finished_run_has_other_settings(tmp_path: Path) -> None:
+    configs = [make_config(tmp_path / "m.csv", tmp_path / name) for name in "ab"]
+    write_metrics(tmp_path / "b")
+    asked: list[str] = []
+
+    def learn(config: TrainConfig, *, resume: bool, progress: bool) -> dict[str, bool]:
+        asked.append(Path(config.out).name)
+        raise InputError(f"in {config.out} these differ")
+
+    with pytest.raises(InputError, match=r"1 of 2 runs failed; mend this .*\nb: in its folder these differ"):
+        sweep(configs, learn, progress=False)
+    assert asked == ["b"]
+
+
+def test_a_stop_ends_a_sweep_and_a_later_one_goes_on(tmp_path: Path) -> None:
+    configs = [make_config(tmp_path / "m.csv", tmp_path / name) for name in "ab"]
+    asked: list[str] = []
+
+    def learn(config: TrainConfig, *, resume: bool, progress: bool) -> dict[str, bool]:
+        asked.append(Path(config.out).name)
+        return write_metrics(Path(config.out), stopped_early=asked == ["a"])
+
+    with pytest.raises(Stopped):
+        sweep(configs, learn, progress=False)
+    assert asked == ["a"]
+    assert sweep(configs, learn, progress=False) == {}
+    assert asked == ["a", "a", "b"]
+
+
+def test_of_runs_of_several_processes_the_first_failure_is_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may not have seen it, and would wait in this run for one that is in the next."""
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    configs = [make_config(tmp_path / "m.csv", tmp_path / name, devices=2) for name in "ab"]
+    asked: list[str] = []
+
+    def learn(config: TrainConfig, *, resume: bool, progress: bool) -> dict[str, bool]:
+        asked.append(Path(config.out).name)
+        raise InputError("no clips")
+
+    with pytest.raises(InputError, match=r"^no clips$"):
+        sweep(configs, learn, progress=False)
+    assert asked == ["a"]
+
+
+def test_a_page_that_was_deleted_is_written_again_and_nothing_is_trained(
+    set_manifest: Path, quick_run: Callable[..., int], tmp_path: Path
+) -> None:
+    run = tmp_path / "runs" / "seed0"
+    assert quick_run(set_manifest, run.parent, "--seeds", "0") == 0
+    before = times_of_change(run)
+    for command in ([run.parent, "--seeds", "0"], [run, "--resume"]):
+        (run / "report.html").unlink()
+        assert quick_run(set_manifest, *command) == 0
+        assert (run / "report.html").exists()
+    assert times_of_change(run) == before
+
+
+def times_of_change(run: Path) -> list[int]:
+    return [(run / name).stat().st_mtime_ns for name in [*SAME_FILES, "history.csv", "checkpoints/last.ckpt"]]
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""Accuracy against cost, as in the paper's Figure 4: by the regulariser's value, and by true multiply-adds."""
+"""Figures of experiments: accuracy against cost, as in the paper's Figure 4; a figure stands beside its table."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,18 +10,19 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
 from audiostride.dataset.importers.imported import count_of
-from audiostride.reporting.figures import STYLE, render
+from audiostride.reporting.drawing import COLORS, INK, STYLE, render
 from audiostride.writing import write_bytes, write_text
-from lab.cost_points import CostPoint, group_points
+from lab.costs import CostPoint, Start, format_start, group_points
 from lab.data_stages import say
 from lab.tables import POOLING_NAMES
 
 MARKERS = {"strided": ("s", "#555555"), "spectral": ("^", "#b8520a"), "diffstride": ("o", "#31688e")}
-# The costs that panels have on their axes.
-COSTS: tuple[Callable[[CostPoint], float], ...] = (lambda point: point.proxy, lambda point: point.relative)
+CostAxis = tuple[str, Callable[[CostPoint], float]]
+"""Title of a panel's axis, and the cost of a point on it."""
 # Where a label may stand, in points from its marker, the first free place first: beside it, then farther away.
 OFFSETS = [
     (direction[0] * distance, direction[1] * distance)
@@ -31,95 +32,132 @@ OFFSETS = [
 FONT_SIZE = 9
 
 
-def draw_costs(points: Sequence[CostPoint]) -> Figure:
-    """Test accuracy against both costs, a point for each lambda and for each pooling with fixed strides.
+def draw_costs(points: Sequence[CostPoint], costs: Sequence[CostAxis], *, accuracy: str) -> Figure:
+    """Accuracy against each cost, a point for each network; a line joins those of DiffStride in the order of lambda.
 
-    Bars are standard deviations of a sample over runs, where there are several. A line joins the points of DiffStride
-    in the order of lambda, which stands beside each.
+    With one start colours tell poolings apart, with several starts these; shapes are the poolings in both. Lambda
+    stands beside each point of one start. Bars are standard deviations of a sample over runs, where there are several.
+
+    Args:
+        points: The runs.
+        costs: What panels have on their axes.
+        accuracy: Title of their common axis.
 
     Raises:
         InputError: No points; a seed that occurs twice in one group.
     """
     groups = group_points(points)
+    starts = list(dict.fromkeys(start for start, _ in groups))
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10.5, 4.6), layout="constrained")
-        panels: tuple[Axes, Axes] = tuple(figure.subplots(1, 2, sharey=True))
+        panels: list[Axes] = list(figure.subplots(1, len(costs), sharey=True))
         labels: list[list[tuple[float, float, str, str]]] = []
-        for panel, title, cost_of in zip(panels, _name_costs(points), COSTS, strict=True):
-            labels.append(_draw_panel(panel, groups, cost_of))
+        for panel, (title, cost_of) in zip(panels, costs, strict=True):
+            labels.append([])
+            for number, start in enumerate(starts):
+                for pooling in POOLING_NAMES:
+                    own = [members for (found, _), members in groups.items()
+                           if (found, members[0].pooling) == (start, pooling)]  # fmt: skip
+                    color = MARKERS[pooling][1] if len(starts) == 1 else COLORS[number % len(COLORS)]
+                    if own:
+                        labels[-1] += _draw_line(panel, own, cost_of, color=color)
             panel.set_xlabel(title)
             panel.margins(x=0.12, y=0.14)
         runs = {len(members) for members in groups.values()}
-        how = "one run each" if runs == {1} else "mean and sd over runs"
-        panels[0].set_ylabel(f"test accuracy (%), {how}")
-        handles, names = panels[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False)
+        panels[0].set_ylabel(f"{accuracy}, {'one run each' if runs == {1} else 'mean and sd over runs'}")
+        handles = _legend(points, starts)
+        rows = 1 if len(starts) == 1 else 2
+        figure.legend(handles=handles, loc="outside upper center", ncols=-(-len(handles) // rows), frameon=False)
         figure.draw_without_rendering()  # constrained layout moves the panels, and labels are placed by pixels
         for panel, wanted in zip(panels, labels, strict=True):
-            place_labels(panel, wanted, pixels=figure.dpi / 72)
+            if len(starts) == 1:  # of several starts there would be too many
+                place_labels(panel, wanted, pixels=figure.dpi / 72)
         return figure
 
 
-def figure_stage(points: Sequence[CostPoint], table: str, folder: Path) -> None:
-    """Write ``figure.png``, ``figure.svg`` and last ``table.md``, which says of which runs they are.
+def figure_stage(draw: Callable[[], Figure], text: str, folder: Path, *, n_runs: int, name: str = "figure") -> None:
+    """Write ``<name>.png``, ``<name>.svg`` and last ``table.md``, which says of which runs they are; what stands stays.
 
     Args:
-        points: The runs.
-        table: Their table.
+        draw: Makes the figure.
+        text: The tables of the runs.
         folder: Where, a folder that is there.
+        n_runs: How many runs these are.
+        name: Of the figure.
     """
-    record, figures = folder / "table.md", {kind: folder / f"figure.{kind}" for kind in ("png", "svg")}
-    shown = " and ".join(str(file) for file in figures.values())
+    record, figures = folder / "table.md", {kind: folder / f"{name}.{kind}" for kind in ("png", "svg")}
     drawn = all(file.is_file() for file in [record, *figures.values()])
-    if drawn and record.read_text(encoding="utf-8") == f"{table}\n":
+    if drawn and record.read_text(encoding="utf-8") == f"{text}\n":
         say("figure", f"{record} stands, skipped")
         return
-    figure = draw_costs(points)
+    figure = draw()
     for kind, file in figures.items():
         write_bytes(file, render(figure, format=kind))
-    write_text(record, f"{table}\n")
-    say("figure", f"{count_of(len(points), 'run')} -> {record}, {shown}")
+    write_text(record, f"{text}\n")
+    say("figure", f"{count_of(n_runs, 'run')} -> {record}, {' and '.join(map(str, figures.values()))}")
 
 
-def _name_costs(points: Sequence[CostPoint]) -> tuple[str, str]:
-    """Titles of the cost axes; the second says what 1 is, where that is the same for all runs."""
-    units = {round(point.multiply_adds / point.relative) for point in points}
-    unit = f" (1 = {units.pop() / 1e6:.3g} M)" if len(units) == 1 else ""
-    return (
-        "regulariser's value: Σ 1/(Sₜ Sₘ) over the layers",
-        f"multiply-adds of a 1 s window, relative to strided{unit}",
-    )
-
-
-def _draw_panel(
-    panel: Axes, groups: dict[str, list[CostPoint]], cost_of: Callable[[CostPoint], float]
+def _draw_line(
+    panel: Axes,
+    groups: Sequence[Sequence[CostPoint]],
+    cost_of: Callable[[CostPoint], float],
+    *,
+    color: str,
 ) -> list[tuple[float, float, str, str]]:
-    """Draw the points, and return where labels belong: x, y, text and colour."""
-    labels: list[tuple[float, float, str, str]] = []
-    for pooling, shown in POOLING_NAMES.items():
-        own = [members for members in groups.values() if members[0].pooling == pooling]
-        if not own:
+    """Draw the points of one start and pooling, and return where labels belong: x, y, text and colour."""
+    pooling = groups[0][0].pooling
+    x = [[cost_of(point) for point in members] for members in groups]
+    y = [[100 * point.accuracy for point in members] for members in groups]
+    means = [(fmean(costs), fmean(accuracies)) for costs, accuracies in zip(x, y, strict=True)]
+    marker = MARKERS[pooling][0]
+    panel.errorbar(
+        [mean[0] for mean in means],
+        [mean[1] for mean in means],
+        xerr=spread_of(x),
+        yerr=spread_of(y),
+        fmt=f"{marker}-" if len(groups) > 1 else marker,
+        color=color,
+        linewidth=0.8,
+        elinewidth=1.1,
+        capsize=3,
+        markersize=7,
+    )
+    if pooling != "diffstride":
+        return []
+    return [(*mean, f"λ={members[0].weight:g}", color) for mean, members in zip(means, groups, strict=True)]
+
+
+def _legend(points: Sequence[CostPoint], starts: Sequence[Start]) -> list[Line2D]:
+    """What the shapes are; of several starts, in a second part, what the colours are."""
+    several = len(starts) > 1
+    weights = sorted({point.weight for point in points if point.pooling == "diffstride"})
+    handles = []
+    for pooling, (marker, color) in MARKERS.items():
+        if not any(point.pooling == pooling for point in points):
             continue
-        marker, color = MARKERS[pooling]
-        x = [[cost_of(point) for point in members] for members in own]
-        y = [[100 * point.accuracy for point in members] for members in own]
-        means = [(fmean(costs), fmean(accuracies)) for costs, accuracies in zip(x, y, strict=True)]
-        panel.errorbar(
-            [mean[0] for mean in means],
-            [mean[1] for mean in means],
-            xerr=spread_of(x),
-            yerr=spread_of(y),
-            fmt=f"{marker}-" if len(own) > 1 else marker,
-            color=color,
-            linewidth=0.8,
-            elinewidth=1.1,
-            capsize=3,
-            markersize=7,
-            label=f"{shown}, cost weight λ" if pooling == "diffstride" else f"{shown}, fixed strides",
-        )
+        text = "fixed strides"
         if pooling == "diffstride":
-            labels += [(*mean, f"λ={members[0].weight:g}", color) for mean, members in zip(means, own, strict=True)]
-    return labels
+            text = f"λ = {' to '.join(f'{weight:g}' for weight in dict.fromkeys([weights[0], weights[-1]]))}"
+        handles.append(
+            Line2D(
+                [],
+                [],
+                marker=marker,
+                linestyle="-" if pooling == "diffstride" and len(weights) > 1 else "",
+                color=INK if several else color,
+                linewidth=0.8,
+                markersize=7,
+                label=f"{POOLING_NAMES[pooling]}, {text}",
+            )
+        )
+    if several:
+        # Legends are filled column by column, of two rows: the second part begins a column of its own.
+        handles += [Line2D([], [], linestyle="", label="")] * (len(handles) % 2)
+        handles += [
+            Line2D([], [], linewidth=4, color=COLORS[number % len(COLORS)], label=f"from {format_start(start)}")
+            for number, start in enumerate(starts)
+        ]
+    return handles
 
 
 def spread_of(groups: Sequence[Sequence[float]]) -> list[float] | None:
