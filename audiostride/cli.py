@@ -41,8 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(overview())
         return 0 if given else BAD_INPUT
     if given[0] == "--version":
-        from audiostride import __version__
-
         print(f"audiostride {__version__}")
         return 0
     command, *rest = given
