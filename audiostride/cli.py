@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
+from audiostride import __version__
 from audiostride.errors import BAD_INPUT, InputError
 
 # Module and one line of help of each command. Only the module of the command that is given is loaded: checking and
