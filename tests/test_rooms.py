@@ -1,10 +1,16 @@
 """How modules of the package hang together: no circle, and no import inside a function without its reason."""
 
 import ast
+import json
 import re
+import runpy
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeGuard
+
+import pytest
+from PIL import Image
 
 import audiostride
 
@@ -174,3 +180,35 @@ def test_an_import_without_a_reason_is_found() -> None:
         assert without_reason(head + body) == (["f"] if wrong else []), body
     assert without_reason("def f():\n    def g():\n        import torch") == ["g"]
     assert without_reason("class A:\n    def f(self):\n        import torch") == ["f"]
+
+
+def rooms(edges: Mapping[str, set[str]]) -> set[tuple[str, str]]:
+    """Imports from one room to another; modules in no folder are the ground, but the command line is of the verbs."""
+    found = set()
+    for module, others in edges.items():
+        start, *ends = (room_of(each) for each in [module, *others])
+        found |= {(start, end) for end in ends if start and end and start != end}
+    return found
+
+
+def room_of(module: str) -> str | None:
+    name = f"{module}.".split(".")[1]
+    return {"": None, "functional": None, "cli": "commands", "__main__": "commands"}.get(
+        name, name if (PACKAGE / name).is_dir() else "the ground"
+    )
+
+
+def edges_of(picture: Path) -> set[tuple[str, str]]:
+    with Image.open(picture) as image:
+        assert image.width > 900
+        return {(start, end) for start, end in json.loads(image.info["Description"])}
+
+
+def test_the_picture_of_the_rooms_shows_their_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipes = PACKAGE.parent / "recipes"
+    monkeypatch.setattr(sys, "argv", ["draw_rooms.py", "-o", str(tmp_path / "rooms.png")])
+    runpy.run_path(str(recipes / "draw_rooms.py"), run_name="__main__")
+    drawn, kept = (edges_of(file) for file in (tmp_path / "rooms.png", recipes / "figures" / "rooms.png"))
+    assert drawn == rooms(import_edges(modules()))
+    assert ("models", "strides") in drawn
+    assert kept == drawn, "the imports have changed: python recipes/draw_rooms.py"
