@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
+from audiostride import __version__
 from audiostride.errors import BAD_INPUT, InputError
 
 # Module and one line of help of each command. Only the module of the command that is given is loaded: checking and
@@ -41,8 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(overview())
         return 0 if given else BAD_INPUT
     if given[0] == "--version":
-        from audiostride import __version__
-
         print(f"audiostride {__version__}")
         return 0
     command, *rest = given

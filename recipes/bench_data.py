@@ -2,7 +2,7 @@
 
 Data: none (noise with the spectrum and the level changes of speech), or real clips with --manifest, strung together.
 Command: python recipes/bench_data.py [--manifest M] [--part read|train|prepare|rows|all]
-Expected: see recipes/README.md for tables with their machine. About 5 minutes on 2 cores; let nothing run beside it.
+Expected: see recipes/RESULTS.md for tables with their machine. About 5 minutes on 2 cores; let nothing run beside it.
 
 Readings take turns, so that a change of the machine's speed falls on all of them, and each is the median of its turns.
 """

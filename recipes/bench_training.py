@@ -3,7 +3,7 @@
 Data: none (noise in stores of its own, in a temporary folder: four sources with clips as long as the archives').
 Command: python recipes/bench_training.py [--device cuda] [--workers 4] [--compile] [--profile]
     on a CPU: python recipes/bench_training.py --width 0.125 --batch-size 32 --threads 1
-Expected: see recipes/README.md for tables with their machines; the aims on one H200: less than 5 % waiting for data,
+Expected: see recipes/RESULTS.md for tables with their machines; the aims on one H200: less than 5 % waiting for data,
     and 1 M steps of DiffStride nominal in less than 12 hours.
 Hardware: made for a GPU with bfloat16; no GPU figures yet. Let nothing run beside it.
 Time: --smoke 26 s; on one CPU thread beside other jobs, batch 32, 2.5 minutes at width 0.125 and 3.5 at 0.25.
