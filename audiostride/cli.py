@@ -23,7 +23,7 @@ COMMANDS = {
     "predict": ("predict", "classify recordings of any length"),
     "report": ("report", "write the cut-offs and the HTML page of one or several runs"),
     "export": ("export", "write a classifier as one file for other programs: ONNX or torch.export"),
-    "doctor": ("doctor.verb", "look over the installation and the machine, and test both"),
+    "doctor": ("doctor", "look over the installation and the machine, and test both"),
 }
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from audiostride.commands.doctor.findings import Finding, reason_of, try_import
+from audiostride.commands.doctor.verdict import Finding, reason_of, try_import
 
 LITTLE_MEMORY_GIB = 2.0
 LITTLE_DISK_GIB = 5.0
@@ -78,7 +78,7 @@ def look_at_gpus() -> Iterator[Finding]:
             yield Finding("gpu", "warning", "there is a driver, and torch does not import", "mend torch first")
         else:
             built = "is built without CUDA" if torch.version.cuda is None else f"is built for CUDA {torch.version.cuda}"
-            cure = 'update a driver that is too old; replace a torch without CUDA: pip install "torch>=2.11,<2.15"'
+            cure = 'update a driver that is too old; replace a torch without CUDA: pip install "torch>=2.11"'
             yield Finding("gpu", "warning", f"there is a driver, but torch sees no device; it {built}", cure)
         return
     for index in range(torch.cuda.device_count()):
