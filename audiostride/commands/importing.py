@@ -41,7 +41,7 @@ def build_parser() -> ArgumentParser:
 def run(arguments: Any) -> int:
     """Make a manifest from a data set as it is distributed, or from a folder of class folders."""
     from audiostride.dataset.cards import list_cards, read_card
-    from audiostride.dataset.download.download import download_archives
+    from audiostride.dataset.download import download_archives
     from audiostride.dataset.importers import import_clips, write_manifest
 
     if arguments.list:

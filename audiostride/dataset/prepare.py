@@ -27,8 +27,8 @@ from audiostride.dataset.store import (
     read_store_header,
 )
 from audiostride.dataset.store_writer import ClipSource, read_finished, remove_records, write_audio_file
+from audiostride.distributed import default_jobs, map_in_threads
 from audiostride.errors import InputError
-from audiostride.parallel import default_jobs, map_in_threads
 from audiostride.progress import progress_bar
 from audiostride.writing import write_json, write_text
 

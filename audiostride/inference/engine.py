@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiostride.checks import check_count
+from audiostride.distributed import default_jobs
 from audiostride.errors import InputError
 from audiostride.inference.granularity import LEVELS, ClipLevel, EventLevel, PredictionSettings, Row, WindowLevel
 from audiostride.inference.reading import Block, read_blocks
 from audiostride.inference.recordings import Recording
-from audiostride.parallel import default_jobs
 
 if TYPE_CHECKING:
     from audiostride.models.classifier import AudioClassifier

@@ -156,7 +156,7 @@ def test_download_fetches_the_card_to_the_root_before_the_import(
         asked.append(card["name"])
         archives.build_birds(root, audio=False)
 
-    monkeypatch.setattr("audiostride.dataset.download.download.download_archives", build)
+    monkeypatch.setattr("audiostride.dataset.download.download_archives", build)
     assert run("dcase2018-birds", tmp_path / "new", "-o", tmp_path / "new" / "m.csv", "--download") == 0
     assert asked == ["dcase2018-birds"]
     assert len(pd.read_csv(tmp_path / "new" / "m.csv")) == 32

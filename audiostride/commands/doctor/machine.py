@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from audiostride.commands.doctor.verdict import Finding, reason_of, try_import
+from audiostride.distributed import default_jobs
 
 LITTLE_MEMORY_GIB = 2.0
 LITTLE_DISK_GIB = 5.0
@@ -45,7 +46,7 @@ def look_at_processor() -> Finding:
 
 def usable_cores() -> float:
     """Cores that this process may use: those of its affinity, or fewer where its control group has a quota."""
-    cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    cores = float(default_jobs())
     quota = Path("/sys/fs/cgroup/cpu.max")
     if quota.is_file():
         allowed, period = quota.read_text(encoding="ascii").split()

@@ -23,8 +23,8 @@ from audiostride.dataset.check.result import CheckResult
 from audiostride.dataset.manifest import SPLITS, inspect_manifest
 from audiostride.dataset.splits import class_names
 from audiostride.dataset.store import PLACE_COLUMNS, StoreAudio, is_store, read_store_header, verify_store
+from audiostride.distributed import default_jobs, map_in_threads
 from audiostride.errors import InputError
-from audiostride.parallel import default_jobs, map_in_threads
 from audiostride.progress import progress_bar
 
 QUANTILES = {"min": 0.0, "5 %": 0.05, "median": 0.5, "95 %": 0.95, "max": 1.0}
