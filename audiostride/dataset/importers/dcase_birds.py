@@ -8,9 +8,16 @@ from typing import Any
 import pandas as pd
 
 from audiostride.audio.files import AUDIO_SUFFIXES
-from audiostride.dataset.importers.hashing import hash_split
-from audiostride.dataset.importers.imported import Imported, compare_with_card, count_of, name_some
-from audiostride.dataset.importers.listing import list_below, list_folder, path_prefix
+from audiostride.dataset.importers.imported import (
+    Imported,
+    compare_with_card,
+    count_of,
+    list_below,
+    list_folder,
+    name_some,
+    path_prefix,
+)
+from audiostride.dataset.splits import hash_split
 from audiostride.errors import InputError
 
 COLUMNS = ["itemid", "datasetid", "hasbird"]

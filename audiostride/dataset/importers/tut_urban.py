@@ -10,9 +10,16 @@ from typing import Any
 import pandas as pd
 
 from audiostride.audio.files import AUDIO_SUFFIXES
-from audiostride.dataset.importers.hashing import hash_split
-from audiostride.dataset.importers.imported import Imported, compare_with_card, count_of, name_some
-from audiostride.dataset.importers.listing import find_home, list_folder, path_prefix
+from audiostride.dataset.importers.imported import (
+    Imported,
+    compare_with_card,
+    count_of,
+    find_home,
+    list_folder,
+    name_some,
+    path_prefix,
+)
+from audiostride.dataset.splits import hash_split
 from audiostride.errors import InputError
 
 FOLDS = {"train": "evaluation_setup/fold1_train.txt", "test": "evaluation_setup/fold1_evaluate.txt"}
