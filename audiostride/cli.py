@@ -14,7 +14,7 @@ from audiostride.errors import BAD_INPUT, InputError
 # Module and one line of help of each command. Only the module of the command that is given is loaded: checking and
 # preparing data need no torch, which takes a second and 450 MiB.
 COMMANDS = {
-    "demo": ("demo.verb", "make sounds with known modulations, learn them, show whether the cut-offs follow"),
+    "demo": ("demo", "make sounds with known modulations, learn them, show whether the cut-offs follow"),
     "import": ("importing", "write the manifest of a known data set, or of a folder of class folders"),
     "check": ("checking", "look for what is wrong with a manifest and its audio"),
     "prepare": ("preparing", "decode the clips of a manifest once, into a store that is read at full speed"),
