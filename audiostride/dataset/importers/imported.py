@@ -1,7 +1,7 @@
 """What all importers do: list folders, name what differs from the card, write the clips as a manifest."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -54,22 +54,43 @@ def count_of(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def compare_with_card(clips: pd.DataFrame, card: Mapping[str, Any], *, splits: str) -> list[str]:
-    """Findings: counts per split that are not the card's, and classes of the card without any clip.
+def finish_import(
+    clips: pd.DataFrame,
+    columns: Sequence[str],
+    card: Mapping[str, Any],
+    *,
+    root: Path,
+    home: Path,
+    splits: str,
+    findings: list[str],
+    contradictions: list[str],
+) -> Imported:
+    """The clips as a manifest has them, with their paths from `root` on and what differs from the card.
 
-    Classes that are numbers (pitch) are a range on the card, of which not every one need occur.
+    Args:
+        clips: With ``file``, relative to `home`, and ``split``.
+        columns: To be kept.
+        card: Of the data set.
+        root: As it was given.
+        home: Where the data set lies.
+        splits: Split scheme.
+        findings, contradictions: So far. Counts per split that are not the card's, and classes of the card without any
+            clip, are added to the findings. Classes that are numbers (pitch) are a range on the card, of which not
+            every one need occur.
     """
+    clips = clips.sort_values("file", ignore_index=True)
+    inner = os.path.relpath(home, root).replace(os.sep, "/")
+    clips["path"] = ("" if inner == "." else f"{inner}/") + clips["file"]
     found = clips["split"].value_counts()
-    findings = [
-        f"{split}: {count_of(int(found.get(split, 0)), 'clip')}, the card says {expected:,}"
-        for split in SPLITS
-        if found.get(split, 0) != (expected := card["splits"][splits][split])
-    ]
+    for split in SPLITS:
+        if found.get(split, 0) != (expected := card["splits"][splits][split]):
+            findings.append(f"{split}: {count_of(int(found.get(split, 0)), 'clip')}, the card says {expected:,}")
     for column, task in card["tasks"].items():
         absent = {name for name in task["classes"] if isinstance(name, str)} - set(clips[column])
         if absent:
             findings.append(f"{column}: no clips of {name_some(absent)}")
-    return findings
+    labels = tuple(card["tasks"])
+    return Imported(card["name"], splits, labels, clips[["path", *columns]], findings, contradictions)
 
 
 def write_manifest(imported: Imported, root: str | Path, out: str | Path) -> None:
@@ -162,13 +183,3 @@ def find_home(root: Path, accepts: Callable[[list[str], list[str]], bool], *, ot
 def _is_home(folder: Path, accepts: Callable[[list[str], list[str]], bool]) -> bool:
     # A neighbour that may not be read is not what is looked for.
     return os.access(folder, os.R_OK | os.X_OK) and accepts(*list_folder(folder))
-
-
-def path_prefix(root: Path, home: Path) -> str:
-    """What makes a path relative to `home` one relative to `root`.
-
-    >>> path_prefix(Path("data"), Path("data/set")), path_prefix(Path("data"), Path("data"))
-    ('set/', '')
-    """
-    inner = os.path.relpath(home, root).replace(os.sep, "/")
-    return "" if inner == "." else inner + "/"
