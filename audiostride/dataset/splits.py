@@ -74,11 +74,9 @@ def _ranked_units(clips: pd.DataFrame, *, seed: int, grouped: bool) -> "list[tup
     units = clips["group"] if grouped else clips["clip_name"] + "@" + clips["start_s"].astype(str)
     # Without groups the shares hold in each class; with groups a class cannot be balanced without breaking a group.
     strata = pd.Series(0, index=clips.index) if grouped else clips["label"]
-
-    def rank(name: str) -> str:
-        return hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()
-
-    return [(sorted(members.unique(), key=rank), members) for _, members in units.groupby(strata)]
+    return [
+        (sorted(members.unique(), key=lambda name: _rank(name, seed)), members) for _, members in units.groupby(strata)
+    ]
 
 
 def class_names(labels: "pd.Series[str]") -> list[str]:

@@ -35,6 +35,7 @@ def check_devices() -> Iterator[Finding]:
 
 def check_layer(device: str) -> Finding:
     """Pooling by matrices against the Fourier transform of numpy, and the gradient of the strides."""
+    # Here, so that what does not import is a finding, and no import at the head of a file that ends the examination.
     import numpy as np
     import torch
 
@@ -63,6 +64,7 @@ def check_layer(device: str) -> Finding:
 
 def check_frontend(device: str) -> Finding:
     """A tone must land in its mel band, and the spectrogram of noise must be the one that numpy computes."""
+    # Here, so that what does not import is a finding, and no import at the head of a file that ends the examination.
     import numpy as np
     import torch
 
@@ -97,6 +99,7 @@ def check_frontend(device: str) -> Finding:
 
 def check_training(device: str) -> Finding:
     """A few steps of a narrow classifier that tells tones from noise: its loss must fall."""
+    # Here, so that what does not import is a finding, and no import at the head of a file that ends the examination.
     import torch
 
     from audiostride.models import AudioClassifier, ClassifierConfig
@@ -138,7 +141,7 @@ def check_training(device: str) -> Finding:
 
 def _tones_and_noise(generator: "Generator") -> "tuple[Tensor, Tensor]":
     """Sixteen windows and their classes, noise and tones in turn."""
-    import torch
+    import torch  # as above
 
     seconds, classes = torch.arange(16000) / 16000, torch.arange(16) % 2
     tones_hz = 300 + 600 * torch.rand(16, 1, generator=generator)
