@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiostride.checks import check_count
+from audiostride.distributed import default_jobs
 from audiostride.errors import InputError
 from audiostride.inference.granularity import LEVELS, PredictionSettings, RecordingResult
 from audiostride.inference.model import Model
 from audiostride.inference.reading import Block, read_blocks
 from audiostride.inference.recordings import Recording
-from audiostride.parallel import default_jobs
 
 # Maps of 16 windows at width 1 stay in a processor's cache: 102 windows/s on one thread, against 79 with 64.
 BATCH_SIZE = {"cpu": 16, "cuda": 256}

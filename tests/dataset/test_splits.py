@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from audiostride.dataset.cards import read_card
-from audiostride.dataset.importers.hashing import hash_split
+from audiostride.dataset.splits import hash_split
 
 # The paper's sizes; for TUT with the one train clip that the paper's 7,829 are short of the archive.
 FULL = {

@@ -1,20 +1,28 @@
 """Downloading the archives of a data-set card: checked, resumed, unpacked, from the card's addresses and no others."""
 
+import hashlib
+import http.client
 import json
-import os
 import shutil
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from audiostride.dataset.download.fetching import content_length, fetch
-from audiostride.dataset.download.unpacking import is_archive, unpack
+from audiostride.dataset.unpacking import is_archive, unpack
 from audiostride.errors import InputError
+from audiostride.progress import progress_bar
 from audiostride.writing import write_json, write_text
 
 GB = 1e9
 CHECKSUMS = "checksums.json"
+CHUNK_BYTES = 1 << 20
+TIMEOUT_S = 60.0
+# Answers that mean "later", not "never".
+BUSY = (408, 425, 429, 500, 502, 503, 504)
 
 
 def download_archives(
@@ -37,7 +45,7 @@ def download_archives(
         root: Folder that is made if it is not there.
         attempts: Connections in a row that may break without bringing a byte.
         wait_s: Seconds before the second of these attempts; twice as long before each further one.
-        say: Told the licence, the sizes and what is being done.
+        say: Gets the licence, the sizes and what is being done, line by line.
 
     Raises:
         InputError: Too little room, a server that does not answer or has no such file, a wrong checksum, an archive
@@ -98,7 +106,7 @@ def _bytes_to_fetch(files: list[dict[str, Any]], root: Path) -> float:
         length = None
         if reachable:
             try:
-                length = content_length(file["url"])
+                length = _content_length(file["url"])
             except OSError:
                 # Do not wait for every file of a server that is away; fetching says what is wrong with it.
                 reachable = False
@@ -125,50 +133,28 @@ def _fetch_checked(
     file: Mapping[str, Any], root: Path, *, attempts: int, wait_s: float, say: Callable[[str], None]
 ) -> None:
     """The file in `root`, whole and with the right checksum."""
-    import pooch  # type: ignore[import-untyped]
-
-    pooch.get_logger().setLevel("WARNING")
-    target, part = root / file["name"], _part(file, root)
-    checksum = _checksum(file, root)
+    target, part, checksum = root / file["name"], _part(file, root), _checksum(file, root)
     if target.exists():
         say(f"checking {target}")
-
-    def download(url: str, temporary: str, _: Any) -> None:
-        if target.exists():
-            say(f"{target} does not have the checksum {checksum}, it is fetched again")
-        # pooch's temporary file is lost when the process is killed, the part beside the target is not: the temporary
-        # one becomes a second name of it while the checksum is computed.
-        os.unlink(temporary)
-        _drop_other_names(part)
-        fetch(url, part, attempts=attempts, wait_s=wait_s)
-        try:
-            os.link(part, temporary)
-        except OSError:  # a file system without links
-            os.replace(part, temporary)
-
-    try:
-        pooch.retrieve(file["url"], known_hash=checksum, fname=target.name, path=root, downloader=download)
-    except InputError:
-        raise
-    except ValueError as error:
-        part.unlink(missing_ok=True)
-        got = str(error).partition("but got ")[2].partition(".")[0]
+        if checksum is None or _hash_file(target, checksum) == checksum:
+            return
+        say(f"{target} does not have the checksum {checksum}, it is fetched again")
+    _fetch(file["url"], part, attempts=attempts, wait_s=wait_s)
+    if checksum is not None and (got := _hash_file(part, checksum)) != checksum:
+        part.unlink()
         changed = "" if "checksum" in file else f", or remove its line from {root / CHECKSUMS} if it was published anew"
         raise InputError(
             f"download: {target.name} must have the checksum {checksum}, got {got}; what was fetched is removed: "
             f"run the same command again{changed}"
-        ) from error
-    part.unlink(missing_ok=True)
+        )
+    part.replace(target)
 
 
-def _drop_other_names(part: Path) -> None:
-    """Remove second names of the part that a killed check left behind."""
-    if part.exists() and part.stat().st_nlink > 1:
-        inode = part.stat().st_ino
-        with os.scandir(part.parent) as entries:
-            others = [entry.path for entry in entries if entry.inode() == inode and entry.name != part.name]
-        for other in others:
-            os.unlink(other)
+def _hash_file(path: Path, like: str = "sha256:") -> str:
+    """The checksum of a file by the algorithm of another, such as ``md5:0123abcd``."""
+    algorithm = like.partition(":")[0]
+    with path.open("rb") as content:
+        return f"{algorithm}:{hashlib.file_digest(content, algorithm).hexdigest()}"
 
 
 def _checksum(file: Mapping[str, Any], root: Path) -> str | None:
@@ -189,8 +175,105 @@ def _recorded(root: Path) -> dict[str, str]:
 
 def _record_checksum(file: Mapping[str, Any], root: Path, say: Callable[[str], None]) -> None:
     if _checksum(file, root) is None:
-        import pooch
-
-        checksum = f"sha256:{pooch.file_hash(str(root / file['name']), alg='sha256')}"
+        checksum = _hash_file(root / file["name"])
         write_json(root / CHECKSUMS, _recorded(root) | {file["name"]: checksum})
         say(f"{file['name']} has no published checksum; recorded in {root / CHECKSUMS}: {checksum}")
+
+
+def _content_length(url: str) -> int | None:
+    """Bytes of a file as its server states them, None where it does not.
+
+    Raises:
+        OSError: The server cannot be reached.
+    """
+    try:
+        with _open(url, method="HEAD") as answer:
+            length = answer.headers["Content-Length"]
+            return int(length) if length else None
+    except urllib.error.HTTPError as error:
+        # Not every server answers HEAD; one that has no such file will say so when it is fetched.
+        error.close()
+        return None
+
+
+def _fetch(url: str, part: Path, *, attempts: int, wait_s: float) -> None:
+    """Bring to `part` what it does not have yet of a file; what is there is kept when this fails.
+
+    Args:
+        url: Address of the file; redirects are followed.
+        part: The partial file, which need not exist.
+        attempts: Connections in a row that may break without bringing a byte.
+        wait_s: Seconds before the second of these attempts; twice as long before each further one.
+
+    Raises:
+        InputError: The server has no such file or sends a web page instead, or the connection keeps breaking.
+    """
+    failures = 0
+    while True:
+        before = _size(part)
+        try:
+            if _fetch_once(url, part, first=before):
+                return
+            reason = "the connection broke"
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code not in BUSY:
+                raise InputError(
+                    f"download: the server must have {url}, got {error.code} {error.reason}; try again later, or get "
+                    f"the file by hand from the source of the data set and put it into {part.parent}"
+                ) from error
+            reason = f"the server answered {error.code} {error.reason}"
+        except (OSError, http.client.HTTPException) as error:
+            reason = str(error) or type(error).__name__
+        failures = 1 if _size(part) > before else failures + 1
+        if failures >= attempts:
+            raise InputError(
+                f"download: {url} must be fetched whole, got {_size(part):,} bytes and then: {reason}; run the same "
+                "command again, it goes on from there"
+            )
+        time.sleep(wait_s * 2 ** (failures - 1))
+
+
+def _open(url: str, *, method: str = "GET", first: int = 0) -> Any:
+    headers = {"User-Agent": "audiostride"} | ({"Range": f"bytes={first}-"} if first else {})
+    return urllib.request.urlopen(urllib.request.Request(url, headers=headers, method=method), timeout=TIMEOUT_S)
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _fetch_once(url: str, part: Path, *, first: int) -> bool:
+    """Append to `part` what one connection brings; True if that was the rest of the file."""
+    try:
+        answer = _open(url, first=first)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:
+            raise
+        error.close()
+        # Nothing lies beyond the end: the part is whole if it is as long as the file, else it is another file's.
+        if error.headers.get("Content-Range", "").strip() == f"bytes */{first}":
+            return True
+        part.unlink()
+        return False
+    with answer:
+        if answer.headers.get_content_type() == "text/html":
+            raise InputError(
+                f"download: {url} must be a file, got a web page; open it in a browser to see what it says"
+            )
+        appends = answer.status == 206
+        if appends and not answer.headers.get("Content-Range", "").startswith(f"bytes {first}-"):
+            raise OSError("the server sent another range than the one asked for")
+        # A server that does not know ranges sends the whole file: start over.
+        start = first if appends else 0
+        length = answer.headers["Content-Length"]
+        total = start + int(length) if length else None
+        bar_settings = {"desc": part.stem, "unit": "B", "unit_scale": True, "unit_divisor": 1000}
+        with (
+            open(part, "ab" if appends else "wb") as out,
+            progress_bar(total=total, initial=start, **bar_settings) as bar,
+        ):
+            while chunk := answer.read(CHUNK_BYTES):
+                out.write(chunk)
+                bar.update(len(chunk))
+    return total is None or _size(part) == total

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from audiostride import parallel
-from audiostride.parallel import CHUNK, default_jobs, map_in_threads
+from audiostride import distributed
+from audiostride.distributed import CHUNK, default_jobs, map_in_threads
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 5])
@@ -123,7 +123,7 @@ def test_what_was_not_begun_is_not_done_once_nobody_wants_it(monkeypatch: pytest
             stopping.set()
             super().__exit__(*error)
 
-    monkeypatch.setattr(parallel, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(distributed, "ThreadPoolExecutor", Pool)
     worked = []
 
     def work(item: int) -> int:
