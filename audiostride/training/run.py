@@ -75,20 +75,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     device = choose_device(config.device, devices=config.devices)
     precision, loggers = choose_precision(config.precision, device), make_loggers(run, config.logger)
     torch.manual_seed(config.seed)
-    model = AudioClassifier(
-        ClassifierConfig(
-            tasks=names,
-            encoder=config.encoder,
-            pooling=config.pooling,
-            size=config.size,
-            strides=config.strides,
-            channels=config.channels,
-            width=config.width,
-            ramp_bins=config.ramp_bins,
-            shared_strides=config.shared_strides,
-            pool_after=config.pool_after,
-        )
-    )
+    model = AudioClassifier(ClassifierConfig(tasks=names, **config.model_settings()))
     module = make_training(model, config, sets["train"], processes, device=device)
     n_skipped = 0
     if processes.first:
