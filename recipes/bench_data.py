@@ -57,7 +57,7 @@ def write_recordings(folder: Path, *, files: int, seconds: float, manifest: str 
     if manifest:
         bank = open_bank(read_clips(manifest, label="path"), progress=False)
         order = rng.permutation(len(bank))
-        real = (bank.read_clip(int(index)) for _ in range(1000) for index in order)
+        real = (bank.read(int(index), 0, int(bank.n_samples[index])) for _ in range(1000) for index in order)
     rows: dict[str, list[str]] = {"flac": [], "wav": [], "48k": []}
     for number in range(files):
         if manifest:

@@ -83,10 +83,6 @@ class AudioBank(ABC):
         self.read_into(index, start, out)
         return out
 
-    def read_clip(self, index: int) -> NDArray[np.float32]:
-        """All samples of a clip."""
-        return self.read(index, 0, int(self.n_samples[index]))
-
 
 def open_bank(
     clips: pd.DataFrame,

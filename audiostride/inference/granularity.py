@@ -3,11 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from audiostride.checks import Range, check_settings
 from audiostride.errors import InputError
 from audiostride.inference.model import ModelSettings
 
@@ -36,22 +37,19 @@ class PredictionSettings:
     """``clip``: one row per recording; ``window``: one per window; ``event``: see `EventLevel`."""
     hop_s: float | None = None
     """From one window to the next, in seconds; None is the model's window."""
-    threshold: float | None = None
+    threshold: Annotated[float, Range(0, 1, what="a probability", advice="e.g. 0.5")] | None = None
     """Least probability of an event, in [0, 1]; None is 0.5."""
-    merge_gap_s: float | None = None
+    merge_gap_s: Annotated[float, Range(0, unit="s", advice="e.g. 0.5")] | None = None
     """Events of a class with so many seconds between them, or less, are one; None is 0."""
 
     def __post_init__(self) -> None:
+        check_settings("predict", self)
         if self.level != "event":
             for name, value in (("threshold", self.threshold), ("merge-gap", self.merge_gap_s)):
                 if value is not None:
                     raise InputError(
                         f"predict: {name} is for events only, got {value}; add --events (events=True), or leave it out"
                     )
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise InputError(f"predict: threshold must be a probability in [0, 1], got {self.threshold}; e.g. 0.5")
-        if self.merge_gap_s is not None and not 0 <= self.merge_gap_s < float("inf"):
-            raise InputError(f"predict: merge-gap must be >= 0 s and finite, got {self.merge_gap_s}; e.g. 0.5")
 
     @classmethod
     def choose(

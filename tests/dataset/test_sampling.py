@@ -21,9 +21,17 @@ some_units = st.lists(st.integers(-3, 4), min_size=1, max_size=12).map(lambda un
 seeds = st.integers(0, 5)
 
 
+def clip_at(order: ClipOrder, position: int) -> int:
+    """One clip, worked out for its position alone."""
+    round_, place = divmod(position, len(order._sizes))
+    unit = int(order._units_of_round(round_)[place])
+    pass_, draw = divmod(round_, int(order._sizes[unit]))
+    return int(order._clips_of_pass(unit, pass_)[draw])
+
+
 def walk(order: ClipOrder, count: int) -> list[int]:
     """The first clips, one by one."""
-    return [order.clip_at(position) for position in range(count)]
+    return [clip_at(order, position) for position in range(count)]
 
 
 def count_generators(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
@@ -62,7 +70,7 @@ def test_many_at_once_are_those_one_by_one(units: NDArray[np.int64], seed: int, 
     assert clips.dtype == np.int64
     assert clips.shape == (count,)
     order = ClipOrder(units, seed=seed)
-    assert clips.tolist() == [order.clip_at(position) for position in range(first, first + count)]
+    assert clips.tolist() == [clip_at(order, position) for position in range(first, first + count)]
 
 
 @PROPERTY
@@ -74,7 +82,7 @@ def test_a_clip_depends_on_seed_and_position_alone(
     order, positions = ClipOrder(units, seed=seed), list(range(60))
     shuffler.shuffle(positions)
     for position in positions:
-        assert order.clip_at(position) == expected[position]
+        assert clip_at(order, position) == expected[position]
         start = max(0, position - 7)
         assert order.clips_at(start, 11).tolist() == ClipOrder(units, seed=seed).clips_at(start, 11).tolist()
 
@@ -160,8 +168,6 @@ def test_units_must_be_whole_numbers(units: NDArray[np.int64]) -> None:
 
 def test_positions_and_seeds_must_not_be_negative() -> None:
     order = ClipOrder(np.zeros(3, dtype=np.int64), seed=0)
-    with pytest.raises(InputError, match="clip_at: positions must be >= 0, got -1"):
-        order.clip_at(-1)
     with pytest.raises(InputError, match="clips_at: positions must be >= 0, got -1"):
         order.clips_at(-1, 3)
     with pytest.raises(InputError, match="clips_at: count must be >= 0, got -2"):

@@ -79,8 +79,8 @@ def test_parts_of_a_file_are_clips(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("path,label,start_s,duration_s\nlong.wav,a,0.5,0.25\nlong.wav,b,1.5,\n")
     bank = open_bank(read_clips(tmp_path / "m.csv"), progress=False)
     assert bank.n_samples.tolist() == [4000, 8000]
-    np.testing.assert_array_equal(bank.read_clip(0), samples[8000:12000])
-    np.testing.assert_array_equal(bank.read_clip(1), samples[24000:])
+    np.testing.assert_array_equal(bank.read(0, 0, 4000), samples[8000:12000])
+    np.testing.assert_array_equal(bank.read(1, 0, 8000), samples[24000:])
 
 
 def test_all_bad_audio_is_reported_with_lines_before_anything_starts(tmp_path: Path) -> None:

@@ -230,12 +230,12 @@ def test_a_loss_that_is_not_finite_ends_the_training(manifest: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_steps": 0}, "max_steps must be > 0, got 0"),
-        ({"batch_size": 1}, "batch_size must be at least 2"),
+        ({"max_steps": 0}, "max_steps must be a whole number >= 1, got 0"),
+        ({"batch_size": 1}, r"batch_size must be a whole number >= 2 \(batch norm\)"),
         ({"stride_lr": -1}, "stride_lr must be >= 0, got -1"),
         ({"pooling": "max"}, "pooling must be one of"),
         ({"schedule": "linear"}, "schedule must be one of cosine, constant"),
-        ({"ramp_bins": 0}, "ramp_bins must be > 0, got 0"),
+        ({"ramp_bins": 0}, "ramp_bins must be > 0 FFT bins, got 0"),
     ],
 )
 def test_bad_settings_are_refused(settings: dict[str, object], message: str) -> None:
