@@ -163,7 +163,9 @@ def passband_mask(n: int, stride: float | Tensor, *, ramp_bins: float | None = N
     else:
         # The same below the first bin, where only DC is left.
         cutoff = value.clamp(min=1.0) + (cutoff - value)
-        ramp = (NOMINAL_RAMP_SHARE * cutoff).clamp(max=ramp_bins)
+        share = NOMINAL_RAMP_SHARE * cutoff
+        # No clamp: where both are equal, versions of torch differ in the gradient that they let through.
+        ramp = torch.where(share < ramp_bins, share, ramp_bins)
         mask = clip_ramp((cutoff - distance) / ramp)
     # DC always passes: a constant stays that constant, and axes of one bin stay what they are.
     return torch.where(distance == 0, torch.ones_like(mask), mask)
