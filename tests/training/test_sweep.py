@@ -132,14 +132,17 @@ def test_of_runs_of_several_processes_the_first_failure_is_raised(
 
 
 def test_a_page_that_was_deleted_is_written_again_and_nothing_is_trained(
-    set_manifest: Path, quick_run: Callable[..., int], tmp_path: Path
+    set_manifest: Path, run_command: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("audiostride.reporting.page.report_run", lambda run: (run / "report.html").touch())
     run = tmp_path / "runs" / "seed0"
-    assert quick_run(set_manifest, run.parent, "--seeds", "0") == 0
+    settings = [f"--{key.replace('_', '-')}={value}" for key, value in SMALL.items()]
+    command = ["train", "--manifest", set_manifest, "--label", "kind", *settings]
+    assert run_command(*command, "--out", run.parent, "--seeds", "0") == 0
     before = times_of_change(run)
-    for command in ([run.parent, "--seeds", "0"], [run, "--resume"]):
+    for given in (["--out", run.parent, "--seeds", "0"], ["--out", run, "--resume"]):
         (run / "report.html").unlink()
-        assert quick_run(set_manifest, *command) == 0
+        assert run_command(*command, *given) == 0
         assert (run / "report.html").exists()
     assert times_of_change(run) == before
 
