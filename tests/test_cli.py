@@ -158,7 +158,7 @@ def test_bad_audio_is_named_before_training(tmp_path: Path, capsys, name: str) -
         (GOOD_ROWS, "path,label,split", ["--ramp-bins", "0"], "ramp_bins must be > 0 FFT bins, got 0"),
         (GOOD_ROWS, "path,label,split", ["--strides", "[[0.5,2]]", "--channels", "[4]"], ">= 1"),
         (GOOD_ROWS, "path,label,split", ["--width", "-1"], "width must be > 0, got -1"),
-        (GOOD_ROWS, "path,label,split", ["--max-steps", "0"], "max_steps must be > 0, got 0"),
+        (GOOD_ROWS, "path,label,split", ["--max-steps", "0"], "max_steps must be a whole number >= 1, got 0"),
         (GOOD_ROWS, "path,label,split", ["--manifest", "nowhere.csv"], "nowhere.csv does not exist"),
         (GOOD_ROWS, "path,label,split", ["--resume"], "has no config.yaml"),
     ],

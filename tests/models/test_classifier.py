@@ -189,6 +189,19 @@ def test_fractional_strides_need_a_pooling_that_has_them() -> None:
         make_model(pooling="strided", channels=(4,), strides=((1.5, 2),))
 
 
+def test_encoders_alone_check_their_settings() -> None:
+    for settings, message in (
+        ({"strides": [(2, 2)]}, r"Encoder: strides must have one pair per block \(6\), got 1"),
+        ({"strides": [(2, 0.5)], "channels": [4]}, r"strides\[0\]\[1\] must be >= 1 .*, got 0\.5"),
+        ({"pooling": "max"}, "pooling must be one of strided, spectral, diffstride, got 'max'"),
+        ({"size": "small"}, "size must be one of paper, nominal, folded, mixed, got 'small'"),
+        ({"pool_after": "norm"}, "pool_after must be one of block, convolution, got 'norm'"),
+        ({"ramp_bins": float("nan")}, "ramp_bins must be a finite number > 0 FFT bins, got nan"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Encoder(**settings)  # type: ignore[arg-type]
+
+
 def test_bad_shapes_are_refused() -> None:
     with pytest.raises(InputError, match=r"shape \(B, samples\), got \(16000,\)"):
         make_model()(torch.zeros(16000))

@@ -255,7 +255,7 @@ def test_parts_of_batches_train_and_go_on(
         ({"devices": 0}, "devices must be a whole number >= 1, got 0"),
         ({"num_nodes": 0}, "num_nodes must be a whole number >= 1"),
         ({"strategy": "fsdp"}, "strategy must be one of auto, ddp"),
-        ({"logger": ["cvs"]}, "logger must be one of csv, tensorboard, wandb, got 'cvs'"),
+        ({"logger": ["cvs"]}, r"logger\[0\] must be one of csv, tensorboard, wandb, got 'cvs'"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings: dict[str, object], message: str) -> None:
