@@ -2,7 +2,7 @@
 
 Data: none (noise with the spectrum and the level changes of speech), or real clips with --manifest, strung together.
 Command: python recipes/bench_data.py [--manifest M] [--part read|train|prepare|rows|all]
-Expected: see recipes/README.md for tables with their machine. About 5 minutes on 2 cores; let nothing run beside it.
+Expected: see recipes/RESULTS.md for tables with their machine. About 5 minutes on 2 cores; let nothing run beside it.
 
 Readings take turns, so that a change of the machine's speed falls on all of them, and each is the median of its turns.
 """
@@ -57,7 +57,7 @@ def write_recordings(folder: Path, *, files: int, seconds: float, manifest: str 
     if manifest:
         bank = open_bank(read_clips(manifest, label="path"), progress=False)
         order = rng.permutation(len(bank))
-        real = (bank.read_clip(int(index)) for _ in range(1000) for index in order)
+        real = (bank.read(int(index), 0, int(bank.n_samples[index])) for _ in range(1000) for index in order)
     rows: dict[str, list[str]] = {"flac": [], "wav": [], "48k": []}
     for number in range(files):
         if manifest:

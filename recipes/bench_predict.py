@@ -2,7 +2,7 @@
 
 Data: real clips with --manifest, strung together; without it noise.
 Command: python recipes/bench_predict.py --manifest MANIFEST [--hours 10] [--smoke]
-Expected: see recipes/README.md for a table with its machine. About 10 minutes on 2 cores; let nothing run beside it.
+Expected: see recipes/RESULTS.md for a table with its machine. About 10 minutes on 2 cores; let nothing run beside it.
 
 The network is not trained: random weights, and a head that parts the windows at their median. Memory is the peak above
 the process with the model loaded. "per core" is audio by processor time, which other jobs disturb less than the clock.
@@ -31,7 +31,8 @@ RATE = 16000
 CHILD = """
 import json, sys, time
 from audiostride import cli, load_classifier
-from audiostride.training import bulk_prediction, hardware
+from audiostride.inference import job
+from audiostride.training import hardware
 cpu = load_classifier(sys.argv[2]).heads[0].weight.device
 idle, cpu_s, start = hardware.resident_mib(cpu), time.process_time(), time.perf_counter()
 cli.main(sys.argv[1:])

@@ -2,7 +2,7 @@
 
 Data: any manifest with a train/valid/test split.
 Command: python recipes/compare_pooling.py --manifest MANIFEST.csv --label COLUMN --width 0.25 --seeds 0 1
-Expected: see recipes/README.md for tables with their seeds, hardware and time.
+Expected: see recipes/RESULTS.md and recipes/NOTES.md for tables with their seeds, hardware and time.
 Resumable: run folders go to --out; a finished run is not trained again, an interrupted one is taken up.
 """
 

@@ -6,7 +6,7 @@ Command: python recipes/cost_accuracy.py ROOT --download
     python recipes/cost_accuracy.py --manifest MANIFEST --label COLUMN --width 0.25 --max-steps 400 --seeds 0
 Expected: a table and a figure (figure.png, figure.svg): test accuracy, the regulariser's value and true multiply-adds
     for strided convolution, spectral pooling, and DiffStride with each lambda. Not run on the full archive yet; a small
-    run stands in recipes/README.md. The paper's figure is of ImageNet, so that there are no figures to compare with.
+    run stands in recipes/RESULTS.md. The paper's figure is of ImageNet, so that there are no figures to compare with.
 Hardware: settings for a GPU: the package's defaults, 20,000 steps. On a CPU: --width 0.25 --max-steps 400. In narrow
     networks pooling weighs more: at its starting strides DiffStride takes 1.11 times the multiply-adds of strided
     convolution at width 1, 1.37 times at 0.25, 1.75 times at 0.125.
@@ -54,7 +54,7 @@ RECIPE = Recipe(
     settings={"max_steps": 20_000, "valid_every": 1_000, "time_shift_s": 0.1},
 )
 # The paper sweeps 0.1 to 10. Here less is enough: on ten words in 400 steps, 0.01 takes a quarter of the multiply-adds
-# away, 0.3 two thirds with 13 points of accuracy, and 1 leaves maps of one bin (recipes/README.md).
+# away, 0.3 two thirds with 13 points of accuracy, and 1 leaves maps of one bin (recipes/RESULTS.md).
 LAMBDAS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
 SMOKE_LAMBDAS = (0.0, 3.0)
 

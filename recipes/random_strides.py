@@ -5,7 +5,7 @@ Data: any manifest of audio with a train/valid/test split (--label names its col
 Command: python recipes/random_strides.py --arch resnet18 --data MANIFEST --label COLUMN --seeds 0 1
     python recipes/random_strides.py --arch audio --data MANIFEST --label COLUMN
     python recipes/random_strides.py --arch resnet18 --data cifar10 --download --preset paper --seeds 0 1 2
-Expected: see recipes/README.md, Poor starting strides. Tables (table.md) and a figure (figure3.png, figure3.svg): test
+Expected: see recipes/RESULTS.md, Poor starting strides. Tables (table.md) and a figure (figure3.png, figure3.svg): test
     accuracy of strided convolution, spectral pooling and DiffStride for each start, as in the paper's Table 3, with the
     true multiply-adds of the trained networks and the paper's figures on CIFAR beside them; strides that were learned.
 Hardware: --preset quick suits two CPU cores (width 0.125, 400 steps); --preset paper wants a GPU.

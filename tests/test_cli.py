@@ -155,7 +155,7 @@ def test_bad_audio_is_named_before_training(tmp_path: Path, capsys, name: str) -
         (GOOD_ROWS[:4], "path,label,split", [], "split 'test' must have at least one clip"),
         (["a.wav,x", "a.wav,y"], "path,label", [], "--random-split SEED"),
         ([*GOOD_ROWS, "a.wav,x,someday"], "path,label,split", [], "line 8: split must be train, valid"),
-        (GOOD_ROWS, "path,label,split", ["--ramp-bins", "0"], "ramp_bins must be > 0, got 0"),
+        (GOOD_ROWS, "path,label,split", ["--ramp-bins", "0"], "ramp_bins must be > 0 FFT bins, got 0"),
         (GOOD_ROWS, "path,label,split", ["--strides", "[[0.5,2]]", "--channels", "[4]"], ">= 1"),
         (GOOD_ROWS, "path,label,split", ["--width", "-1"], "width must be > 0, got -1"),
         (GOOD_ROWS, "path,label,split", ["--max-steps", "0"], "max_steps must be > 0, got 0"),

@@ -138,7 +138,7 @@ def _mono_blocks(
     path: str | Path, file: soundfile.SoundFile | None, info: AudioInfo, first: int, last: int, block: int | None
 ) -> Iterator[NDArray[np.float32]]:
     for frames in frame_blocks(path, file, info, first, last, block):
-        with np.errstate(invalid="ignore", over="ignore"):  # told below, by name
+        with np.errstate(invalid="ignore", over="ignore"):  # counted below
             mono = mix_to_mono(frames)
         if not np.isfinite(mono).all():
             count = int((~np.isfinite(mono)).sum())

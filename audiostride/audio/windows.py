@@ -1,4 +1,4 @@
-"""Pieces of a clip: random excerpts for training, tiled windows for evaluation."""
+"""Pieces of a clip: random excerpts for training, and windows with zeros where they reach beyond it."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,20 +33,3 @@ def cut_window(waveform: NDArray[np.float32], start: int, window: int) -> NDArra
     if last > first:
         piece[first - start : last - start] = waveform[first:last]
     return piece
-
-
-def tile_windows(n_samples: int, *, window: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Starts and weights of the non-overlapping windows that cover a clip.
-
-    The tail window is zero-padded and weighs by the share of it that is audio; so does the only window of a clip that
-    is shorter than a window.
-
-    Returns:
-        Starts in samples and weights in (0, 1], both of shape ``(ceil(n_samples / window),)``.
-
-    >>> tile_windows(40000, window=16000)
-    (array([    0, 16000, 32000]), array([1. , 1. , 0.5], dtype=float32))
-    """
-    starts = np.arange(0, n_samples, window, dtype=np.int64)
-    weights = np.minimum(n_samples - starts, window) / window
-    return starts, weights.astype(np.float32)

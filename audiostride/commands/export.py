@@ -34,6 +34,7 @@ def build_parser() -> ArgumentParser:
 
 def run(arguments: Any) -> int:
     """Write a trained classifier as one ONNX or torch.export file, and compare it with PyTorch."""
+    # --help and errors in options need not wait for torch.
     from audiostride.models import load_classifier
     from audiostride.models.export import check_packages, check_place, choose_format, export_classifier
 
@@ -73,6 +74,7 @@ def _test_windows(given: Path, model: "AudioClassifier", *, count: int) -> "tupl
 
     None where there are none: a model file alone, or audio that is no longer there.
     """
+    # As in `run`.
     import numpy as np
     import torch
 

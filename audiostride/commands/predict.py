@@ -60,14 +60,14 @@ def run(arguments: Any) -> int:
 
     A job that was stopped, in whatever way, goes on with the same command.
     """
+    # Not at the top: help and errors of options need not wait for torch.
     from audiostride.distributed import Processes
     from audiostride.inference.formats import choose_format
     from audiostride.inference.granularity import PredictionSettings
-    from audiostride.inference.job import errors_file
+    from audiostride.inference.job import PredictionJob, errors_file
     from audiostride.inference.journal import partial_folder
     from audiostride.inference.recordings import expand_paths
     from audiostride.models import load_classifier
-    from audiostride.training.bulk_prediction import write_predictions
     from audiostride.training.hardware import choose_device
 
     out, devices, n_nodes = Path(arguments.out), arguments.devices, arguments.num_nodes
@@ -95,21 +95,21 @@ def run(arguments: Any) -> int:
     model = load_classifier(arguments.run)
     settings.hop_samples(model.config)
     files = expand_paths(arguments.paths, sample_rate=model.config.sample_rate)
+    job = PredictionJob(
+        model,
+        files,
+        out,
+        format,
+        settings,
+        stop_on_error=arguments.on_error == "stop",
+        devices=devices,
+        n_nodes=n_nodes,
+        batch_size=arguments.batch_size,
+        workers=arguments.workers,
+    )
     try:
-        n_done = write_predictions(
-            model,
-            files,
-            out,
-            format=format,
-            settings=settings,
-            stop_on_error=arguments.on_error == "stop",
-            overwrite=arguments.overwrite or taken_up,
-            anew=arguments.overwrite and not arguments.resume,
-            batch_size=arguments.batch_size,
-            workers=arguments.workers,
-            device=device,
-            devices=devices,
-            n_nodes=n_nodes,
+        n_done = job.run(
+            device, overwrite=arguments.overwrite or taken_up, anew=arguments.overwrite and not arguments.resume
         )
     except KeyboardInterrupt:
         print("predict: stopped; the same command goes on where this one was", file=sys.stderr)

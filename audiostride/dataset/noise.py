@@ -85,8 +85,8 @@ def make_noise_bank(n_noises: int, n_samples: int, *, seed: int, lowest: float =
     The power density of the noises falls as ``1 / f^a``, a in equal steps from 0 to 2 (Timmer and Koenig 1995), above
     `lowest`; there is nothing below, where brown noise would have nearly all its power and nobody would hear it. They
     are made once, on the host, so that training is the same on every device: fresh normal noise for 256 examples of
-    16000 samples takes 30 ms per batch on one core, cutting excerpts from a bank 1 ms. A bank of 64 noises of 64000
-    samples takes 16 MB and 0.2 s.
+    16000 samples takes 30 ms per batch on one core, cutting excerpts from these 1 ms. 64 noises of 64000 samples take
+    16 MB, and 0.2 s to make.
 
     Args:
         n_noises: Number of noises, >= 1.
@@ -116,9 +116,9 @@ def make_noise_bank(n_noises: int, n_samples: int, *, seed: int, lowest: float =
             f"{lowest}; divide Hz by the sample rate, make longer noises"
         )
     rng = np.random.default_rng([seed, NOISE_BANK])
-    bank = np.empty((n_noises, n_samples), dtype=np.float32)
-    for noise, exponent in zip(bank, np.linspace(WHITE, BROWN, n_noises), strict=True):
+    noises = np.empty((n_noises, n_samples), dtype=np.float32)
+    for noise, exponent in zip(noises, np.linspace(WHITE, BROWN, n_noises), strict=True):
         weights = np.where(kept, np.maximum(bins, 1) ** (-exponent / 2), 0.0)
         colored = np.fft.irfft(np.fft.rfft(rng.standard_normal(n_samples)) * weights, n=n_samples)
         noise[:] = colored / np.sqrt(np.mean(colored**2))
-    return bank
+    return noises

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from audiostride.audio.files import probe_audio, read_samples, resampled_length, stream_samples
 from audiostride.audio.windows import cut_window
-from audiostride.dataset.bad_rows import describe_bad_rows
+from audiostride.dataset.manifest import describe_bad_rows
 from audiostride.dataset.store import PLACE_COLUMNS, StoreAudio, read_store_header
+from audiostride.distributed import default_jobs, map_in_threads
 from audiostride.errors import InputError
-from audiostride.parallel import default_jobs, map_in_threads
 from audiostride.progress import progress_bar
 
 # Longer clips are read from their files part by part and never held whole.
@@ -82,10 +82,6 @@ class AudioBank(ABC):
         out = np.empty(window, dtype=np.float32)
         self.read_into(index, start, out)
         return out
-
-    def read_clip(self, index: int) -> NDArray[np.float32]:
-        """All samples of a clip."""
-        return self.read(index, 0, int(self.n_samples[index]))
 
 
 def open_bank(

@@ -60,20 +60,8 @@ class ClipOrder:
         self._round: tuple[int, NDArray[np.int64]] = (-1, self._sizes)
         self._passes: dict[int, tuple[int, NDArray[np.int64]]] = {}
 
-    def clip_at(self, position: int) -> int:
-        """The clip at a position of the sequence.
-
-        Raises:
-            InputError: A negative position.
-        """
-        _check_position("ClipOrder.clip_at", position)
-        round_, place = divmod(position, len(self._sizes))
-        unit = int(self._units_of_round(round_)[place])
-        pass_, draw = divmod(round_, int(self._sizes[unit]))
-        return int(self._clips_of_pass(unit, pass_)[draw])
-
     def clips_at(self, first: int, count: int) -> NDArray[np.int64]:
-        """The clips at the `count` positions from `first` on, as `clip_at` gives them.
+        """The clips at the `count` positions of the sequence from `first` on.
 
         Shape:
             Result: ``(count,)`` int64.

@@ -5,7 +5,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,14 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiostride.checks import check_count
+from audiostride.distributed import default_jobs
 from audiostride.errors import InputError
-from audiostride.inference.granularity import LEVELS, ClipLevel, EventLevel, PredictionSettings, Row, WindowLevel
+from audiostride.inference.granularity import LEVELS, PredictionSettings, RecordingResult
+from audiostride.inference.model import Model
 from audiostride.inference.reading import Block, read_blocks
 from audiostride.inference.recordings import Recording
-from audiostride.parallel import default_jobs
-
-if TYPE_CHECKING:
-    from audiostride.models.classifier import AudioClassifier
 
 # Maps of 16 windows at width 1 stay in a processor's cache: 102 windows/s on one thread, against 79 with 64.
 BATCH_SIZE = {"cpu": 16, "cuda": 256}
@@ -29,33 +26,21 @@ MAX_READERS = 8
 Logits = dict[str, NDArray[np.float64]]
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What is told about one recording."""
-
-    rows: list[Row]
-    """``(start_s, end_s, task, label, score)``."""
-    audio_s: float
-    """Its length in seconds."""
-
-
 @dataclass
 class _Pending:
     """A recording some of whose windows may still be on their way."""
 
-    level: ClipLevel | WindowLevel | EventLevel | None = None
-    n_samples: int = 0
-    n_windows: int = 1
-    done: int = 0
-    error: InputError | None = None
+    result: RecordingResult | InputError | None = None
+    left: int = 1
+    """Windows whose logits are still to come."""
 
 
 @dataclass
 class _Batch:
     windows: NDArray[np.float32]
     filled: int = 0
-    parts: list[tuple[_Pending, int, int, float]] = field(default_factory=list)
-    """Recording, its first window here, how many, and how many seconds of audio they are."""
+    parts: list[tuple[_Pending, int, int]] = field(default_factory=list)
+    """Recording, its first window here, and how many."""
 
     @classmethod
     def empty(cls, size: int, window: int, *, pin: bool) -> "_Batch":
@@ -63,6 +48,14 @@ class _Batch:
         if pin:
             return cls(torch.zeros(size, window, pin_memory=True).numpy())
         return cls(np.zeros((size, window), dtype=np.float32))
+
+    def take(self, owner: _Pending, first: int, windows: NDArray[np.float32]) -> int:
+        """Put windows of a recording into the room that is left; how many found some."""
+        count = min(len(self.windows) - self.filled, len(windows))
+        self.windows[self.filled : self.filled + count] = windows[:count]
+        self.parts.append((owner, first, count))
+        self.filled += count
+        return count
 
 
 def copy_logits(logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -77,15 +70,17 @@ def copy_logits(logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _network(model: "AudioClassifier") -> Iterator[tuple[ThreadPoolExecutor, Callable[[_Batch], Logits], int]]:
+def _network(model: Model, in_turn: bool) -> Iterator[tuple[ThreadPoolExecutor, Callable[[_Batch], Logits], int]]:
     """Threads that compute, the frozen network, and how many batches are worth being on their way.
 
     On a CPU each batch is computed by one thread, and as many batches at once as torch has threads: they do not wait
-    for each other after each layer, and the numbers do not depend on how many there are.
+    for each other after each layer, and the numbers do not depend on how many there are. Batches in turn are each
+    computed by all threads.
     """
     device = next(model.parameters()).device
     on_cpu = device.type == "cpu"
     threads = torch.get_num_threads()
+    at_once = threads if on_cpu and not in_turn else 1
     frozen = model.freeze()
 
     def compute(batch: _Batch) -> Logits:
@@ -96,24 +91,28 @@ def _network(model: "AudioClassifier") -> Iterator[tuple[ThreadPoolExecutor, Cal
             return {task: values[: batch.filled].numpy() for task, values in found.items()}
 
     pool = ThreadPoolExecutor(
-        threads if on_cpu else 1, thread_name_prefix="compute", initializer=lambda: torch.set_num_threads(1)
+        at_once,
+        thread_name_prefix="compute",
+        initializer=(lambda: torch.set_num_threads(1)) if at_once > 1 else None,
     )
     try:
-        yield pool, compute, (threads if on_cpu else 1) + 1
+        yield pool, compute, at_once + 1
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # what a thread sets is what threads to come begin with
+        if at_once > 1:
+            torch.set_num_threads(threads)  # what a thread sets is what threads to come begin with
 
 
 def predict_recordings(
-    model: "AudioClassifier",
+    model: Model,
     recordings: Iterable[Recording],
     settings: PredictionSettings | None = None,
     *,
     batch_size: int | None = None,
     workers: int | None = None,
+    in_turn: bool = False,
     watch: Callable[[float], object] | None = None,
-) -> Generator[Prediction | InputError, None, None]:
+) -> Generator[RecordingResult | InputError, None, None]:
     """What the model hears in one recording after another; for one that cannot be read, the error in its place.
 
     The model is frozen and in evaluation mode. Windows are read ahead and put into batches whatever recording they
@@ -127,10 +126,13 @@ def predict_recordings(
         settings: Which windows, and what is told about them.
         batch_size: Windows at a time; None is 16 on a CPU and 256 on a GPU.
         workers: Threads that read audio; None is one for each processor, 8 at most.
+        in_turn: Whether a CPU computes one batch after another with all its threads, and not several at once: faster
+            where there are few batches.
         watch: Called with the seconds of audio of each batch that is done.
 
     Yields:
-        For each recording, in order, a `Prediction` or the `InputError` that says why there is none.
+        For each recording, in order, its result, a `ClipLevel`, `WindowLevel` or `EventLevel` as the settings say, or
+        the `InputError` that says why there is none.
 
     Raises:
         InputError: A hop that does not fit the window; a batch size or a number of workers below 1.
@@ -141,73 +143,62 @@ def predict_recordings(
     size = BATCH_SIZE.get(next(model.parameters()).device.type, 256) if batch_size is None else batch_size
     workers = min(MAX_READERS, default_jobs()) if workers is None else workers
     check_count("predict", batch_size=size, workers=workers)
-    return _predict(model, recordings, settings, window=window, hop=hop, size=size, workers=workers, watch=watch)
+    blocks = read_blocks(recordings, sample_rate=config.sample_rate, window=window, hop=hop, workers=workers)
+    return _predict(model, blocks, settings, size=size, in_turn=in_turn, watch=watch)
 
 
 def _predict(
-    model: "AudioClassifier",
-    recordings: Iterable[Recording],
+    model: Model,
+    blocks: Iterator[tuple[int, Block | InputError]],
     settings: PredictionSettings,
     *,
-    window: int,
-    hop: int,
     size: int,
-    workers: int,
+    in_turn: bool,
     watch: Callable[[float], object] | None,
-) -> Generator[Prediction | InputError, None, None]:
-    rate, tasks = model.config.sample_rate, model.config.tasks
+) -> Generator[RecordingResult | InputError, None, None]:
+    window, pin = model.config.window_samples, next(model.parameters()).device.type == "cuda"
     pending: deque[_Pending] = deque()
     under_way: deque[tuple[_Batch, Future[Logits]]] = deque()
-    pin = next(model.parameters()).device.type == "cuda"
-    batch = _Batch.empty(size, window, pin=pin)
-    newest, entered = -1, 0
-    with _network(model) as (pool, compute, at_once):
+    batch, newest = _Batch.empty(size, window, pin=pin), -1
+    with _network(model, in_turn) as (pool, compute, at_most):
 
         def take_result() -> None:
             """Hand the logits of the oldest batch to their recordings."""
             done, future = under_way.popleft()
             logits, row = future.result(), 0
-            for owner, first, count, seconds in done.parts:
-                if owner.level is not None:
-                    owner.level.add(first, {task: values[row : row + count] for task, values in logits.items()})
-                owner.done += count
+            for owner, first, count in done.parts:
+                owner.left -= count
+                if isinstance(owner.result, RecordingResult):
+                    owner.result.add(first, {task: values[row : row + count] for task, values in logits.items()})
+                    if watch is not None:
+                        watch(owner.result.tiling.audio_s(first, count))
                 row += count
-                if watch is not None:
-                    watch(seconds)
 
-        def finished() -> Iterator[Prediction | InputError]:
-            """What is known of the recordings in front, as far as it is."""
-            while pending and (pending[0].error or pending[0].done == pending[0].n_windows):
-                head = pending.popleft()
-                if head.error is not None or head.level is None:
-                    yield head.error or InputError("predict: a recording without windows")
-                else:
-                    yield Prediction(head.level.rows(), head.n_samples / rate)
+        def finished() -> Iterator[RecordingResult | InputError]:
+            """The results of the recordings in front, as far as they are known."""
+            while pending and pending[0].left <= 0 and (result := pending[0].result) is not None:
+                pending.popleft()
+                yield result
 
-        for item in read_blocks(recordings, sample_rate=rate, window=window, hop=hop, workers=workers):
-            number = item.recording if isinstance(item, Block) else item[0]
+        for number, item in blocks:
             if number > newest:
-                newest, entered = number, 0
+                newest = number
                 pending.append(_Pending())
             current = pending[-1]
-            if not isinstance(item, Block):
-                current.error = item[1]
+            if isinstance(item, InputError):
+                current.result, current.left = item, 0
                 yield from finished()
                 continue
-            if current.level is None:
-                current.level = LEVELS[settings.level](tasks, item.tiling, settings)
-                current.n_samples, current.n_windows = item.tiling.n_samples, item.tiling.n_windows
+            if current.result is None:
+                current.result = LEVELS[settings.level](model.config.tasks, item.tiling, settings)
+                current.left = item.tiling.n_windows
             taken = 0
             while taken < len(item.windows):
-                count = min(size - batch.filled, len(item.windows) - taken)
-                batch.windows[batch.filled : batch.filled + count] = item.windows[taken : taken + count]
-                end = current.n_samples if entered + count == current.n_windows else (entered + count) * hop
-                batch.parts.append((current, entered, count, (end - entered * hop) / rate))
-                batch.filled, taken, entered = batch.filled + count, taken + count, entered + count
+                taken += batch.take(current, item.first + taken, item.windows[taken:])
                 if batch.filled == size:
                     under_way.append((batch, pool.submit(compute, batch)))
                     batch = _Batch.empty(size, window, pin=pin)
-                    if len(under_way) > at_once:
+                    if len(under_way) > at_most:
                         take_result()
                         yield from finished()
         if batch.filled:

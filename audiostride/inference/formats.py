@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from audiostride.errors import InputError
 from audiostride.inference.granularity import columns_of
-from audiostride.models import ClassifierConfig
+from audiostride.inference.model import ModelSettings
 
 SUFFIXES = {"csv": ".csv", "parquet": ".parquet", "jsonl": ".jsonl", "raven": ".txt", "audacity": ".txt"}
 FORMATS = tuple(SUFFIXES)
@@ -62,8 +62,23 @@ def check_files(out: Path, name: str, paths: Sequence[str]) -> None:
         )
 
 
+def check_replaceable(out: Path, name: str) -> None:
+    """Raise if an output that exists is not of the kind that is to come in its place, or holds other files."""
+    if out.is_dir() != is_folder_format(out, name):
+        kinds = "a folder", "a file"
+        raise InputError(
+            f"predict: {out} is {kinds[out.is_file()]}, and would be {kinds[out.is_dir()]}; choose another -o"
+        )
+    others = [path for path in out.rglob("*") if path.is_file() and path.suffix != ".txt"]
+    if out.is_dir() and others:
+        raise InputError(
+            f"predict: folder {out} holds other files than labels, such as {others[0].name}; "
+            "choose another -o, so that they are not lost"
+        )
+
+
 def open_table(
-    target: Path, name: str, *, config: ClassifierConfig, paths: Sequence[str]
+    target: Path, name: str, *, config: ModelSettings, paths: Sequence[str]
 ) -> AbstractContextManager[Write]:
     """A context that gives a function which adds rows to a file or folder of a format.
 
@@ -106,7 +121,7 @@ def _open_jsonl(target: Path) -> Iterator[Write]:
 
 
 @contextmanager
-def _open_text(target: Path, name: str, config: ClassifierConfig, paths: Sequence[str]) -> Iterator[Write]:
+def _open_text(target: Path, name: str, config: ModelSettings, paths: Sequence[str]) -> Iterator[Write]:
     """A file, or in a folder one for each audio file, named by its path below the folder that holds them all."""
     folder = is_folder_format(target, name)
     files = _files_below(target, paths, FILE_ENDINGS[name]) if folder else dict.fromkeys(paths, target)
@@ -132,13 +147,13 @@ def _files_below(folder: Path, paths: Sequence[str], ending: str) -> dict[str, P
     return {path: folder / (os.path.relpath(place, root) + ending) for path, place in absolute.items()}
 
 
-def _raven_columns(config: ClassifierConfig) -> list[str]:
+def _raven_columns(config: ModelSettings) -> list[str]:
     columns = ["Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)"]
     columns += ["Begin File", "Begin Path", "File Offset (s)", *(["Task"] if len(config.tasks) > 1 else [])]
     return [*columns, "Label", "Score"]
 
 
-def _raven_lines(rows: pd.DataFrame, config: ClassifierConfig, before: int) -> Iterator[list[str]]:
+def _raven_lines(rows: pd.DataFrame, config: ModelSettings, before: int) -> Iterator[list[str]]:
     low, high = config.fmin_hz, min(config.fmax_hz, config.sample_rate / 2)
     for number, row in enumerate(rows.to_dict("records"), start=before + 1):
         path = os.path.abspath(row["path"])
@@ -148,7 +163,7 @@ def _raven_lines(rows: pd.DataFrame, config: ClassifierConfig, before: int) -> I
         yield [_one_field(field) for field in [*line, row["label"], f"{row['score']:.6f}"]]
 
 
-def _audacity_lines(rows: pd.DataFrame, config: ClassifierConfig) -> Iterator[list[str]]:
+def _audacity_lines(rows: pd.DataFrame, config: ModelSettings) -> Iterator[list[str]]:
     for row in rows.to_dict("records"):
         label = f"{row['task']}: {row['label']}" if "task" in row else row["label"]
         yield [f"{row['start_s']:.6f}", f"{row['end_s']:.6f}", _one_field(label)]

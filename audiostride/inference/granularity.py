@@ -1,14 +1,16 @@
 """What is told about a recording: one class for all of it, one for each window, or events; window by window."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from audiostride.checks import Range, check_settings
 from audiostride.errors import InputError
-from audiostride.models.config import ClassifierConfig
+from audiostride.inference.model import ModelSettings
 
 Level = Literal["clip", "window", "event"]
 Row = tuple[float, float, str, str, float]  # start_s, end_s, task, label, score
@@ -18,7 +20,7 @@ COLUMNS = ("path", "start_s", "end_s", "task", "label", "score")
 TIME_DIGITS, SCORE_DIGITS = 4, 6
 
 
-def columns_of(config: ClassifierConfig) -> list[str]:
+def columns_of(config: ModelSettings) -> list[str]:
     """Columns of a model's predictions: `COLUMNS`, of which ``task`` is there where it has several."""
     return [name for name in COLUMNS if name != "task" or len(config.tasks) > 1]
 
@@ -35,22 +37,19 @@ class PredictionSettings:
     """``clip``: one row per recording; ``window``: one per window; ``event``: see `EventLevel`."""
     hop_s: float | None = None
     """From one window to the next, in seconds; None is the model's window."""
-    threshold: float | None = None
+    threshold: Annotated[float, Range(0, 1, what="a probability", advice="e.g. 0.5")] | None = None
     """Least probability of an event, in [0, 1]; None is 0.5."""
-    merge_gap_s: float | None = None
+    merge_gap_s: Annotated[float, Range(0, unit="s", advice="e.g. 0.5")] | None = None
     """Events of a class with so many seconds between them, or less, are one; None is 0."""
 
     def __post_init__(self) -> None:
+        check_settings("predict", self)
         if self.level != "event":
             for name, value in (("threshold", self.threshold), ("merge-gap", self.merge_gap_s)):
                 if value is not None:
                     raise InputError(
                         f"predict: {name} is for events only, got {value}; add --events (events=True), or leave it out"
                     )
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise InputError(f"predict: threshold must be a probability in [0, 1], got {self.threshold}; e.g. 0.5")
-        if self.merge_gap_s is not None and not 0 <= self.merge_gap_s < float("inf"):
-            raise InputError(f"predict: merge-gap must be >= 0 s and finite, got {self.merge_gap_s}; e.g. 0.5")
 
     @classmethod
     def choose(
@@ -68,7 +67,7 @@ class PredictionSettings:
         level: Level = "window" if per_window else "event" if events else "clip"
         return cls(level=level, hop_s=hop_s, threshold=threshold, merge_gap_s=merge_gap_s)
 
-    def hop_samples(self, config: ClassifierConfig) -> int:
+    def hop_samples(self, config: ModelSettings) -> int:
         """From one window to the next, in samples.
 
         Raises:
@@ -104,6 +103,21 @@ class Tiling:
         """First sample of a window and the one behind its last, which lies in the recording."""
         return index * self.hop, min(index * self.hop + self.window, self.n_samples)
 
+    def share(self, index: int) -> float:
+        """How much of a window is audio, in (0, 1].
+
+        Rounded to float32: its product with a float32 logit is then exact in float64, so that a recording of one window
+        has that window's logits to the bit.
+        """
+        start, end = self.span(index)
+        return float(np.float32((end - start) / self.window))
+
+    def audio_s(self, first: int, count: int) -> float:
+        """Seconds of audio that consecutive windows add to those before them."""
+        last = first + count
+        end = self.n_samples if last == self.n_windows else last * self.hop
+        return (end - first * self.hop) / self.sample_rate
+
     def seconds(self, sample: int) -> float:
         """Where a sample lies in the file."""
         return round(self.origin_s + sample / self.sample_rate, TIME_DIGITS)
@@ -116,59 +130,79 @@ def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return probs
 
 
-class ClipLevel:
+class RecordingResult(ABC):
+    """What comes of a recording, taken in window by window.
+
+    Args:
+        tasks: Class names of each task.
+        tiling: The windows of the recording.
+        settings: What is told about them.
+    """
+
+    def __init__(self, tasks: Mapping[str, Sequence[str]], tiling: Tiling, settings: PredictionSettings) -> None:
+        self.tasks, self.tiling, self.settings = tasks, tiling, settings
+
+    @abstractmethod
+    def add(self, first: int, logits: Mapping[str, NDArray[np.float64]]) -> None:
+        """Take the logits ``(B, classes)`` of each task of consecutive windows, the first of which has this number."""
+
+    @abstractmethod
+    def rows(self) -> list[Row]:
+        """The rows of a recording all of whose windows were added, task after task."""
+
+
+class ClipLevel(RecordingResult):
     """One row per task: the class of the windows' mean logits, each weighing by the share of it that is audio."""
 
     def __init__(self, tasks: Mapping[str, Sequence[str]], tiling: Tiling, settings: PredictionSettings) -> None:
-        self._tasks, self._tiling = tasks, tiling
+        super().__init__(tasks, tiling, settings)
         # float64, so that how the windows came in batches does not show.
         self._sums = {task: np.zeros(len(names)) for task, names in tasks.items()}
         self._weight = 0.0
 
     def add(self, first: int, logits: Mapping[str, NDArray[np.float64]]) -> None:
-        """Take the logits ``(B, classes)`` of consecutive windows."""
         for offset in range(len(next(iter(logits.values())))):
-            start, end = self._tiling.span(first + offset)
-            share = (end - start) / self._tiling.window
+            share = self.tiling.share(first + offset)
             self._weight += share
             for task, values in logits.items():
                 self._sums[task] += share * values[offset]
 
+    def mean_logits(self) -> dict[str, NDArray[np.float64]]:
+        """Logits ``(classes,)`` of each task."""
+        return {task: sums / self._weight for task, sums in self._sums.items()}
+
     def rows(self) -> list[Row]:
-        """One row per task."""
-        begin_s, end_s = self._tiling.seconds(0), self._tiling.seconds(self._tiling.n_samples)
+        begin_s, end_s = self.tiling.seconds(0), self.tiling.seconds(self.tiling.n_samples)
         found: list[Row] = []
-        for task, names in self._tasks.items():
-            probs = softmax(self._sums[task][None] / self._weight)[0]
+        for task, logits in self.mean_logits().items():
+            probs = softmax(logits[None])[0]
             best = int(probs.argmax())
-            found.append((begin_s, end_s, task, names[best], round(float(probs[best]), SCORE_DIGITS)))
+            found.append((begin_s, end_s, task, self.tasks[task][best], round(float(probs[best]), SCORE_DIGITS)))
         return found
 
 
-class WindowLevel:
+class WindowLevel(RecordingResult):
     """One row per task and window: its most probable class."""
 
     def __init__(self, tasks: Mapping[str, Sequence[str]], tiling: Tiling, settings: PredictionSettings) -> None:
-        self._tasks, self._tiling = tasks, tiling
+        super().__init__(tasks, tiling, settings)
         self._rows: dict[str, list[Row]] = {task: [] for task in tasks}
 
     def add(self, first: int, logits: Mapping[str, NDArray[np.float64]]) -> None:
-        """Take the logits ``(B, classes)`` of consecutive windows."""
         for task, values in logits.items():
-            probs, names = softmax(values), self._tasks[task]
+            probs, names = softmax(values), self.tasks[task]
             best = probs.argmax(axis=1)
             scores = np.take_along_axis(probs, best[:, None], axis=1)[:, 0].round(SCORE_DIGITS).tolist()
             for offset, (index, score) in enumerate(zip(best.tolist(), scores, strict=True)):
-                start, end = self._tiling.span(first + offset)
-                row = (self._tiling.seconds(start), self._tiling.seconds(end), task, names[index], score)
+                start, end = self.tiling.span(first + offset)
+                row = (self.tiling.seconds(start), self.tiling.seconds(end), task, names[index], score)
                 self._rows[task].append(row)
 
     def rows(self) -> list[Row]:
-        """The windows in order, task after task."""
         return [row for rows in self._rows.values() for row in rows]
 
 
-class EventLevel:
+class EventLevel(RecordingResult):
     """Events: stretches of a recording that windows with a class of at least the threshold cover.
 
     A window whose probability of a class, rounded as it is written, is at least the threshold marks its whole length
@@ -178,7 +212,7 @@ class EventLevel:
     """
 
     def __init__(self, tasks: Mapping[str, Sequence[str]], tiling: Tiling, settings: PredictionSettings) -> None:
-        self._tasks, self._tiling = tasks, tiling
+        super().__init__(tasks, tiling, settings)
         self._threshold = 0.5 if settings.threshold is None else settings.threshold
         self._gap = round((settings.merge_gap_s or 0.0) * tiling.sample_rate)
         # For each task and class: start, end (samples) and score of its events; the last one may still grow.
@@ -187,30 +221,28 @@ class EventLevel:
         }
 
     def add(self, first: int, logits: Mapping[str, NDArray[np.float64]]) -> None:
-        """Take the logits ``(B, classes)`` of consecutive windows."""
         for task, values in logits.items():
             probs = softmax(values).round(SCORE_DIGITS)
             for offset, index in np.argwhere(probs >= self._threshold).tolist():
                 events, score = self._events[task][index], float(probs[offset, index])
-                start, end = self._tiling.span(first + offset)
+                start, end = self.tiling.span(first + offset)
                 if events and start - events[-1][1] <= self._gap:
                     begin, _, best = events.pop()
                     start, score = begin, max(best, score)
                 events.append((start, end, score))
 
     def rows(self) -> list[Row]:
-        """The events in the order of their starts, task after task."""
         found: list[Row] = []
-        for task, names in self._tasks.items():
+        for task, names in self.tasks.items():
             events = [
                 (start, index, end, score) for index, own in enumerate(self._events[task]) for start, end, score in own
             ]
-            at = self._tiling.seconds
+            at = self.tiling.seconds
             found += [(at(start), at(end), task, names[index], score) for start, index, end, score in sorted(events)]
         return found
 
 
-LEVELS: dict[Level, type[ClipLevel] | type[WindowLevel] | type[EventLevel]] = {
+LEVELS: dict[Level, type[RecordingResult]] = {
     "clip": ClipLevel,
     "window": WindowLevel,
     "event": EventLevel,

@@ -1,21 +1,24 @@
 """A job of predictions: many recordings into one table, whole or not at all, going on where it was stopped."""
 
+import logging
 import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import timedelta
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from tqdm import tqdm
 
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
 from audiostride.inference.engine import predict_recordings
-from audiostride.inference.formats import check_files, is_folder_format, open_table
+from audiostride.inference.formats import check_files, check_replaceable, open_table
 from audiostride.inference.granularity import PredictionSettings
 from audiostride.inference.journal import (
     Journal,
@@ -26,12 +29,15 @@ from audiostride.inference.journal import (
     read_journals,
     replace_output,
 )
+from audiostride.inference.model import Model
 from audiostride.inference.recordings import Recording
 from audiostride.inference.table import rows_to_table
-from audiostride.models import AudioClassifier
 from audiostride.progress import progress_bar
 
 ROWS_AT_ONCE = 20000
+
+# Processes wait for the slowest at the end; a folder of long recordings is not shared out evenly.
+PATIENCE = timedelta(days=7)
 
 
 def errors_file(out: Path) -> Path:
@@ -47,40 +53,79 @@ def errors_file(out: Path) -> Path:
 class PredictionJob:
     """Predictions on recordings, for a file or folder.
 
-    The processes of a job each take consecutive recordings; the first one calls `begin` before and `finish` after all
-    of them have called `work`.
+    What is done is kept beside the output in ``OUT.partial``, from where the same job goes on if it was stopped. Of
+    several processes each takes consecutive recordings, on the device of its rank; when all are done the first one
+    makes the output, which is the same as one process would have written.
     """
 
-    model: AudioClassifier
+    model: Model
     """The classifier."""
     recordings: Sequence[Recording]
     """What is classified, the same in every process."""
     out: Path
-    """The output."""
+    """The output; several machines see the same folder of it."""
     format: str
     """One of `audiostride.inference.formats.FORMATS`."""
     settings: PredictionSettings
     """Which windows, and what is told about them."""
     stop_on_error: bool = False
     """Whether a recording that cannot be read ends the job."""
-    processes: Processes = field(default_factory=Processes)
-    """Which of how many processes this is."""
+    devices: int = 1
+    """Processes on each machine."""
+    n_nodes: int = 1
+    """Machines."""
     batch_size: int | None = None
     """Windows at a time; None is 16 on a CPU and 256 on a GPU."""
     workers: int | None = None
-    """Threads that read audio; None is one for each processor, 8 at most."""
+    """Threads of each process that read audio; None is one for each processor, 8 at most."""
 
     def __post_init__(self) -> None:
         check_files(self.out, self.format, [recording.path for recording in self.recordings])
+        self.processes = Processes.of_environment(self.devices, self.n_nodes)
         self._job = describe_job(self.model, self.recordings, self.settings, processes=self.processes.count)
         self._folder = partial_folder(self.out)
+
+    def run(self, device: torch.device, *, overwrite: bool = False, anew: bool = False) -> int:
+        """Do the whole job, or what is left of it, in all its processes.
+
+        Args:
+            device: What to compute on.
+            overwrite: Whether an output that exists is replaced.
+            anew: Whether what a stopped job has done is thrown away, and not taken up.
+
+        Returns:
+            Number of recordings that were classified, by all processes. The others are named on stderr and in
+            `errors_file`.
+
+        Raises:
+            InputError: As `begin`, `work` and `finish`.
+        """
+        if self.processes.first:
+            self.begin(overwrite=overwrite, anew=anew)
+        if self.processes.count == 1:
+            self.model.to(device)
+            self.work()
+            return self.finish()
+        # Lightning takes a second to load, which one process need not wait for.
+        from lightning.fabric import Fabric
+        from lightning.fabric.strategies.ddp import DDPStrategy
+
+        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # no word from each process on its start
+        strategy = DDPStrategy(timeout=PATIENCE)
+        fabric = Fabric(accelerator=device.type, strategy=strategy, devices=self.devices, num_nodes=self.n_nodes)
+        fabric.launch()
+        self.model.to(fabric.device)
+        n_read = int(self.processes.sum(torch.tensor(self.work())))  # which waits for all
+        if self.processes.first:
+            self.finish()
+        fabric.barrier()  # nobody leaves, or starts another job, before the table stands
+        return n_read
 
     def begin(self, *, overwrite: bool = False, anew: bool = False) -> None:
         """Make the folder of the job, or take up what was done.
 
         Args:
-            overwrite: Whether an output that exists is replaced.
-            anew: Whether what a stopped job has done is thrown away, and not taken up.
+            overwrite, anew: As for `run`.
 
         Raises:
             InputError: The output exists, or is a folder with other things; another job was stopped here; not writable.
@@ -88,22 +133,8 @@ class PredictionJob:
         if self.out.exists():
             if not overwrite:
                 raise InputError(f"predict: {self.out} exists; choose another -o, or give --overwrite")
-            self._check_replaceable()
+            check_replaceable(self.out, self.format)
         begin_job(self.out, self._job, anew=anew)
-
-    def _check_replaceable(self) -> None:
-        if self.out.is_dir() != is_folder_format(self.out, self.format):
-            kinds = "a folder", "a file"
-            raise InputError(
-                f"predict: {self.out} is {kinds[self.out.is_file()]}, and would be {kinds[self.out.is_dir()]}; "
-                "choose another -o"
-            )
-        others = [path for path in self.out.rglob("*") if path.is_file() and path.suffix != ".txt"]
-        if self.out.is_dir() and others:
-            raise InputError(
-                f"predict: folder {self.out} holds other files than labels, such as {others[0].name}; "
-                "choose another -o, so that they are not lost"
-            )
 
     def work(self) -> int:
         """Classify this process's recordings, from the first one that is not done; the number of those that were read.
@@ -130,7 +161,7 @@ class PredictionJob:
             try:
                 for recording, prediction in zip(own, found, strict=True):
                     if not isinstance(prediction, InputError):
-                        journal.add(recording.path, rows=prediction.rows)
+                        journal.add(recording.path, rows=prediction.rows())
                     elif self.stop_on_error:
                         raise prediction
                     else:

@@ -16,9 +16,8 @@ from typing import Any
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
 from audiostride.inference.granularity import PredictionSettings
+from audiostride.inference.model import Model
 from audiostride.inference.recordings import Recording
-from audiostride.models import AudioClassifier
-from audiostride.models.saving import model_checksum
 from audiostride.writing import write_json
 
 JOB_FORMAT = 1
@@ -30,7 +29,7 @@ def partial_folder(out: Path) -> Path:
 
 
 def describe_job(
-    model: AudioClassifier, recordings: Sequence[Recording], settings: PredictionSettings, *, processes: int
+    model: Model, recordings: Sequence[Recording], settings: PredictionSettings, *, processes: int
 ) -> dict[str, Any]:
     """What must be the same for a job to go on: model, recordings, settings and number of processes."""
     listed = hashlib.blake2b(digest_size=8)
@@ -40,7 +39,7 @@ def describe_job(
     event = settings.level == "event"
     return {
         "format": JOB_FORMAT,
-        "model": model_checksum(model.config.to_dict(), model.state_dict()),
+        "model": model.checksum(),
         "files": f"{len(recordings)} (list {listed.hexdigest()})",
         "rows per": settings.level,
         "hop_s": settings.hop_samples(model.config) / model.config.sample_rate,

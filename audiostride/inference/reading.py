@@ -20,14 +20,17 @@ READ_AHEAD = 4  # recordings for each thread whose first windows are read before
 class Block(NamedTuple):
     """Consecutive windows of a recording."""
 
-    recording: int
-    """Which recording."""
     windows: NDArray[np.float32]
     """``(B, window)``."""
+    first: int
+    """Which window of the recording the first one is."""
     tiling: Tiling
     """All windows of the recording."""
-    last: bool
-    """Whether these are its last ones."""
+
+    @property
+    def last(self) -> bool:
+        """Whether these are the last ones of the recording."""
+        return self.first + len(self.windows) == self.tiling.n_windows
 
 
 @dataclass
@@ -38,20 +41,19 @@ class _Open:
 
 
 def tile_blocks(
-    number: int, recording: Recording, *, sample_rate: int, window: int, hop: int, at_once: int = WINDOWS_AT_ONCE
+    recording: Recording, *, sample_rate: int, window: int, hop: int, at_once: int = WINDOWS_AT_ONCE
 ) -> Iterator[Block]:
     """The windows of a recording in order, `at_once` of them at a time.
 
     Raises:
         InputError: The recording cannot be read.
     """
-    n_samples, source = recording.stream(sample_rate)
+    n_samples, source = recording.stream(sample_rate, window=window)
     tiling = Tiling(n_samples, window, hop, sample_rate, recording.start_s)
     parts: list[NDArray[np.float32]] = []
     held, done = 0, 0
     while done < tiling.n_windows:
         count = min(at_once, tiling.n_windows - done)
-        last = done + count == tiling.n_windows
         needed = (count - 1) * hop + window
         while held < needed:
             part = next(source, None)
@@ -61,14 +63,14 @@ def tile_blocks(
             held += len(part)
         samples = parts[0] if len(parts) == 1 else np.concatenate(parts)
         tiled = np.lib.stride_tricks.sliding_window_view(samples[:needed], window)[::hop]
-        yield Block(number, tiled, tiling, last)
+        yield Block(tiled, done, tiling)
         parts, held, done = [samples[count * hop :]], held - count * hop, done + count
 
 
 def read_blocks(
     recordings: Iterable[Recording], *, sample_rate: int, window: int, hop: int, workers: int
-) -> Iterator[Block | tuple[int, InputError]]:
-    """The windows of one recording after another; for one that cannot be read (any more), its number and the error.
+) -> Iterator[tuple[int, Block | InputError]]:
+    """The windows of one recording after another; for one that cannot be read (any more), the error.
 
     Args:
         recordings: What is read.
@@ -76,6 +78,9 @@ def read_blocks(
         window: Length of a window in samples.
         hop: From one window to the next, in samples.
         workers: Threads that read.
+
+    Yields:
+        The number of a recording, and windows of it or the error that ends it.
     """
     opened: deque[_Open] = deque()
     left = enumerate(recordings)
@@ -84,7 +89,7 @@ def read_blocks(
             while True:
                 while len(opened) < READ_AHEAD * workers and (item := next(left, None)) is not None:
                     number, recording = item
-                    blocks = tile_blocks(number, recording, sample_rate=sample_rate, window=window, hop=hop)
+                    blocks = tile_blocks(recording, sample_rate=sample_rate, window=window, hop=hop)
                     opened.append(_Open(number, blocks, pool.submit(next, blocks, None)))
                 if not opened:
                     return
@@ -100,7 +105,7 @@ def read_blocks(
                 else:
                     head.next = pool.submit(next, head.blocks, None)
                 if block is not None:
-                    yield block
+                    yield head.number, block
         finally:
             for waiting in opened:
                 waiting.next.cancel()

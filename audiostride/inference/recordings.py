@@ -20,19 +20,17 @@ from audiostride.audio.files import (
 )
 from audiostride.checks import check_count
 from audiostride.dataset.manifest import inspect_manifest
-from audiostride.dataset.readers import StoreBank, clip_span
+from audiostride.dataset.readers import AudioBank, StoreBank, clip_span
 from audiostride.dataset.store import is_store
 from audiostride.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-BLOCK_SAMPLES = 2**18  # read from a store at a time
-
 
 @dataclass(frozen=True)
 class Recording:
-    """A file or a part of it to classify; of a store, the clip that was prepared from it; or samples in memory."""
+    """A file or a part of it to classify; a clip of a bank; or samples in memory."""
 
     path: str
     """The file; of samples in memory, what they are called."""
@@ -40,19 +38,23 @@ class Recording:
     """Start of the part in the file, in seconds."""
     duration_s: float = math.nan
     """Length of the part in seconds; NaN goes to the end."""
-    bank: StoreBank | None = None
-    """The store that holds its samples."""
+    bank: AudioBank | None = None
+    """The bank that reads its samples."""
     index: int = 0
-    """Which clip of that store, or row of a manifest, it is."""
+    """Which clip of that bank, or row of a manifest, it is."""
     store: str = ""
-    """The folder of that store."""
+    """The folder of the store whose clip it is."""
     samples: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     """The samples themselves, ``(samples,)``."""
     samples_rate: int = 0
     """Their sample rate in Hz."""
 
-    def stream(self, sample_rate: int) -> tuple[int, Iterator[NDArray[np.float32]]]:
+    def stream(self, sample_rate: int, *, window: int) -> tuple[int, Iterator[NDArray[np.float32]]]:
         """Number of samples at `sample_rate` (Hz), and these samples in consecutive blocks.
+
+        Args:
+            sample_rate: In Hz.
+            window: Samples that are read from a bank at a time.
 
         Raises:
             InputError: The file is missing, unreadable or empty, or the part is not inside it; also while the blocks
@@ -61,14 +63,18 @@ class Recording:
         if self.samples is not None:
             samples = _resample(self.path, self.samples, self.samples_rate, sample_rate)
             return len(samples), iter([samples])
-        bank = self.bank
-        if bank is not None:
-            n_stored = int(bank.n_samples[self.index])
-            starts = range(0, n_stored, BLOCK_SAMPLES)
-            blocks = (bank.read(self.index, start, min(BLOCK_SAMPLES, n_stored - start)) for start in starts)
-            return n_stored, blocks
+        if self.bank is not None:
+            return int(self.bank.n_samples[self.index]), self._stream_bank(self.bank, window)
         offset, n_samples = clip_span(self.path, self.start_s, self.duration_s, sample_rate=sample_rate)
         return n_samples, stream_samples(self.path, offset, n_samples, sample_rate=sample_rate)
+
+    def _stream_bank(self, bank: AudioBank, window: int) -> Iterator[NDArray[np.float32]]:
+        n_samples = int(bank.n_samples[self.index])
+        for start in range(0, n_samples, window):
+            samples = np.empty(min(window, n_samples - start), dtype=np.float32)
+            if not bank.read_into(self.index, start, samples):
+                raise InputError(bank.failed[self.index])
+            yield samples
 
 
 def _resample(name: str, samples: NDArray[np.float32], rate_in: int, rate_out: int) -> NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -10,15 +10,12 @@ from audiostride.checks import check_choice
 from audiostride.errors import InputError
 from audiostride.inference.engine import predict_recordings
 from audiostride.inference.granularity import COLUMNS, PredictionSettings, Row, columns_of
+from audiostride.inference.model import Model, ModelSettings
 from audiostride.inference.recordings import take_recordings
-from audiostride.models.config import ClassifierConfig
 from audiostride.progress import progress_bar
 
-if TYPE_CHECKING:
-    from audiostride.models.classifier import AudioClassifier
 
-
-def rows_to_table(rows: Sequence[tuple[str, Row]], config: ClassifierConfig) -> pd.DataFrame:
+def rows_to_table(rows: Sequence[tuple[str, Row]], config: ModelSettings) -> pd.DataFrame:
     """A table of rows with the path of each; ``task`` is left out where the model has only one."""
     table = pd.DataFrame([(path, *row) for path, row in rows], columns=list(COLUMNS))
     kinds = {name: "float64" if name in ("start_s", "end_s", "score") else "str" for name in COLUMNS}
@@ -26,7 +23,7 @@ def rows_to_table(rows: Sequence[tuple[str, Row]], config: ClassifierConfig) -> 
 
 
 def predict_table(
-    model: "AudioClassifier",
+    model: Model,
     given: Any,
     settings: PredictionSettings,
     *,
@@ -50,7 +47,7 @@ def predict_table(
                 raise prediction
             errors.append((recording.path, str(prediction)))
         else:
-            rows += [(recording.path, row) for row in prediction.rows]
+            rows += [(recording.path, row) for row in prediction.rows()]
     if errors and len(errors) == len(recordings):
         raise InputError(f"predict: none of {len(recordings)} recordings could be read; the first: {errors[0][1]}")
     if errors:

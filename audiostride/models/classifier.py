@@ -1,8 +1,12 @@
 """The classifier: frontend, encoder, global pooling and one linear head per task."""
 
 import copy
+import hashlib
+import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from audiostride.audio.log_mel import LogMel
@@ -143,3 +147,17 @@ class AudioClassifier(nn.Module):
     def project_strides_(self) -> None:
         """Limit the learned strides to what the windows of this model allow; call it after each optimizer step."""
         self.encoder.project_strides_(self.config.window_frames, self.config.n_mels)
+
+    def checksum(self) -> str:
+        """What tells this model from others, see `model_checksum`."""
+        return model_checksum(self.config.to_dict(), self.state_dict())
+
+
+def model_checksum(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """A checksum of a configuration, class names included, and of weights."""
+    found = hashlib.blake2b(json.dumps(config, sort_keys=True).encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        found.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()

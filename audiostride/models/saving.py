@@ -1,8 +1,6 @@
 """A trained model as one file: weights with configuration and class names in its metadata."""
 
-import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from audiostride.errors import InputError
-from audiostride.models.classifier import AudioClassifier
+from audiostride.models.classifier import AudioClassifier, model_checksum
 from audiostride.models.config import ClassifierConfig
 from audiostride.writing import write_bytes
 
@@ -26,16 +24,6 @@ def save_classifier(model: AudioClassifier, path: str | Path) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     header = {"format": FORMAT_VERSION, "config": config, "checksum": model_checksum(config, tensors)}
     write_bytes(path, save(tensors, metadata={KEY: json.dumps(header)}))
-
-
-def model_checksum(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """A checksum of a configuration, class names included, and of weights."""
-    found = hashlib.blake2b(json.dumps(config, sort_keys=True).encode(), digest_size=16)
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        found.update(tensor.flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest()
 
 
 def read_model_file(

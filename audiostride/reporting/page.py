@@ -166,17 +166,18 @@ def write_report(runs: Sequence[str | Path], page: str | Path, *, files: bool = 
 def report_run(run: str | Path) -> None:
     """Write what a person looks at into a run folder: cut-offs, pictures of confusion matrices and, last, the page.
 
-    Where a page stands nothing is done: whatever writes other results removes it.
+    Where a page stands that is younger than the results there is nothing to do.
 
     Raises:
         InputError: As `report`.
     """
-    run = Path(run)
-    if (run / "report.html").is_file():
+    page, results = Path(run) / "report.html", Path(run) / "metrics.json"
+    if page.is_file() and page.stat().st_mtime_ns > results.stat().st_mtime_ns:
         return
+    run = page.parent
     write_text(run / "cutoffs.csv", read_run(run).cutoffs.to_csv(index=False))
     draw_confusions(run)
-    write_report([run], run / "report.html")
+    write_report([run], page)
 
 
 def draw_confusions(run: Path) -> None:

@@ -1,5 +1,6 @@
 """Batches of audio to train on, as functions of (seed, step)."""
 
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from audiostride.audio.windows import draw_excerpt_starts
 from audiostride.dataset.readers import AudioBank
@@ -297,3 +298,27 @@ class BatchParts(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         step, turn = divmod(index, self.turns)
         return self.batches.part(step, self.rank * self.turns + turn, of=self.processes * self.turns)
+
+
+def load_batches(
+    batches: Dataset[Any] | Sequence[Any],
+    *,
+    workers: int = 0,
+    sampler: Sampler[int] | Sequence[int] | None = None,
+    pin: bool = False,
+) -> DataLoader[Any]:
+    """A loader of data sets whose items are whole batches."""
+    return DataLoader(
+        batches,  # type: ignore[arg-type]  # a sequence will do
+        batch_size=None,
+        sampler=sampler,
+        num_workers=workers,
+        pin_memory=pin,
+        persistent_workers=workers > 0,
+        worker_init_fn=_leave_interrupts_to_parent,
+    )
+
+
+def _leave_interrupts_to_parent(worker: int) -> None:
+    # Ctrl-C reaches all processes of a terminal; a worker that ends at once would break the parent's clean stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

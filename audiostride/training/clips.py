@@ -11,14 +11,12 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audiostride.dataset.bad_rows import describe_bad_rows
-from audiostride.dataset.manifest import SPLITS, inspect_manifest
+from audiostride.dataset.manifest import SPLITS, describe_bad_rows, inspect_manifest
 from audiostride.dataset.readers import AudioBank, open_bank
 from audiostride.dataset.splits import assign_random_splits, check_training_clips, hold_out_valid
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
-from audiostride.inference.metrics import Evaluation
-from audiostride.inference.windowed import evaluate_bank
+from audiostride.inference.evaluation import Evaluation, evaluate_bank
 from audiostride.models import AudioClassifier
 from audiostride.training.config import Source, TrainConfig
 from audiostride.writing import write_text

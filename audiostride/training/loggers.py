@@ -25,18 +25,18 @@ def make_loggers(run: Path, names: Sequence[str]) -> list[Logger]:
     folder = run / "logs"
     loggers: list[Logger] = []
     for name in names:
-        if name == "csv":
-            loggers.append(CSVLogger(folder, name="csv"))
-        elif name == "tensorboard":
-            loggers.append(TensorBoardLogger(folder, name="tensorboard"))
-        else:
-            try:
+        try:
+            if name == "csv":
+                loggers.append(CSVLogger(folder, name="csv"))
+            elif name == "tensorboard":
+                loggers.append(TensorBoardLogger(folder, name="tensorboard"))
+            else:
                 loggers.append(WandbLogger(name=run.name, save_dir=folder, project=PROJECT))
-            except ModuleNotFoundError as error:
-                raise InputError(
-                    "train: --logger wandb needs the package wandb, which is not installed; "
-                    f"pip install 'audiostride[wandb]', or log to csv or tensorboard ({error})"
-                ) from error
+        except ModuleNotFoundError as error:
+            raise InputError(
+                f"train: --logger {name} needs a package that is not installed; "
+                f"pip install 'audiostride[{name}]', or log to csv ({error})"
+            ) from error
     return loggers
 
 

@@ -40,7 +40,8 @@ Batches = Callable[[int], Iterator[dict[str, Tensor]]]
 @contextmanager
 def without_advice() -> Iterator[None]:
     """Keep Fabric from telling about processes and devices, which here are choices, not oversights."""
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for name in ("lightning.fabric", "lightning.pytorch"):  # Fabric speaks under either name
+        logging.getLogger(name).setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         # Not every torch that is supported has the new name of the setting.
@@ -103,30 +104,6 @@ def fit(
     return step
 
 
-class Training(nn.Module, ABC):
-    """What is trained: a model with its loss and its optimizer."""
-
-    model: Any
-
-    @abstractmethod
-    def forward(self, batch: dict[str, Tensor], step: int, turn: int = 0) -> Tensor:
-        """Loss of a batch or of a part of one, a scalar; gradients are its mean over processes and turns.
-
-        Args:
-            batch: The batch, on the device.
-            step: Steps done before.
-            turn: Which part of the batch this is, for this process.
-        """
-
-    @abstractmethod
-    def make_optimizer(self) -> tuple[Optimizer, LRScheduler]:
-        """The optimizer of the weights, which are on their device, and its schedule over steps."""
-
-    @abstractmethod
-    def check_step(self, step: int) -> None:
-        """Raise an `InputError` after step number `step` (from 1) if a stride is no longer finite."""
-
-
 class Learner:
     """A training on its devices, with its optimizer and schedule: all that a checkpoint holds, but for the tables.
 
@@ -136,7 +113,7 @@ class Learner:
         turns: Parts that each process computes of a batch, one after another.
     """
 
-    def __init__(self, training: Training, fabric: Fabric, *, turns: int = 1) -> None:
+    def __init__(self, training: "Training", fabric: Fabric, *, turns: int = 1) -> None:
         self.training, self.fabric, self.turns = training, fabric, turns
         if fabric.world_size > 1 and fabric.device.type == "cuda":  # on CPUs see batch_norm.py
             nn.SyncBatchNorm.convert_sync_batchnorm(training)  # type: ignore[no-untyped-call]
@@ -166,7 +143,7 @@ class Learner:
         return loss
 
     def save(self, file: Path, recorder: "Recorder", step: int) -> None:
-        """Write a checkpoint, whole or not at all, in the layout of version 0.1.0, which was Lightning's."""
+        """Write a checkpoint, whole or not at all, in the layout of version 0.1.0: that of Lightning's trainer."""
         state = {
             "global_step": step,
             "state_dict": self.training.state_dict(),
@@ -189,6 +166,30 @@ class Learner:
         if state.get("MixedPrecision"):  # the scale of 16-bit gradients
             self.fabric.strategy.precision.load_state_dict(state["MixedPrecision"])
         return int(state["global_step"])
+
+
+class Training(nn.Module, ABC):
+    """What is trained: a model with its loss and its optimizer."""
+
+    model: Any
+
+    @abstractmethod
+    def forward(self, batch: dict[str, Tensor], step: int, turn: int = 0) -> Tensor:
+        """Loss of a batch or of a part of one, a scalar; gradients are its mean over processes and turns.
+
+        Args:
+            batch: The batch, on the device.
+            step: Steps done before.
+            turn: Which part of the batch this is, for this process.
+        """
+
+    @abstractmethod
+    def make_optimizer(self) -> tuple[Optimizer, LRScheduler]:
+        """The optimizer of the weights, which are on their device, and its schedule over steps."""
+
+    @abstractmethod
+    def check_step(self, step: int) -> None:
+        """Raise an `InputError` after step number `step` (from 1) if a stride is no longer finite."""
 
 
 class Recorder(ABC):

@@ -9,7 +9,7 @@ import pandas as pd
 
 from audiostride.errors import InputError
 from audiostride.inference.baseline import baseline_accuracies
-from audiostride.inference.metrics import Evaluation
+from audiostride.inference.evaluation import Evaluation
 from audiostride.models import AudioClassifier, load_classifier
 from audiostride.training.clips import LabelledClips, Sets, evaluate_clips, read_source, write_skipped
 from audiostride.training.config import Source, TrainConfig
@@ -38,7 +38,6 @@ def write_results(
     Returns:
         What stands in ``metrics.json``.
     """
-    (run / "report.html").unlink(missing_ok=True)  # of results before these
     tasks = {}
     for task, found in evaluate_clips(model, test, progress=progress).items():
         clips = test[task]

@@ -16,10 +16,9 @@ from audiostride.dataset.noise import load_noise
 from audiostride.dataset.sampling import class_weights, mixing_weights
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
-from audiostride.inference.window_batches import load_batches
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier, save_classifier
 from audiostride.training.batch_norm import share_batch_norm_
-from audiostride.training.batches import BatchParts, ExcerptBatches, MixedBatches
+from audiostride.training.batches import BatchParts, ExcerptBatches, MixedBatches, load_batches
 from audiostride.training.clips import (
     LabelledClips,
     Sets,
@@ -94,20 +93,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     precision = choose_precision(config.precision, device)
     loggers = make_loggers(run, config.logger)
     torch.manual_seed(config.seed)
-    model = AudioClassifier(
-        ClassifierConfig(
-            tasks=names,
-            encoder=config.encoder,
-            pooling=config.pooling,
-            size=config.size,
-            strides=config.strides,
-            channels=config.channels,
-            width=config.width,
-            ramp_bins=config.ramp_bins,
-            shared_strides=config.shared_strides,
-            pool_after=config.pool_after,
-        )
-    )
+    model = AudioClassifier(ClassifierConfig(tasks=names, **config.model_settings()))
     batches = _make_batches(model, config, sets["train"])
     training = _make_training(model, config, sets["train"], batches, processes)
     n_skipped = 0

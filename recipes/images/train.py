@@ -16,10 +16,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
-from audiostride.inference.window_batches import load_batches
 from audiostride.strides.diffstride import diffstride_layers, stride_cost
 from audiostride.training.augmentation.mixup import mix_up, mixed_cross_entropy
 from audiostride.training.batch_norm import share_batch_norm_
+from audiostride.training.batches import load_batches
 from audiostride.training.hardware import choose_device, choose_precision, describe_environment, peak_memory_mib
 from audiostride.training.loop import Recorder, Training, explain_failures, fit, launch_fabric
 from audiostride.training.results import finished_metrics

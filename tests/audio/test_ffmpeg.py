@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiostride.audio.decoding import probe_audio
-from audiostride.audio.ffmpeg import ffmpeg_is_installed, probe_with_ffmpeg
+from audiostride.audio.decoding import ffmpeg_is_installed, probe_audio, probe_with_ffmpeg
 from audiostride.audio.files import read_audio, read_samples, stream_samples
 from audiostride.errors import InputError
 

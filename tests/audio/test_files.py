@@ -12,8 +12,7 @@ import soundfile
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from audiostride.audio.decoding import LENGTH_TOLERANCE_S, probe_audio
-from audiostride.audio.ffmpeg import ffmpeg_is_installed
+from audiostride.audio.decoding import LENGTH_TOLERANCE_S, ffmpeg_is_installed, probe_audio
 from audiostride.audio.files import (
     find_audio_files,
     read_audio,

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,14 @@ from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from audiostride.dataset.manifest import read_clips
-from audiostride.dataset.readers import open_bank
+from audiostride.dataset.readers import AudioBank, open_bank
+from audiostride.distributed import Processes
 from audiostride.errors import InputError
 from audiostride.inference.baseline import baseline_accuracies
-from audiostride.inference.metrics import accuracy_interval, evaluate_logits
-from audiostride.inference.predict_files import predict_file
-from audiostride.inference.recordings import expand_paths
-from audiostride.inference.windowed import classify_clips, evaluate_bank
+from audiostride.inference.evaluation import accuracy_interval, classify_clips, evaluate_bank, evaluate_logits
+from audiostride.inference.granularity import Tiling
+from audiostride.inference.reading import read_blocks
+from audiostride.inference.recordings import Recording, expand_paths
 from audiostride.models import AudioClassifier, ClassifierConfig
 
 NAMES = ["noise", "tone"]
@@ -57,9 +59,9 @@ def test_logits_that_are_not_finite_are_refused() -> None:
 
 def test_clip_logits_are_the_weighted_mean_over_windows(manifest: Path, model: AudioClassifier) -> None:
     bank = open_bank(read_clips(manifest, label="kind"), progress=False)
-    found = classify_clips(model, bank, ["kind"], progress=False)["kind"]
+    found = classify_clips(model, bank, progress=False)["kind"]
     for index in range(len(bank)):
-        clip = torch.from_numpy(bank.read_clip(index))
+        clip = torch.from_numpy(bank.read(index, 0, int(bank.n_samples[index])))
         total, weight = torch.zeros(2), 0.0
         for window in clip.split(16000):
             share = len(window) / 16000
@@ -73,8 +75,85 @@ def test_clip_logits_are_the_weighted_mean_over_windows(manifest: Path, model: A
 
 def test_a_clips_logits_do_not_depend_on_the_batch(manifest: Path, model: AudioClassifier) -> None:
     bank = open_bank(read_clips(manifest, label="kind"), progress=False)
-    one, many = (classify_clips(model, bank, ["kind"], batch_size=size, progress=False)["kind"] for size in (1, 64))
+    one, many = (classify_clips(model, bank, batch_size=size, progress=False)["kind"] for size in (1, 64))
     torch.testing.assert_close(one, many, rtol=1e-4, atol=1e-5)
+
+
+def test_windows_of_all_clips_come_in_order(manifest: Path) -> None:
+    bank = open_bank(read_clips(manifest, label="kind"), progress=False)
+    recordings = [Recording("clip", bank=bank, index=index) for index in range(len(bank))]
+    for workers in (1, 5):
+        blocks = list(read_blocks(recordings, sample_rate=16000, window=16000, hop=16000, workers=workers))
+        numbers = [number for number, _ in blocks]
+        assert numbers == sorted(numbers)
+        assert set(numbers) == set(range(len(bank)))
+        assert sum(
+            block.tiling.audio_s(block.first, len(block.windows)) for _, block in blocks
+        ) * 16000 == pytest.approx(bank.n_samples.sum())
+        for number, block in blocks:
+            for offset, window in enumerate(block.windows):
+                np.testing.assert_array_equal(window, bank.read(number, (block.first + offset) * 16000, 16000))
+
+
+def test_the_tail_weighs_its_share() -> None:
+    tiling = Tiling(2500, 1000, 1000, 16000)
+    assert [tiling.share(index) for index in range(tiling.n_windows)] == [1, 1, 0.5]
+    assert Tiling(2000, 1000, 1000, 16000).n_windows == 2
+    assert Tiling(1, 1000, 1000, 16000).share(0) == pytest.approx(0.001)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Callable[..., AudioBank]:
+    """A bank of six files of noise of 0.5 to 3 s, which reads from them each time."""
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        soundfile.write(str(tmp_path / f"{number}.wav"), rng.uniform(-0.5, 0.5, 8000 * (number + 1)), 16000)
+    (tmp_path / "m.csv").write_text("path,label\n" + "".join(f"{number}.wav,noise\n" for number in range(6)))
+    return lambda **options: open_bank(read_clips(tmp_path / "m.csv"), memory_mib=0, progress=False, **options)
+
+
+def test_clips_that_can_no_longer_be_read_do_not_count(
+    files: Callable[..., AudioBank], model: AudioClassifier, tmp_path: Path
+) -> None:
+    bank, classes = files(on_error="skip"), {"kind": np.array([0, 1, 0, 1, 0, 1])}
+    whole = evaluate_bank(model, bank, classes, progress=False)["kind"]
+    assert whole.clips.tolist() == [0, 1, 2, 3, 4, 5]
+    (tmp_path / "5.wav").rename(tmp_path / "away.wav")
+    found = evaluate_bank(model, bank, classes, progress=False)["kind"]
+    assert "does not exist" in bank.failed.pop(5)
+    assert (found.clips.tolist(), found.n_clips) == ([0, 1, 2, 3, 4], 5)
+    # Batches of another size are summed in another order: float32 rounding.
+    torch.testing.assert_close(found.logits, whole.logits[:5], rtol=1e-4, atol=1e-5)
+    (tmp_path / "away.wav").rename(tmp_path / "5.wav")  # the disk is back
+    assert torch.equal(evaluate_bank(model, bank, classes, progress=False)["kind"].logits, whole.logits)
+
+
+def test_a_clip_that_vanishes_ends_it_unless_it_is_skipped(
+    files: Callable[..., AudioBank], model: AudioClassifier, tmp_path: Path
+) -> None:
+    bank = files()
+    (tmp_path / "3.wav").unlink()
+    with pytest.raises(InputError, match=r"3\.wav does not exist"):
+        classify_clips(model, bank, progress=False)
+
+
+class Alone(Processes):
+    """One of several processes, which does not hear of the others."""
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        return values
+
+
+@pytest.mark.parametrize("count", [2, 4, 7])
+def test_processes_share_the_clips_evenly(files: Callable[..., AudioBank], model: AudioClassifier, count: int) -> None:
+    bank = files()
+    expected = classify_clips(model, bank, progress=False)["kind"]
+    parts = [classify_clips(model, bank, progress=False, processes=Alone(rank, count))["kind"] for rank in range(count)]
+    own = torch.stack([(part != 0).any(dim=1) for part in parts])
+    assert (own.sum(dim=0) == 1).all(), "each clip is one process's"
+    seconds = own.double() @ torch.from_numpy(bank.n_samples).double() / 16000
+    assert seconds.max() - seconds.min() <= 3, "the longest clip"
+    torch.testing.assert_close(sum(parts), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_tasks_of_one_bank_share_their_windows(manifest: Path) -> None:
@@ -95,8 +174,10 @@ def test_evaluation_leaves_the_training_mode_alone(manifest: Path, model: AudioC
     bank = open_bank(read_clips(manifest, label="kind").head(2), progress=False)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
-    classify_clips(model, bank, ["kind"], progress=False)
+    threads = torch.get_num_threads()
+    classify_clips(model, bank, progress=False)
     assert model.training
+    assert torch.get_num_threads() == threads
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -114,15 +195,15 @@ def test_the_classic_baseline_tells_tones_from_noise(manifest: Path) -> None:
 def test_predictions_per_window_and_per_file(tmp_path: Path, model: AudioClassifier) -> None:
     samples = np.random.default_rng(0).uniform(-0.5, 0.5, 2 * 70 * 22050 // 2 + 9922)  # 70.45 s: more than one block
     soundfile.write(str(tmp_path / "a.wav"), samples, 22050)
-    windows = predict_file(model, tmp_path / "a.wav", per_window=True)
+    windows = model.predict(tmp_path / "a.wav", per_window=True)
     assert windows.columns.tolist() == ["path", "start_s", "end_s", "label", "score"]
     assert windows["start_s"].tolist() == list(range(71))
     assert windows["end_s"].iloc[-1] == pytest.approx(70.45, abs=1e-3)
-    clip = predict_file(model, tmp_path / "a.wav")
+    clip = model.predict(tmp_path / "a.wav")
     assert len(clip) == 1
     (tmp_path / "m.csv").write_text("path,label\na.wav,noise\n")
     bank = open_bank(read_clips(tmp_path / "m.csv"), progress=False)
-    probs = classify_clips(model, bank, ["kind"], progress=False)["kind"].softmax(dim=1)[0]
+    probs = classify_clips(model, bank, progress=False)["kind"].softmax(dim=1)[0]
     assert clip["label"][0] == NAMES[int(probs.argmax())]
     assert clip["score"][0] == pytest.approx(float(probs.max()), abs=1e-4)  # parts of a resampled file, see read_audio
 
@@ -130,7 +211,7 @@ def test_predictions_per_window_and_per_file(tmp_path: Path, model: AudioClassif
 def test_several_tasks_have_a_row_each(tmp_path: Path) -> None:
     soundfile.write(str(tmp_path / "a.wav"), np.zeros(16000), 16000)
     model = AudioClassifier(ClassifierConfig(tasks={"kind": NAMES, "pitch": ["1", "2", "3"]}, width=0.03)).eval()
-    found = predict_file(model, tmp_path / "a.wav")
+    found = model.predict(tmp_path / "a.wav")
     assert found["task"].tolist() == ["kind", "pitch"]
     assert isinstance(found, pd.DataFrame)
 

@@ -52,13 +52,16 @@ def test_smoke_runs_every_part_and_writes_its_files(tmp_path: Path) -> None:
     assert [row[0] for row in rows[:5]] == [
         "strided", "DiffStride mixed", "spectral", "DiffStride nominal", "DiffStride paper"
     ]  # fmt: skip
-    assert [row[1] for row in rows] == ["bf16-mixed"] * 5 + ["float32"] * 5 + ["bf16-mixed, compiled"] * 2
+    hows = ["bf16-mixed"] * 5 + ["float32"] * 5
+    hows += ["bf16-mixed, compiled"] * 2 + ["float32, TF32 products"] * 2
+    assert [row[1] for row in rows] == hows
     for row, seconds in zip(rows, found["step"]["steps"].values(), strict=True):
         assert float(row[2]) == pytest.approx(1e3 * seconds["seconds"], abs=0.01)
         assert float(row[-1]) == pytest.approx(1e6 * seconds["seconds"] / 3600, abs=0.06)
     assert [row[0] for row in found["train"]["tables"][0]["rows"]] == ["DiffStride mixed", "strided"]
     assert len(found["infer"]["tables"]) == len(found["images"]["tables"]) == 2
     assert len(found["profile"]["tables"][0]["rows"]) == 10
+    assert "maps changed their size" in found["profile"]["notes"][0]
 
 
 @pytest.mark.parametrize(

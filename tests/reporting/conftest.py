@@ -12,7 +12,7 @@ import soundfile
 import torch
 import yaml
 
-from audiostride.inference.metrics import evaluate_logits
+from audiostride.inference.evaluation import evaluate_logits
 from audiostride.models import AudioClassifier, ClassifierConfig, save_classifier
 from audiostride.training.results import combine_tasks, summarise, write_predictions, write_tables
 

@@ -12,9 +12,8 @@ from audiostride.dataset.manifest import read_clips
 from audiostride.dataset.prepare import prepare_store
 from audiostride.dataset.readers import AudioBank, open_bank
 from audiostride.errors import InputError
-from audiostride.inference.window_batches import WindowBatches, load_batches
 from audiostride.training.augmentation.drawing import AugmentationConfig
-from audiostride.training.batches import ExcerptBatches
+from audiostride.training.batches import ExcerptBatches, load_batches
 
 
 def same_items(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
@@ -128,6 +127,3 @@ def test_a_store_is_read_by_worker_processes(store_bank: AudioBank, workers: int
     expected = [batches[step] for step in range(6)]  # this process has opened the files before it is forked
     loaded = list(load_batches(batches, workers=workers, sampler=range(0, 6)))
     assert all(same_items(*pair) for pair in zip(loaded, expected, strict=True))
-    windows = WindowBatches(store_bank, window=16000, batch_size=7)
-    for batch, other in zip(load_batches(windows, workers=workers), load_batches(windows), strict=True):
-        assert all(torch.equal(*pair) for pair in zip(batch, other, strict=True))

@@ -7,20 +7,11 @@ import pytest
 import soundfile
 import torch
 
-from audiostride.audio.windows import cut_window, draw_excerpt_starts, tile_windows
+from audiostride.audio.windows import cut_window, draw_excerpt_starts
 from audiostride.dataset.manifest import read_clips
 from audiostride.dataset.readers import AudioBank, open_bank
 from audiostride.errors import InputError
-from audiostride.inference.window_batches import WindowBatches, load_batches
-from audiostride.training.batches import ExcerptBatches
-
-
-def test_windows_tile_a_clip_and_the_tail_weighs_its_share() -> None:
-    starts, weights = tile_windows(2500, window=1000)
-    assert starts.tolist() == [0, 1000, 2000]
-    assert weights.tolist() == [1.0, 1.0, 0.5]
-    assert tile_windows(2000, window=1000)[1].tolist() == [1.0, 1.0]
-    assert tile_windows(1, window=1000)[1].tolist() == pytest.approx([0.001])
+from audiostride.training.batches import ExcerptBatches, load_batches
 
 
 @pytest.mark.parametrize("start", [-700, -3, 0, 4, 9, 10, 500])
@@ -82,25 +73,14 @@ def test_reading_from_files_gives_the_samples_that_memory_gives(manifest: Path) 
             np.testing.assert_allclose(files.read(index, start, 16000), memory.read(index, start, 16000), atol=1e-6)
 
 
-def test_windows_of_all_clips_come_in_order(manifest: Path) -> None:
-    bank = open_bank(read_clips(manifest, label="kind"), progress=False)
-    items = list(load_batches(WindowBatches(bank, window=16000, batch_size=7)))
-    clips = torch.cat([item[2] for item in items])
-    weights = torch.cat([item[1] for item in items])
-    assert torch.equal(clips, clips.sort().values)
-    assert clips.unique().numel() == len(bank)
-    assert weights.sum().item() * 16000 == pytest.approx(bank.n_samples.sum(), rel=1e-6)
-    assert torch.equal(items[0][0][0], torch.from_numpy(bank.read(0, 0, 16000)))
-
-
 def test_parts_of_a_file_are_clips(tmp_path: Path) -> None:
     samples = np.linspace(-0.5, 0.5, 32000, dtype=np.float32)
     soundfile.write(str(tmp_path / "long.wav"), samples, 16000, subtype="FLOAT")
     (tmp_path / "m.csv").write_text("path,label,start_s,duration_s\nlong.wav,a,0.5,0.25\nlong.wav,b,1.5,\n")
     bank = open_bank(read_clips(tmp_path / "m.csv"), progress=False)
     assert bank.n_samples.tolist() == [4000, 8000]
-    np.testing.assert_array_equal(bank.read_clip(0), samples[8000:12000])
-    np.testing.assert_array_equal(bank.read_clip(1), samples[24000:])
+    np.testing.assert_array_equal(bank.read(0, 0, 4000), samples[8000:12000])
+    np.testing.assert_array_equal(bank.read(1, 0, 8000), samples[24000:])
 
 
 def test_all_bad_audio_is_reported_with_lines_before_anything_starts(tmp_path: Path) -> None:
@@ -168,18 +148,3 @@ def test_a_clip_that_vanishes_is_an_error_unless_skipped(constants: Callable[...
     (tmp_path / "3.wav").unlink()
     with pytest.raises(InputError, match=r"3\.wav does not exist"):
         batches[0]
-
-
-def test_windows_that_cannot_be_read_weigh_nothing(constants: Callable[..., AudioBank], tmp_path: Path) -> None:
-    bank = constants(on_error="skip")
-    windows = WindowBatches(bank, window=1500, batch_size=64)
-    assert windows[0][1].tolist() == pytest.approx([1, 1 / 3] * 6)
-    (tmp_path / "2.wav").unlink()
-    waveform, weights, clips = windows[0]
-    lost = clips == 2
-    assert weights[lost].tolist() == [0, 0]
-    assert not waveform[lost].any()
-    assert weights[~lost].tolist() == pytest.approx([1, 1 / 3] * 5)
-    assert list(bank.failed) == [2]
-    soundfile.write(str(tmp_path / "2.wav"), np.full(2000, 3 / 8), 16000)  # the disk is back
-    assert windows[0][1].tolist() == pytest.approx([1, 1 / 3] * 6)

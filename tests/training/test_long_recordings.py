@@ -12,8 +12,8 @@ import soundfile
 
 from audiostride.dataset.manifest import read_clips
 from audiostride.dataset.readers import open_bank
-from audiostride.inference.predict_files import predict_file
-from audiostride.inference.window_batches import WindowBatches
+from audiostride.inference.reading import read_blocks
+from audiostride.inference.recordings import Recording
 from audiostride.models import load_classifier
 from audiostride.training.batches import ExcerptBatches
 
@@ -105,18 +105,18 @@ def test_a_long_recording_takes_a_fraction_of_its_size_in_memory(
         bank = open_bank(read_clips(tmp_path / "m.csv"), progress=False)
         batches = ExcerptBatches(bank, np.zeros(1, dtype=np.int64), batch_size=4, window=16000, seed=0)
         assert batches[0]["waveform"].abs().amax(dim=1).min() > 0.5
-        windows = WindowBatches(bank, window=16000)
-        assert len(windows) == 10
-        assert sum(len(windows[number][2]) for number in range(len(windows))) == SECONDS
+        clip = Recording("clip", bank=bank)
+        blocks = read_blocks([clip], sample_rate=16000, window=16000, hop=16000, workers=1)
+        assert sum(len(block.windows) for _, block in blocks) == SECONDS
 
     assert peak(lambda: np.zeros(whole, dtype=np.uint8)) >= whole  # NumPy's memory is seen
     assert peak(read_all) < whole / 2
-    assert peak(lambda: predict_file(model, long_file)) < whole / 2
+    assert peak(lambda: model.predict(long_file)) < whole / 2
 
 
 def test_a_long_recording_is_predicted_like_its_parts(long_file: Path, plain_run: Path, tmp_path: Path) -> None:
     model = load_classifier(plain_run)
-    windows = predict_file(model, long_file, per_window=True)
+    windows = model.predict(long_file, per_window=True)
     assert len(windows) == SECONDS
     # Every second of the file is the same, so that what differs comes from the ends alone.
     assert windows["score"][1:-1].round(4).nunique() == 1

@@ -14,10 +14,9 @@ from audiostride.dataset.manifest import read_clips
 from audiostride.dataset.readers import open_bank
 from audiostride.dataset.sampling import mixing_weights
 from audiostride.errors import InputError
-from audiostride.inference.window_batches import load_batches
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
 from audiostride.training import TrainConfig
-from audiostride.training.batches import ExcerptBatches, MixedBatches
+from audiostride.training.batches import ExcerptBatches, MixedBatches, load_batches
 from audiostride.training.loss import ClassifierTraining, mean_cross_entropy
 
 Run = Callable[..., int]
@@ -91,7 +90,8 @@ def test_excerpts_are_those_of_the_clips_they_are_labelled_as(manifests: tuple[P
     item = MixedBatches(sources, np.array([0.5, 0.5]), batch_size=6, seed=0)[3]
     for waveform, classes in zip(item["waveform"].numpy(), item["class_index"].tolist(), strict=True):
         number = int(classes[1] >= 0)
-        clip = sources[number].bank.read_clip(classes[number])
+        bank, index = sources[number].bank, classes[number]
+        clip = bank.read(index, 0, int(bank.n_samples[index]))
         if len(clip) < 8000:
             clip = np.pad(clip, (0, 8000 - len(clip)))
         starts = np.flatnonzero(clip[: len(clip) - 7999] == waveform[0])

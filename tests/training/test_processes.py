@@ -146,9 +146,9 @@ def test_the_rank_is_what_the_launcher_says(
 SCRIPT = """
 import sys
 import numpy as np
-from audiostride import LogMel
-from audiostride.training import TrainConfig, run
+from audiostride.audio.log_mel import LogMel
 from audiostride.distributed import Processes
+from audiostride.training import TrainConfig, run
 
 plain, fit = LogMel.forward, run.fit
 LogMel.forward = lambda self, waveform: plain(self, waveform.double())
@@ -324,11 +324,14 @@ def test_the_network_can_be_compiled(
     pd.testing.assert_frame_equal(read_history(tmp_path / "run"), read_history(plain_run), rtol=1e-5)
 
 
-def test_a_logger_without_its_package_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def lack(**_: object) -> None:
-        raise ModuleNotFoundError("No module named 'wandb'")
+@pytest.mark.parametrize(("name", "logger"), [("wandb", "WandbLogger"), ("tensorboard", "TensorBoardLogger")])
+def test_a_logger_without_its_package_says_how_to_get_it(
+    name: str, logger: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lack(*_: object, **__: object) -> None:
+        raise ModuleNotFoundError("No module named 'that'")
 
-    monkeypatch.setattr("audiostride.training.loggers.WandbLogger", lack)
-    with pytest.raises(InputError, match=r"needs the package wandb.*pip install 'audiostride\[wandb\]'"):
-        make_loggers(tmp_path, ["wandb"])
+    monkeypatch.setattr(f"audiostride.training.loggers.{logger}", lack)
+    with pytest.raises(InputError, match=rf"--logger {name} needs a package.*pip install 'audiostride\[{name}\]'"):
+        make_loggers(tmp_path, [name])
     assert list(tmp_path.iterdir()) == []

@@ -152,7 +152,7 @@ def test_one_seed_has_no_spread() -> None:
     [
         (["--seeds", "0", "1", "--seed", "3"], "either --seed or --seeds must be given, got both"),
         (["--seeds", "0", "0"], "seeds must be one or more, each once, got [0, 0]"),
-        (["--seeds", "-1"], "seed must be >= 0, got -1"),
+        (["--seeds", "-1"], "seed must be a whole number >= 0, got -1"),
         (["--seeds", "0", "--jobs", "0"], "jobs must be at least 1, got 0"),
         (["--jobs", "2"], "give --seeds too"),
         (["--seeds", "x"], "Got value: x"),

@@ -1,9 +1,11 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -165,6 +167,33 @@ def test_a_finished_run_is_not_trained_again(trained_run: Path) -> None:
     assert os.stat(trained_run / "model.safetensors").st_mtime_ns == before
 
 
+def test_a_page_that_is_missing_or_older_than_the_results_is_written_again(
+    trained_run: Path, tmp_path: Path, run_command: Callable[..., int]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    page, drawing = run / "report.html", run / "confusion_matrix.png"
+    before = os.stat(run / "model.safetensors").st_mtime_ns
+    for name in ("report.html", "confusion_matrix.png", "cutoffs.csv"):
+        (run / name).unlink()
+    assert run_command("train", "--out", run, "--resume") == 0
+    assert drawing.read_bytes().startswith(b"\x89PNG")
+    assert (run / "cutoffs.csv").read_bytes() == (trained_run / "cutoffs.csv").read_bytes()
+    assert os.stat(run / "model.safetensors").st_mtime_ns == before, "it was not trained again"
+    written = page.stat().st_mtime_ns
+    assert run_command("train", "--out", run, "--resume") == 0
+    assert page.stat().st_mtime_ns == written
+    assert run_command("evaluate", run) == 0
+    assert page.stat().st_mtime_ns > written
+
+
+def test_training_from_python_draws_nothing(manifest: Path, tmp_path: Path) -> None:
+    train(make_config(manifest, tmp_path / "run", pooling="strided", max_steps=1), progress=False)
+    found = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    drawn = {"confusion_matrix.png", "cutoffs.csv", "report.html", "report_cutoffs.csv"}
+    assert found == set(RUN_FILES) - drawn - {"strides.csv"}
+
+
 def test_resuming_with_other_settings_shows_the_difference(trained_run: Path) -> None:
     config = TrainConfig.load(trained_run)
     other = TrainConfig(**{**config.to_dict(), "lr": 0.5, "workers": 3})
@@ -230,12 +259,12 @@ def test_a_loss_that_is_not_finite_ends_the_training(manifest: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_steps": 0}, "max_steps must be > 0, got 0"),
-        ({"batch_size": 1}, "batch_size must be at least 2"),
+        ({"max_steps": 0}, "max_steps must be a whole number >= 1, got 0"),
+        ({"batch_size": 1}, r"batch_size must be a whole number >= 2 \(batch norm\)"),
         ({"stride_lr": -1}, "stride_lr must be >= 0, got -1"),
         ({"pooling": "max"}, "pooling must be one of"),
         ({"schedule": "linear"}, "schedule must be one of cosine, constant"),
-        ({"ramp_bins": 0}, "ramp_bins must be > 0, got 0"),
+        ({"ramp_bins": 0}, "ramp_bins must be > 0 FFT bins, got 0"),
     ],
 )
 def test_bad_settings_are_refused(settings: dict[str, object], message: str) -> None:

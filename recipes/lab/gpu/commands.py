@@ -1,7 +1,6 @@
 """The command line on a GPU: whole trainings from stores, and predictions."""
 
 import contextlib
-import json
 import os
 import tempfile
 import time
@@ -58,10 +57,9 @@ def measure_train(part: Part) -> None:
             "maps changed",
         ],
     )
-    file = part.file.with_name("step.json")
-    alone = json.loads(file.read_text(encoding="utf-8")).get("steps", {}) if file.is_file() else {}
+    alone = part.earlier("step").get("steps", {})
     if not alone:
-        part.note(f"the step alone was not measured: {file.name} is not there")
+        part.note("the step alone was not measured: the part step has not run")
     with tempfile.TemporaryDirectory() as folder:
         tasks = make_stores(Path(folder), clips=part.size(64, 12))
         for variant in ("DiffStride mixed", "strided"):
@@ -158,7 +156,7 @@ def measure_infer(part: Part) -> None:
         tasks: dict[str, Callable[[], object]] = {each: partial(classify, each, bf16=bf16) for each in variants}
         for task in tasks.values():
             task()
-        found = seconds_each(tasks, part, repeats=part.size(20, 1), rounds=part.size(4, 1))
+        found = seconds_each(tasks, part)
         for variant, own_s in found.items():
             rate = batch / own_s
             how = "bf16" if bf16 else "float32"

@@ -30,7 +30,7 @@ def measure_images(part: Part) -> None:
     networks: dict[str, Callable[[], nn.Module]] = {
         pooling: partial(make_resnet, pooling, width=part.size(100, 5) / 100) for pooling in poolings
     }
-    time_networks("ResNet-18", networks, torch.rand(part.size(256, 2), 3, 32, 32), part, repeats=part.size(20, 1))
+    time_networks("ResNet-18", networks, torch.rand(part.size(256, 2), 3, 32, 32), part)
     import torchvision  # type: ignore[import-untyped]  # an extra that the table above does not need
 
     side = part.size(224, 64)
@@ -46,7 +46,7 @@ def measure_images(part: Part) -> None:
         "converted": partial(make, convert=True),
         "converted but for its stem": partial(make, convert=True, leave=["conv1", "maxpool"]),
     }
-    time_networks("torchvision's resnet18", networks, images, part, repeats=part.size(10, 1))
+    time_networks("torchvision's resnet18", networks, images, part)
 
 
 def make_resnet(pooling: Pooling, *, width: float) -> nn.Module:
@@ -57,9 +57,7 @@ def make_resnet(pooling: Pooling, *, width: float) -> nn.Module:
     return nn.Sequential(encoder, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(encoder.out_channels, 10))
 
 
-def time_networks(
-    title: str, make: dict[str, Callable[[], nn.Module]], images: Tensor, part: Part, *, repeats: int
-) -> None:
+def time_networks(title: str, make: dict[str, Callable[[], nn.Module]], images: Tensor, part: Part) -> None:
     """A row for the training step of each network, relative to the first."""
     add = part.table(
         f"{title} on images of {images.shape[2]} x {images.shape[3]}, batch {len(images)}, bf16-mixed, SGD.",
@@ -79,7 +77,7 @@ def time_networks(
                 steps[name]()
 
         memory[name] = peak_mib(part, begin)
-    found = seconds_each(steps, part, repeats=repeats, rounds=part.size(4, 1))
+    found = seconds_each(steps, part)
     first = next(iter(found), "")
     for name, own_s in found.items():
         mib = memory[name]

@@ -1,5 +1,6 @@
 """What a part has found, kept at any time; seconds, memory, waits and kernels of a piece of work."""
 
+import json
 import math
 import os
 import platform
@@ -35,6 +36,12 @@ class Part:
     def left_s(self) -> float:
         """Seconds that the part still has."""
         return self.ends - time.monotonic()
+
+    def earlier(self, name: str) -> dict[str, Any]:
+        """What another part has found; empty where it has not run."""
+        file = self.file.with_name(f"{name}.json")
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return found
 
     def save(self) -> None:
         """Write the files."""
@@ -74,23 +81,26 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def seconds_each(
-    tasks: Mapping[str, Callable[[], object]], part: Part, *, repeats: int, rounds: int
-) -> dict[str, float]:
-    """Median over rounds of the seconds of each task, which take turns; whole rounds only, as far as time allows."""
+def seconds_each(tasks: Mapping[str, Callable[[], object]], part: Part, *, turn_s: float = 0.4) -> dict[str, float]:
+    """Seconds of each task, which has run before: the median of three turns of about `turn_s` seconds.
+
+    Tasks take turns, which end early where the time of the part is over; in a smoke test there is one, of one run.
+    """
     times: dict[str, list[float]] = {name: [] for name in tasks}
-    for number in range(rounds):
-        start_round = time.monotonic()
+    repeats = dict.fromkeys(tasks, 1)
+    for turn in range(1 if part.smoke else 4):  # the first shows how many runs make a turn, and does not count
         for name, task in tasks.items():
             synchronize(part.device)
             start = time.perf_counter()
-            for _ in range(repeats):
+            for _ in range(repeats[name]):
                 task()
             synchronize(part.device)
-            times[name].append((time.perf_counter() - start) / repeats)
-        if number + 1 < rounds and part.left_s() < 1.5 * (time.monotonic() - start_round):
+            times[name].append((time.perf_counter() - start) / repeats[name])
+            if turn == 0:
+                repeats[name] = max(3, min(100, round(turn_s / times[name][0])))
+        if part.left_s() < 1.5 * turn_s * len(tasks):
             break
-    return {name: median(found) for name, found in times.items()}
+    return {name: median(found[1:] or found) for name, found in times.items()}
 
 
 def peak_mib(part: Part, work: Callable[[], object]) -> float | None:
@@ -127,10 +137,10 @@ def ratio(value: float | None, reference: float | None, paper: float | None = No
     return f"{value / reference:.2f} x" + (f" ({paper:.2f})" if paper else "")
 
 
-def profiled(step: Callable[[], None], part: Part, *, steps: int) -> Any:
+def profiled(step: Callable[[], object], part: Part, *, steps: int) -> Any:
     """A profile of some steps."""
     activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * (part.device.type == "cuda")]
-    with profile(activities=activities) as found:
+    with profile(activities=activities, acc_events=True) as found:  # torch 2.11 warns without
         for _ in range(steps):
             step()
         synchronize(part.device)
@@ -152,7 +162,7 @@ def covered_us(events: list[Any]) -> float:
     return covered
 
 
-def kernels_of(step: Callable[[], None], part: Part) -> tuple[int, float]:
+def kernels_of(step: Callable[[], object], part: Part) -> tuple[int, float]:
     """Kernels of a step, and seconds in which at least one of them runs; zeros on a CPU."""
     if part.device.type != "cuda":
         return 0, 0.0

@@ -4,7 +4,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,7 +48,32 @@ def make_model(variant: str, part: Part) -> AudioClassifier:
     )
 
 
-def make_step(model: AudioClassifier, part: Part, *, bf16: bool, compiled: bool, batch: int) -> Callable[[], None]:
+class How(NamedTuple):
+    """How a step is computed."""
+
+    name: str
+    bf16: bool = False
+    """Autocast to bfloat16, else float32."""
+    tf32: bool = False
+    """Products in TF32, as convolutions are anyway by torch's default."""
+    compiled: bool = False
+    """By torch.compile."""
+    graph: bool = False
+    """Replayed as a CUDA graph, with strides that are held and not read."""
+
+
+# What matters most comes first; each compilation may take a minute.
+HOWS = [
+    How("bf16-mixed", bf16=True),
+    How("float32"),
+    How("bf16-mixed, CUDA graph, strides held", bf16=True, graph=True),
+    How("bf16-mixed, compiled", bf16=True, compiled=True),
+    How("float32, TF32 products", tf32=True),
+    How("float32, compiled", compiled=True),
+]
+
+
+def make_step(model: AudioClassifier, part: Part, how: How, *, batch: int) -> Callable[[], object]:
     """One optimizer step on a batch of noise that lies on the device."""
     device = part.device
     model = model.to(device).train()
@@ -56,16 +81,18 @@ def make_step(model: AudioClassifier, part: Part, *, bf16: bool, compiled: bool,
     classes = torch.stack([torch.arange(batch, device=device) % count for count in TASKS.values()], dim=1)
     strides = [parameter for name, parameter in model.named_parameters() if name.endswith("strides")]
     others = [parameter for name, parameter in model.named_parameters() if not name.endswith("strides")]
+    for parameter in strides:
+        parameter.requires_grad_(not how.graph)
     groups: list[dict[str, Any]] = [{"params": others}, *([{"params": strides, "lr": 0.0}] if strides else [])]
-    optimizer = torch.optim.Adam(groups, lr=1e-4, fused=device.type == "cuda")
+    optimizer = torch.optim.Adam(groups, lr=1e-4, fused=device.type == "cuda", capturable=how.graph)
     classify: Callable[[Tensor], dict[str, Tensor]] = model.classify_spectrogram
-    if compiled:
+    if how.compiled:
         torch._dynamo.config.recompile_limit = 64  # every network made here has graphs of its own
         # Code for the CPU would take a minute of a smoke test: there the graph is traced and run as it is.
         classify = torch.compile(classify, fullgraph=True, backend="aot_eager" if part.smoke else "inductor")
 
     def step() -> None:
-        with record_function("forward"), torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+        with record_function("forward"), torch.autocast(device.type, dtype=torch.bfloat16, enabled=how.bf16):
             logits = classify(model.frontend(waveform))
             losses = [F.cross_entropy(own.float(), classes[:, i]) for i, own in enumerate(logits.values())]
             loss = torch.stack(losses).mean()
@@ -74,10 +101,38 @@ def make_step(model: AudioClassifier, part: Part, *, bf16: bool, compiled: bool,
         with record_function("optimizer"):
             optimizer.step()
             optimizer.zero_grad()
-        with record_function("projection of strides"):
-            model.project_strides_()
+        if not how.graph:
+            with record_function("projection of strides"):
+                model.project_strides_()
 
-    return step
+    return capture(step) if how.graph else step
+
+
+def capture(step: Callable[[], None]) -> Callable[[], object]:
+    """The replay of a step as a CUDA graph."""
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
+def first_steps(variant: str, part: Part, how: How, *, batch: int) -> tuple[Callable[[], object], float | None]:
+    """A step that has run three times, and the peak memory of these."""
+    made: list[Callable[[], object]] = []
+
+    def begin() -> None:
+        made.append(make_step(make_model(variant, part), part, how, batch=batch))
+        for _ in range(part.size(3, 1)):
+            made[0]()
+
+    mib = peak_mib(part, begin)
+    return made[0], mib
 
 
 def measure_step(part: Part) -> None:
@@ -91,62 +146,54 @@ def measure_step(part: Part) -> None:
          "x strided (paper)", "kernels run", "kernels per step", "host waits per step", "hours for 1 M steps"],
     )  # fmt: skip
     part.found["steps"] = {}
-    # What matters most comes first; each compilation may take a minute.
-    for bf16, compiled in ((True, False), (False, False), (True, True), (False, True)):
-        how = f"{'bf16-mixed' if bf16 else 'float32'}{', compiled' * compiled}"
-        strided: tuple[Callable[[], None], float | None] | None = None
-        for variant in VARIANTS:
-            if part.smoke and compiled and (not bf16 or variant not in ("strided", "DiffStride mixed")):
-                continue
-            if part.left_s() < (60.0 if compiled else 10.0):
-                part.note(f"{variant}, {how}: not reached in the time")
+    precision = torch.get_float32_matmul_precision()
+    for how in HOWS:
+        if part.smoke and (how.graph or how.name == "float32, compiled"):
+            continue
+        torch.set_float32_matmul_precision("high" if how.tf32 else "highest")
+        few = how.graph or (part.smoke and (how.compiled or how.tf32))
+        reference: dict[str, Callable[[], object]] = {}
+        strided_mib = None
+        for variant in ("strided", "DiffStride mixed") if few else VARIANTS:
+            if part.left_s() < (60.0 if how.compiled else 10.0):
+                part.note(f"{variant}, {how.name}: not reached in the time")
                 continue
             started = time.monotonic()
             try:
-                step, mib = first_steps(variant, part, bf16=bf16, compiled=compiled, batch=batch)
+                step, mib = first_steps(variant, part, how, batch=batch)
             except Exception:
-                part.found |= {"status": "failed", "error": f"{variant}, {how}:\n{traceback.format_exc()}"}
-                part.note(f"{variant}, {how}: failed")
+                part.found |= {"status": "failed", "error": f"{variant}, {how.name}:\n{traceback.format_exc()}"}
+                part.note(f"{variant}, {how.name}: failed")
                 continue
-            if compiled:
-                part.note(f"{variant}, {how}: {time.monotonic() - started:.0f} s to compile and for three steps")
-            strided = strided or (step, mib)  # the first variant, which all others take turns with
-            seconds = seconds_each({"strided": strided[0], variant: step}, part, repeats=part.size(20, 1), rounds=3)
+            if how.compiled:
+                part.note(f"{variant}, {how.name}: {time.monotonic() - started:.0f} s to compile and for three steps")
+            if variant == "strided":  # all others take turns with it
+                reference, strided_mib = {variant: step}, mib
+            seconds = seconds_each({**reference, variant: step}, part)
             count, busy_s = kernels_of(step, part)
             paper = PAPER.get(variant, (None, None))
-            own_s = seconds[variant]
-            part.found["steps"][f"{variant}, {how}"] = {"seconds": own_s, "strided": seconds["strided"], "mib": mib}
+            own_s, strided_s = seconds[variant], seconds.get("strided")
+            part.found["steps"][f"{variant}, {how.name}"] = {"seconds": own_s, "strided": strided_s, "mib": mib}
             add([
-                variant, how, f"{1e3 * own_s:.2f}", ratio(own_s, seconds["strided"], paper[0]), f"{1 / own_s:.2f}",
-                f"{batch / own_s:.0f}", f"{mib:.0f}" if mib else "-", ratio(mib, strided[1], paper[1]),
+                variant, how.name, f"{1e3 * own_s:.2f}", ratio(own_s, strided_s, paper[0]), f"{1 / own_s:.2f}",
+                f"{batch / own_s:.0f}", f"{mib:.0f}" if mib else "-", ratio(mib, strided_mib, paper[1]),
                 f"{100 * busy_s / own_s:.0f} %" if count else "-", str(count) if count else "-",
                 count_waits(step, part), f"{1e6 * own_s / 3600:.1f}",
             ])  # fmt: skip
         torch._dynamo.reset()
-
-
-def first_steps(
-    variant: str, part: Part, *, bf16: bool, compiled: bool, batch: int
-) -> tuple[Callable[[], None], float | None]:
-    """A step that has run three times, and the peak memory of these."""
-    made: list[Callable[[], None]] = []
-
-    def begin() -> None:
-        made.append(make_step(make_model(variant, part), part, bf16=bf16, compiled=compiled, batch=batch))
-        for _ in range(part.size(3, 1)):
-            made[0]()
-
-    mib = peak_mib(part, begin)
-    return made[0], mib
+    torch.set_float32_matmul_precision(precision)
 
 
 def measure_profile(part: Part) -> None:
     """The longest kernels of a DiffStride step, and the longest gaps in which the GPU waits for the host."""
     count = part.size(5, 1)
-    step, _ = first_steps("DiffStride mixed", part, bf16=True, compiled=False, batch=part.size(256, 4))
-    own_s = seconds_each({"step": step}, part, repeats=part.size(20, 1), rounds=1)["step"]
+    step, _ = first_steps("DiffStride mixed", part, HOWS[0], batch=part.size(256, 4))
+    own_s = seconds_each({"step": step}, part)["step"]
     found = profiled(step, part, steps=count)
     events = device_events(found)
+    for row in [row for table in part.earlier("train").get("tables", []) for row in table["rows"]][:1]:
+        part.note(f"In the part train ({row[0]}) maps changed their size {row[-1]}: each time kernels of the layers "
+                  "behind are chosen anew.")  # fmt: skip
     title = "DiffStride mixed, bf16-mixed: the ten longest"
     if not events:
         add = part.table(f"{title} operators of a CPU; no kernels of a GPU were seen.", ["operator", "calls", "ms"])

@@ -15,12 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
+from torch import Tensor
 
 from audiostride.dataset.noise import NOISE_BANK, make_noise_bank
 from audiostride.errors import InputError
 from audiostride.training.augmentation.drawing import AugmentationConfig, draw_augmentation
 from audiostride.training.augmentation.mixup import mix_up
-from audiostride.training.augmentation.transforms import add_noise, apply_gain, color_noise, cut_noise, mask_spectrogram
+from audiostride.training.augmentation.transforms import add_noise, apply_gain, cut_noise, mask_spectrogram
 
 PROPERTY = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -206,19 +207,16 @@ def test_a_mask_may_be_as_short_as_a_frame_and_as_long_as_the_window() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"gain_db": -1.0}, r"gain_db must be finite and >= 0 dB, got -1\.0"),
-        ({"gain_db": float("nan")}, "gain_db must be finite and >= 0 dB, got nan"),
+        ({"gain_db": -1.0}, r"gain_db must be >= 0 dB, got -1\.0; use 0 to leave"),
+        ({"gain_db": float("nan")}, "gain_db must be a finite number >= 0 dB, got nan"),
         ({"noise_prob": 1.1}, r"noise_prob must be a probability in \[0, 1\], got 1\.1"),
         ({"noise_prob": -0.1}, r"noise_prob must be a probability in \[0, 1\], got -0\.1"),
-        (
-            {"noise_snr_db": (3.0, 2.0)},
-            r"noise_snr_db must be finite with lowest <= highest, in dB, got \(3\.0, 2\.0\)",
-        ),
-        ({"noise_snr_db": (0.0, float("inf"))}, r"noise_snr_db must be finite .* got \(0\.0, inf\)"),
+        ({"noise_snr_db": (3.0, 2.0)}, r"noise_snr_db must be lowest <= highest, in dB, got \(3\.0, 2\.0\)"),
+        ({"noise_snr_db": (0.0, float("inf"))}, r"noise_snr_db\[1\] must be a finite number, got inf"),
         ({"noise_snr_db": (1.0, 2.0, 3.0)}, r"noise_snr_db must be two numbers in dB, .* got \(1\.0, 2\.0, 3\.0\)"),
-        ({"mixup": -0.2}, r"mixup must be finite and >= 0 \(alpha, no unit\), got -0\.2"),
-        ({"time_masks": -1}, "time_masks must be a whole number >= 0 of masks, got -1"),
-        ({"mel_masks": 1.5}, r"mel_masks must be a whole number >= 0 of masks, got 1\.5"),
+        ({"mixup": -0.2}, r"mixup must be >= 0 \(alpha, no unit\), got -0\.2"),
+        ({"time_masks": -1}, "time_masks must be a whole number >= 0, got -1"),
+        ({"mel_masks": 1.5}, r"mel_masks must be a whole number >= 0, got 1\.5"),
         ({"time_mask_s": 0.0}, r"time_mask_s must be > 0, got 0\.0"),
         ({"mel_mask_bands": 0}, "mel_mask_bands must be a whole number >= 1, got 0"),
     ],
@@ -306,6 +304,15 @@ def test_noises_of_a_bank_depend_on_the_seed_alone_and_are_independent() -> None
     assert not np.array_equal(bank, make_noise_bank(4, 8000, seed=2))
     # 8000 samples, and fewer that count in coloured noise: standard deviations up to 0.06 (brown against near-brown).
     assert np.abs(np.corrcoef(bank) - np.eye(4)).max() < 0.2
+
+
+def color_noise(white: Tensor, exponent: Tensor, *, lowest: float) -> Tensor:
+    """The formula of the bank once more, in torch and in float64."""
+    n_samples = white.shape[-1]
+    bins = torch.arange(n_samples // 2 + 1, dtype=white.dtype)
+    weights = torch.where(bins >= max(1, lowest * n_samples), bins.clamp(min=1) ** (-exponent[:, None] / 2), 0.0)
+    colored = torch.fft.irfft(torch.fft.rfft(white) * weights, n=n_samples)
+    return colored / colored.square().mean(dim=1, keepdim=True).sqrt()
 
 
 def test_the_bank_is_colored_as_tensors_are() -> None:

@@ -1,0 +1,190 @@
+"""How well clips are classified: their logits, accuracy and its interval, a table of classes, the confusion matrix."""
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics.functional.classification import (
+    multiclass_confusion_matrix,
+    multiclass_f1_score,
+    multiclass_precision,
+    multiclass_recall,
+)
+
+from audiostride.dataset.readers import AudioBank
+from audiostride.distributed import Processes
+from audiostride.errors import InputError
+from audiostride.inference.engine import predict_recordings
+from audiostride.inference.granularity import ClipLevel
+from audiostride.inference.model import Model
+from audiostride.inference.recordings import Recording
+from audiostride.progress import progress_bar
+
+
+def accuracy_interval(n_correct: int, n_clips: int, *, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927), at 95 % for the `z` given.
+
+    It holds where clips are independent; clips of the same group make the true interval wider.
+
+    Raises:
+        InputError: No clips, or more correct ones than there are.
+
+    >>> tuple(round(bound, 3) for bound in accuracy_interval(90, 100))
+    (0.826, 0.945)
+    """
+    if not 0 <= n_correct <= n_clips or n_clips == 0:
+        raise InputError(
+            f"accuracy_interval: counts must satisfy 0 <= correct <= clips > 0, got {n_correct}, {n_clips}"
+        )
+    share = n_correct / n_clips
+    centre = (share + z**2 / (2 * n_clips)) / (1 + z**2 / n_clips)
+    half = z / (1 + z**2 / n_clips) * math.sqrt(share * (1 - share) / n_clips + z**2 / (4 * n_clips**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well clips of one split were classified."""
+
+    accuracy: float
+    """Share of clips whose highest logit is the true class."""
+    interval: tuple[float, float]
+    """95 % confidence interval of the accuracy (Wilson)."""
+    loss: float
+    """Mean cross entropy of the clip logits."""
+    n_clips: int
+    """Number of clips."""
+    per_class: pd.DataFrame
+    """One row per class: clips, precision, recall, f1."""
+    confusion: pd.DataFrame
+    """Counts, true classes in rows and predicted ones in columns."""
+    logits: Tensor
+    """Logits of the clips that count, ``(clips, classes)``, on the CPU."""
+    clips: NDArray[np.int64]
+    """Which of the clips given these are, ``(clips,)``."""
+
+
+def evaluate_logits(logits: Tensor, class_indices: NDArray[np.int64], names: Sequence[str]) -> Evaluation:
+    """Compare clip logits with the true classes.
+
+    Args:
+        logits: Clip logits.
+        class_indices: True classes, ints below ``len(names)``.
+        names: Class names.
+
+    Shape:
+        logits: ``(clips, classes)``; class_indices: ``(clips,)``.
+
+    Raises:
+        InputError: No clips; logits that are not finite.
+    """
+    truth = torch.tensor(class_indices, dtype=torch.int64)
+    if len(truth) == 0:
+        raise InputError("evaluate_logits: there must be at least one clip, got none; is the split empty?")
+    if not bool(torch.isfinite(logits).all()):
+        raise InputError("evaluate_logits: logits must be finite, got NaN or infinity; did the training diverge?")
+    found = logits.argmax(dim=1)
+    n_classes, n_correct = len(names), int((found == truth).sum())
+    per_class = pd.DataFrame(
+        {
+            "class": names,
+            "clips": torch.bincount(truth, minlength=n_classes).numpy(),
+            "precision": multiclass_precision(found, truth, n_classes, average="none").numpy(),
+            "recall": multiclass_recall(found, truth, n_classes, average="none").numpy(),
+            "f1": multiclass_f1_score(found, truth, n_classes, average="none").numpy(),
+        }
+    )
+    confusion = multiclass_confusion_matrix(found, truth, n_classes).numpy()
+    return Evaluation(
+        accuracy=n_correct / len(truth),
+        interval=accuracy_interval(n_correct, len(truth)),
+        loss=float(torch.nn.functional.cross_entropy(logits, truth)),
+        n_clips=len(truth),
+        per_class=per_class,
+        confusion=pd.DataFrame(confusion, index=pd.Index(names, name="true"), columns=list(names)),
+        logits=logits,
+        clips=np.arange(len(truth)),
+    )
+
+
+def classify_clips(
+    model: Model,
+    bank: AudioBank,
+    *,
+    batch_size: int = 64,
+    progress: bool = True,
+    processes: Processes | None = None,
+) -> dict[str, Tensor]:
+    """Logits of every clip of a bank: the mean over its windows, see `ClipLevel`.
+
+    There is no randomness, and a clip's logits do not depend on the clips around it (beyond float rounding).
+
+    Args:
+        model: Runs where its parameters are, and is not changed.
+        bank: The clips; those that can no longer be read stand in ``bank.failed`` then, unless they end it.
+        batch_size: Windows at a time.
+        progress: Whether a progress bar is shown.
+        processes: Those that share the work and all call this; each gets the logits of all clips.
+
+    Returns:
+        ``(clips, classes)`` for each task, float64, on the CPU; 0 for clips that can no longer be read.
+
+    Raises:
+        InputError: A clip that can no longer be read, where the bank does not skip it.
+    """
+    processes = processes or Processes()
+    # Dealt out from the longest to the shortest, so that the work is even; then in their order.
+    own = np.sort(np.argsort(-bank.n_samples, kind="stable")[processes.rank :: processes.count]).tolist()
+    recordings = [Recording(f"clip {index}", bank=bank, index=index) for index in own]
+    logits = {
+        task: torch.zeros(len(bank), len(names), dtype=torch.float64) for task, names in model.config.tasks.items()
+    }
+    bar = progress_bar(total=len(own), desc="evaluating", unit="clip", disable=not progress, leave=False)
+    with bar, closing(predict_recordings(model, recordings, batch_size=batch_size, in_turn=True)) as results:
+        for index, result in zip(own, results, strict=True):
+            if isinstance(result, ClipLevel):
+                for task, values in result.mean_logits().items():
+                    logits[task][index] = torch.from_numpy(values)
+            elif isinstance(result, InputError) and index not in bank.failed:
+                raise result
+            bar.update()
+    return {task: processes.sum(values) for task, values in logits.items()}
+
+
+def evaluate_bank(
+    model: Model,
+    bank: AudioBank,
+    class_indices: Mapping[str, NDArray[np.int64]],
+    *,
+    batch_size: int = 64,
+    progress: bool = True,
+    processes: Processes | None = None,
+) -> dict[str, Evaluation]:
+    """Classify all clips of a bank and compare with their classes; clips that can no longer be read do not count.
+
+    Args:
+        model: As for `classify_clips`.
+        bank: The clips; which of them failed stands in ``bank.failed``.
+        class_indices: Their classes for each task, ``(clips,)``.
+        batch_size, progress, processes: As for `classify_clips`.
+
+    Returns:
+        The evaluation of each task.
+    """
+    processes = processes or Processes()
+    logits = classify_clips(model, bank, batch_size=batch_size, progress=progress, processes=processes)
+    failures = torch.zeros(len(bank))
+    failures[list(bank.failed)] = 1
+    readable = np.flatnonzero(processes.sum(failures).numpy() == 0)
+    return {
+        task: replace(
+            evaluate_logits(logits[task][readable], classes[readable], model.config.tasks[task]), clips=readable
+        )
+        for task, classes in class_indices.items()
+    }
