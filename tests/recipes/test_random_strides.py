@@ -177,8 +177,7 @@ def test_the_table_has_means_by_hand_and_the_papers_figures_beside_them(cells: C
 
 
 def test_the_papers_means_stand_beside_its_own_starts_only(cells: Cells) -> None:
-    cells = {(start, pooling): ((0.5, 0.6), 10) for start in CIFAR_STARTS for pooling in POOLINGS}
-    results = make_results(cells)
+    results = make_results({(start, pooling): ((0.5, 0.6), 10) for start in CIFAR_STARTS for pooling in POOLINGS})
     rows = cells(format_starts(results, arch="resnet18", data="cifar100", unit="image", usual=(2, 2, 2)))
     assert rows[0][-1] == "the paper's, CIFAR-100"
     assert "the paper's, CIFAR-10" not in rows[0]
