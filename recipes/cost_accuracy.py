@@ -54,7 +54,7 @@ RECIPE = Recipe(
     settings={"max_steps": 20_000, "valid_every": 1_000, "time_shift_s": 0.1},
 )
 # The paper sweeps 0.1 to 10. Here less is enough: on ten words in 400 steps, 0.01 takes a quarter of the multiply-adds
-# away, 0.3 two thirds with 13 points of accuracy, and 1 leaves maps of one bin (recipes/README.md).
+# away, 0.3 two thirds with 13 points of accuracy, and 1 leaves maps of one bin (recipes/RESULTS.md).
 LAMBDAS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
 SMOKE_LAMBDAS = (0.0, 3.0)
 

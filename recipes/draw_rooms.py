@@ -24,9 +24,8 @@ OUT = FilePath(__file__).parent / "figures" / "rooms.png"
 GROUND = "the ground"
 # Where rooms stand: floor from below, and place from left to right. An import may lead down only.
 PLACES = {
-    "strides": (0, -1.0), "audio": (0, 1.0),
-    "models": (1, -1.0), "dataset": (1, 1.0),
-    "inference": (2, 0.0), "training": (3, 0.0), "reporting": (4, 0.0), "commands": (5, 0.0),
+    "strides": (0, -1.0), "audio": (0, 1.0), "dataset": (1, 1.0), "inference": (2, 1.0),
+    "models": (3, 0.0), "training": (4, 0.0), "reporting": (5, 0.0), "commands": (6, 0.0),
 }  # fmt: skip
 WIDE, HIGH = 0.78, 0.3  # half of a box
 INK, SOFT, PALE, WRONG = "#1c2430", "#5b6676", "#c3ccd6", "#c01c28"
@@ -115,8 +114,9 @@ def path_between(start: str, end: str) -> Path:
         lean = other_x - x
         begin = (x + 0.3 * lean + aside, floor - down * HIGH)
         return Path([begin, (other_x - 0.3 * lean + aside, other_floor + down * HIGH)])
-    # Arrows from the middle to the middle take the left and the right side by turns.
-    side = 1 if other_x > x or (other_x == x and (floor + other_floor) % 2) else -1
+    # An arrow within a column is on its inner side, in the middle one on the left and the right side by turns.
+    turn = 1 if (floor + other_floor) // 2 % 2 else -1
+    side = (1 if other_x > x else -1) if other_x != x else (-1 if x > 0 else 1) if x else turn
     n_floors = floor - other_floor
     begin = (x + side * WIDE, floor - 0.04 * n_floors)
     tip = (other_x + side * WIDE, other_floor + 0.05 * n_floors - 0.1)
@@ -131,10 +131,10 @@ def draw(edges: set[tuple[str, str]]) -> Figure:
     unknown = {room for edge in edges for room in edge} - {*PLACES, GROUND}
     if unknown:
         raise SystemExit(f"draw_rooms: every room must have a place, not so {', '.join(unknown)}; add it to PLACES")
-    figure = Figure(figsize=(9.2, 9.0), dpi=110)
+    figure = Figure(figsize=(9.2, 10.2), dpi=110)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(-2.35, 2.35)
-    axes.set_ylim(-1.05, 5.4)
+    axes.set_ylim(-1.05, 6.4)
     axes.axis("off")
     between = {edge for edge in edges if GROUND not in edge}
     downward = {edge for edge in between if PLACES[edge[0]][0] > PLACES[edge[1]][0]}

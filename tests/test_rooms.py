@@ -18,27 +18,6 @@ PACKAGE = Path(audiostride.__file__).parent
 HEAVY = {"jinja2", "jsonargparse", "librosa", "lightning", "matplotlib", "numpy", "onnx", "onnxruntime", "onnxscript"}
 HEAVY |= {"pandas", "pooch", "pyarrow", "scipy", "sklearn", "soundfile", "soxr", "torch", "torchmetrics", "torchvision"}
 
-# Functions whose imports have no reason beside them yet, by what is still at work there; to shrink to nothing.
-WITHOUT_REASON = {
-    "the verbs of data": {
-        "audiostride.commands.demo.verb:run",
-        "audiostride.commands.doctor.selftest:_tones_and_noise",
-        "audiostride.commands.doctor.selftest:check_frontend",
-        "audiostride.commands.doctor.selftest:check_layer",
-        "audiostride.commands.doctor.selftest:check_training",
-        "audiostride.commands.doctor.verb:run",
-        "audiostride.commands.importing:describe_counts",
-        "audiostride.commands.importing:run",
-        "audiostride.commands.preparing:run",
-        "audiostride.dataset.download.download:_fetch_checked",
-        "audiostride.dataset.download.download:_record_checksum",
-    },
-    "the engine": {"audiostride.commands.evaluate:run", "audiostride.commands.predict:run"},
-    "settings": {"audiostride.commands.train:_run_seeds", "audiostride.commands.train:run"},
-    "the loop": {"audiostride.distributed:sum"},
-    "runs side by side": {"audiostride.training.side_by_side:train_from_arguments"},
-}
-
 
 def modules() -> dict[str, str]:
     """The source of every module of the package by its name; packages have the name of their folder."""
@@ -142,7 +121,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 def test_imports_inside_functions_say_why() -> None:
     found = {f"{module}:{name}" for module, source in modules().items() for name in without_reason(source)}
-    assert found - set().union(*WITHOUT_REASON.values()) == set()
+    assert found == set()
 
 
 def test_a_circle_is_found() -> None:

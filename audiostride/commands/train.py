@@ -109,6 +109,7 @@ def _write_page(run: Path) -> None:
 
 
 def _run_seeds(config: TrainConfig, seeds: list[int], *, jobs: int) -> int:
+    # As in `run`.
     from audiostride.distributed import Processes
     from audiostride.training.seeds import describe_seeds, seed_folder, train_seeds
 

@@ -14,7 +14,7 @@ from audiostride.errors import InputError
 NOMINAL_RAMP_SHARE = 0.5
 
 # R where none is given: the paper's, and twice that where the ramp folds back. Measured on spoken words and on pitch,
-# see recipes/README.md.
+# see recipes/NOTES.md.
 RAMP_BINS: dict[Size, float] = {"paper": 4.0, "nominal": 4.0, "folded": 8.0}
 
 

@@ -14,7 +14,7 @@ SPECTRAL = {1: SpectralPool1d, 2: SpectralPool2d, 3: SpectralPool3d}
 
 # "mixed", of maps over time and mel: slow modulations are what tells sounds apart, so time is low-passed; the fine
 # structure over mel is kept, in part by folding, as strided convolution keeps all of it. The ramps, in bins, decide how
-# much. Measured on spoken words and on pitch, see recipes/README.md.
+# much. Measured on spoken words and on pitch, see recipes/NOTES.md.
 MIXED: tuple[Size, Size] = ("nominal", "folded")
 
 
