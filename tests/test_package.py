@@ -79,7 +79,7 @@ def test_a_wrong_import_is_found() -> None:
     assert wrong_imports("checks", "from audiostride.errors import InputError") == []
     assert wrong_imports("errors", "import audiostride.strides.masks") == ["strides"]
     assert wrong_imports("models", "from audiostride.functional import passband_mask") == ["functional"]
-    assert wrong_imports("models", "from audiostride.dataset.readers import AudioBank") == ["dataset"]
+    assert wrong_imports("models", "from audiostride.dataset.readers import AudioReader") == ["dataset"]
     assert wrong_imports("inference", "from audiostride.models import AudioClassifier") == ["models"]
 
 

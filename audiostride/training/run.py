@@ -13,7 +13,7 @@ import yaml
 from torch import Tensor
 
 from audiostride.dataset.noise import load_noise
-from audiostride.dataset.sampling import class_weights, mixing_weights
+from audiostride.dataset.sampling import class_weights, source_shares
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier, save_classifier
@@ -107,7 +107,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         if n_skipped:
             print(f"{n_skipped} bad clips are left out: {run / 'skipped.csv'}", flush=True)
         for task, classes in names.items():
-            counts = ", ".join(f"{len(data[task].bank)} {split}" for split, data in sets.items())
+            counts = ", ".join(f"{len(data[task].reader)} {split}" for split, data in sets.items())
             print(f"{task + ': ' if len(names) > 1 else ''}{len(classes)} classes; {counts} clips", flush=True)
         several = f" in {processes.count} processes" if processes.count > 1 else ""
         print(f"training on {device}{several} -> {run}", flush=True)
@@ -166,13 +166,13 @@ def _make_batches(
         first = train[next(iter(source.labels))]
         classes = first.class_indices
         if len(train) > 1:
-            classes = np.full((len(first.bank), len(train)), -1, dtype=np.int64)
+            classes = np.full((len(first.reader), len(train)), -1, dtype=np.int64)
             for number, task in enumerate(train):
                 if task in source.labels:
                     classes[:, number] = train[task].class_indices
         sources.append(
             ExcerptBatches(
-                first.bank,
+                first.reader,
                 classes,
                 batch_size=config.batch_size,
                 window=settings.window_samples,
@@ -185,8 +185,8 @@ def _make_batches(
         )
     if len(sources) == 1:
         return sources[0]
-    shares = mixing_weights(
-        [len(source.bank) for source in sources],
+    shares = source_shares(
+        [len(source.reader) for source in sources],
         config.mixing,
         n_tasks=[len(source.labels) for source in config.sources()],
         temperature=config.mixing_temperature,
@@ -248,7 +248,7 @@ def _learn(
         order = range(step * turns, config.max_steps * turns)
         loader = load_batches(parts, workers=config.workers, sampler=order, pin=device.type == "cuda")
         return list_lost_clips(
-            loader, batches.banks, lambda: write_skipped(recorder.run, sets) if processes.first else None
+            loader, batches.readers, lambda: write_skipped(recorder.run, sets) if processes.first else None
         )
 
     remedy = f"compute batches in parts with --accumulate {2 * turns}, or lower --batch-size or --width"
@@ -278,7 +278,7 @@ def _learn(
             resume=resume,
             progress=progress,
         )
-        share_lost_clips(batches.banks, processes)
+        share_lost_clips(batches.readers, processes)
     return steps
 
 

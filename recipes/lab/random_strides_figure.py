@@ -11,7 +11,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from audiostride.reporting.drawing import COLORS, INK, STYLE
+from audiostride.reporting.style import COLORS, INK, STYLE
 from lab.figures import MARKERS
 from lab.random_strides_cells import CellResult
 from lab.random_strides_starts import Start, name_start

@@ -19,7 +19,7 @@ import yaml
 import random_strides
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, multiply_adds, save_classifier
-from audiostride.reporting.drawing import render
+from audiostride.reporting.style import render
 from audiostride.training import TrainConfig
 from images.config import ImageTrainConfig
 from lab.random_strides_cells import AudioCells, Cell, CellResult, ImageCells, encoder_settings
