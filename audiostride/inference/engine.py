@@ -2,9 +2,10 @@
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -70,17 +71,15 @@ def copy_logits(logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _network(model: Model, in_turn: bool) -> Iterator[tuple[ThreadPoolExecutor, Callable[[_Batch], Logits], int]]:
-    """Threads that compute, the frozen network, and how many batches are worth being on their way.
+def _network(model: Model, in_turn: bool) -> Iterator[tuple[Callable[[_Batch], Callable[[], Logits]], int]]:
+    """What begins a batch and gives the function that waits for its logits, and how many may be on their way.
 
     On a CPU each batch is computed by one thread, and as many batches at once as torch has threads: they do not wait
-    for each other after each layer, and the numbers do not depend on how many there are. Batches in turn are each
-    computed by all threads.
+    for each other after each layer, and the numbers do not depend on how many there are. Batches in turn are computed
+    when they are waited for, by all threads of the caller, whose memory is at hand already.
     """
     device = next(model.parameters()).device
     on_cpu = device.type == "cpu"
-    threads = torch.get_num_threads()
-    at_once = threads if on_cpu and not in_turn else 1
     frozen = model.freeze()
 
     def compute(batch: _Batch) -> Logits:
@@ -90,17 +89,18 @@ def _network(model: Model, in_turn: bool) -> Iterator[tuple[ThreadPoolExecutor, 
             found = copy_logits(frozen(torch.from_numpy(windows).to(device, non_blocking=device.type == "cuda")))
             return {task: values[: batch.filled].numpy() for task, values in found.items()}
 
+    if on_cpu and in_turn:
+        yield lambda batch: partial(compute, batch), 0
+        return
+    threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(
-        at_once,
-        thread_name_prefix="compute",
-        initializer=(lambda: torch.set_num_threads(1)) if at_once > 1 else None,
+        threads if on_cpu else 1, thread_name_prefix="compute", initializer=lambda: torch.set_num_threads(1)
     )
     try:
-        yield pool, compute, at_once + 1
+        yield lambda batch: pool.submit(compute, batch).result, (threads if on_cpu else 1) + 1
     finally:
         pool.shutdown(cancel_futures=True)
-        if at_once > 1:
-            torch.set_num_threads(threads)  # what a thread sets is what threads to come begin with
+        torch.set_num_threads(threads)  # what a thread sets is what threads to come begin with
 
 
 def predict_recordings(
@@ -158,14 +158,14 @@ def _predict(
 ) -> Generator[RecordingResult | InputError, None, None]:
     window, pin = model.config.window_samples, next(model.parameters()).device.type == "cuda"
     pending: deque[_Pending] = deque()
-    under_way: deque[tuple[_Batch, Future[Logits]]] = deque()
+    under_way: deque[tuple[_Batch, Callable[[], Logits]]] = deque()
     batch, newest = _Batch.empty(size, window, pin=pin), -1
-    with _network(model, in_turn) as (pool, compute, at_most):
+    with _network(model, in_turn) as (begin, at_most):
 
         def take_result() -> None:
             """Hand the logits of the oldest batch to their recordings."""
-            done, future = under_way.popleft()
-            logits, row = future.result(), 0
+            done, wait = under_way.popleft()
+            logits, row = wait(), 0
             for owner, first, count in done.parts:
                 owner.left -= count
                 if isinstance(owner.result, RecordingResult):
@@ -196,13 +196,13 @@ def _predict(
             while taken < len(item.windows):
                 taken += batch.take(current, item.first + taken, item.windows[taken:])
                 if batch.filled == size:
-                    under_way.append((batch, pool.submit(compute, batch)))
+                    under_way.append((batch, begin(batch)))
                     batch = _Batch.empty(size, window, pin=pin)
                     if len(under_way) > at_most:
                         take_result()
                         yield from finished()
         if batch.filled:
-            under_way.append((batch, pool.submit(compute, batch)))
+            under_way.append((batch, begin(batch)))
         while under_way:
             take_result()
             yield from finished()

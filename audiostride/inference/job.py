@@ -110,7 +110,8 @@ class PredictionJob:
         from lightning.fabric import Fabric
         from lightning.fabric.strategies.ddp import DDPStrategy
 
-        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # no word from each process on its start
+        for name in ("lightning.fabric", "lightning.pytorch"):  # no word from each process on its start
+            logging.getLogger(name).setLevel(logging.WARNING)
         strategy = DDPStrategy(timeout=PATIENCE)
         fabric = Fabric(accelerator=device.type, strategy=strategy, devices=self.devices, num_nodes=self.n_nodes)
         fabric.launch()

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from audiostride.errors import InputError
 from audiostride.inference.granularity import Tiling
-from audiostride.inference.recordings import Recording
+from audiostride.inference.recordings import WINDOWS_AT_ONCE, Recording
 
-WINDOWS_AT_ONCE = 16  # 1 MiB of windows of 1 s at 16 kHz
 READ_AHEAD = 4  # recordings for each thread whose first windows are read before their turn
 
 
@@ -64,7 +63,8 @@ def tile_blocks(
         samples = parts[0] if len(parts) == 1 else np.concatenate(parts)
         tiled = np.lib.stride_tricks.sliding_window_view(samples[:needed], window)[::hop]
         yield Block(tiled, done, tiling)
-        parts, held, done = [samples[count * hop :]], held - count * hop, done + count
+        held, done = held - count * hop, done + count
+        parts = [samples[count * hop :]] if held else []
 
 
 def read_blocks(

@@ -27,6 +27,8 @@ from audiostride.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
+WINDOWS_AT_ONCE = 16  # 1 MiB of windows of 1 s at 16 kHz
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -56,6 +58,9 @@ class Recording:
             sample_rate: In Hz.
             window: Samples that are read from a reader at a time.
 
+        Returns:
+            Their number, and the blocks; of a reader zeros may follow.
+
         Raises:
             InputError: The file is missing, unreadable or empty, or the part is not inside it; also while the blocks
                 are read, where they cannot be decoded or are not finite.
@@ -69,12 +74,14 @@ class Recording:
         return n_samples, stream_samples(self.path, offset, n_samples, sample_rate=sample_rate)
 
     def _stream_reader(self, reader: AudioReader, window: int) -> Iterator[NDArray[np.float32]]:
-        n_samples = int(reader.n_samples[self.index])
-        for start in range(0, n_samples, window):
-            samples = np.empty(min(window, n_samples - start), dtype=np.float32)
-            if not reader.read_into(self.index, start, samples):
-                raise InputError(reader.failed[self.index])
-            yield samples
+        """The samples in blocks of whole windows, which are read one by one; zeros fill up the last one."""
+        n_windows = -(-int(reader.n_samples[self.index]) // window)
+        for first in range(0, n_windows, WINDOWS_AT_ONCE):
+            samples = np.empty((min(WINDOWS_AT_ONCE, n_windows - first), window), dtype=np.float32)
+            for number, row in enumerate(samples, start=first):
+                if not reader.read_into(self.index, number * window, row):
+                    raise InputError(reader.failed[self.index])
+            yield samples.ravel()
 
 
 def _resample(name: str, samples: NDArray[np.float32], rate_in: int, rate_out: int) -> NDArray[np.float32]:
