@@ -22,7 +22,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "evaluate the best model of a run"),
     "predict": ("predict", "classify recordings of any length"),
     "report": ("report", "write the cut-offs and the HTML page of one or several runs"),
-    "export": ("export", "write a classifier as one file for other programs: ONNX or torch.export"),
+    "export": ("exporting", "write a classifier as one file for other programs: ONNX or torch.export"),
     "doctor": ("doctor", "look over the installation and the machine, and test both"),
 }
 

@@ -23,7 +23,7 @@ import soundfile
 import torch
 
 from audiostride import AudioClassifier, ClassifierConfig
-from audiostride.audio.files import read_audio
+from audiostride.audio.resampling import read_audio
 from audiostride.dataset.manifest import read_clips
 from audiostride.models import save_classifier
 

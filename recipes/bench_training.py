@@ -41,8 +41,8 @@ from audiostride import AudioClassifier, ClassifierConfig
 from audiostride.checks import check_count, check_positive
 from audiostride.dataset.manifest import read_clips
 from audiostride.dataset.prepare import prepare_store
-from audiostride.dataset.readers import open_bank
-from audiostride.dataset.sampling import mixing_weights
+from audiostride.dataset.readers import open_reader
+from audiostride.dataset.sampling import source_shares
 from audiostride.errors import InputError
 from audiostride.inference.window_batches import load_batches
 from audiostride.training.batches import ExcerptBatches, MixedBatches, StepSampler
@@ -95,12 +95,12 @@ def open_batches(folder: Path, *, batch_size: int) -> MixedBatches:
     rng = np.random.default_rng(0)
     sources = []
     for name, (_, own) in SOURCES.items():
-        bank = open_bank(read_clips(folder / name), progress=False)
-        drawn = [rng.integers(count, size=len(bank)) for count in CLASSES.values()]
-        classes = np.stack([drawn[i] if task in own else np.full(len(bank), -1) for i, task in enumerate(CLASSES)], 1)
-        sources.append(ExcerptBatches(bank, classes, batch_size=batch_size, window=RATE, seed=0))
+        reader = open_reader(read_clips(folder / name), progress=False)
+        drawn = [rng.integers(count, size=len(reader)) for count in CLASSES.values()]
+        classes = np.stack([drawn[i] if task in own else np.full(len(reader), -1) for i, task in enumerate(CLASSES)], 1)
+        sources.append(ExcerptBatches(reader, classes, batch_size=batch_size, window=RATE, seed=0))
     n_tasks = [len(own) for _, own in SOURCES.values()]
-    shares = mixing_weights([len(source.bank) for source in sources], "uniform", n_tasks=n_tasks)
+    shares = source_shares([len(source.reader) for source in sources], "uniform", n_tasks=n_tasks)
     return MixedBatches(sources, shares, batch_size=batch_size, seed=0)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from audiostride.audio.files import find_audio_files
+from audiostride.audio.resampling import find_audio_files
 from audiostride.dataset.store import PLACE_COLUMNS, is_store, read_store_clips
 from audiostride.errors import InputError
 

@@ -174,7 +174,7 @@ def _check_position(who: str, position: int) -> None:
         raise InputError(f"{who}: positions must be >= 0, got {position}; the sequence starts at 0 and has no end")
 
 
-def mixing_weights(
+def source_shares(
     n_clips: Sequence[int], policy: str, *, n_tasks: Sequence[int] | None = None, temperature: float = 2.0
 ) -> NDArray[np.float64]:
     """Shares of the excerpts that sources give, which sum to 1.
@@ -189,9 +189,9 @@ def mixing_weights(
         n_tasks: Tasks of each source; None is one each.
         temperature: 1 is proportional; the larger, the more uniform.
 
-    >>> mixing_weights([100, 300], "proportional"), mixing_weights([100, 900], "temperature", temperature=2.0)
+    >>> source_shares([100, 300], "proportional"), source_shares([100, 900], "temperature", temperature=2.0)
     (array([0.25, 0.75]), array([0.25, 0.75]))
-    >>> mixing_weights([100, 300], "uniform", n_tasks=[1, 3])
+    >>> source_shares([100, 300], "uniform", n_tasks=[1, 3])
     array([0.25, 0.75])
     """
     exponent = {"uniform": 0.0, "proportional": 1.0, "temperature": 1.0 / temperature}[policy]

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from audiostride.audio.files import stream_samples
+from audiostride.audio.resampling import stream_samples
 from audiostride.dataset.store import BATCH_SAMPLES, FULL_SCALE, INDEX, SCHEMA, audio_name, hash_samples
 from audiostride.errors import InputError
 from audiostride.writing import write_json

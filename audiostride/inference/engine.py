@@ -15,7 +15,14 @@ from torch import Tensor
 from audiostride.checks import check_count
 from audiostride.distributed import default_jobs
 from audiostride.errors import InputError
-from audiostride.inference.granularity import LEVELS, ClipLevel, EventLevel, PredictionSettings, Row, WindowLevel
+from audiostride.inference.granularity import (
+    GRANULARITIES,
+    ClipResult,
+    EventResult,
+    PredictionSettings,
+    Row,
+    WindowResult,
+)
 from audiostride.inference.reading import Block, read_blocks
 from audiostride.inference.recordings import Recording
 
@@ -31,7 +38,7 @@ Logits = dict[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is told about one recording."""
+    """The rows of one recording, and its length."""
 
     rows: list[Row]
     """``(start_s, end_s, task, label, score)``."""
@@ -43,7 +50,7 @@ class Prediction:
 class _Pending:
     """A recording some of whose windows may still be on their way."""
 
-    level: ClipLevel | WindowLevel | EventLevel | None = None
+    result: ClipResult | WindowResult | EventResult | None = None
     n_samples: int = 0
     n_windows: int = 1
     done: int = 0
@@ -124,7 +131,7 @@ def predict_recordings(
     Args:
         model: The classifier, where it is to run.
         recordings: What is classified; taken a few ahead.
-        settings: Which windows, and what is told about them.
+        settings: Where windows lie, and the granularity of the rows.
         batch_size: Windows at a time; None is 16 on a CPU and 256 on a GPU.
         workers: Threads that read audio; None is one for each processor, 8 at most.
         watch: Called with the seconds of audio of each batch that is done.
@@ -168,8 +175,8 @@ def _predict(
             done, future = under_way.popleft()
             logits, row = future.result(), 0
             for owner, first, count, seconds in done.parts:
-                if owner.level is not None:
-                    owner.level.add(first, {task: values[row : row + count] for task, values in logits.items()})
+                if owner.result is not None:
+                    owner.result.add(first, {task: values[row : row + count] for task, values in logits.items()})
                 owner.done += count
                 row += count
                 if watch is not None:
@@ -179,10 +186,10 @@ def _predict(
             """What is known of the recordings in front, as far as it is."""
             while pending and (pending[0].error or pending[0].done == pending[0].n_windows):
                 head = pending.popleft()
-                if head.error is not None or head.level is None:
+                if head.error is not None or head.result is None:
                     yield head.error or InputError("predict: a recording without windows")
                 else:
-                    yield Prediction(head.level.rows(), head.n_samples / rate)
+                    yield Prediction(head.result.rows(), head.n_samples / rate)
 
         for item in read_blocks(recordings, sample_rate=rate, window=window, hop=hop, workers=workers):
             number = item.recording if isinstance(item, Block) else item[0]
@@ -194,8 +201,8 @@ def _predict(
                 current.error = item[1]
                 yield from finished()
                 continue
-            if current.level is None:
-                current.level = LEVELS[settings.level](tasks, item.tiling, settings)
+            if current.result is None:
+                current.result = GRANULARITIES[settings.granularity](tasks, item.tiling, settings)
                 current.n_samples, current.n_windows = item.tiling.n_samples, item.tiling.n_windows
             taken = 0
             while taken < len(item.windows):

@@ -1,4 +1,4 @@
-"""What is told about a recording: one class for all of it, one for each window, or events; window by window."""
+"""Rows from the logits of a recording's windows: its class, the class of each window, or its events."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from audiostride.errors import InputError
 from audiostride.models.config import ClassifierConfig
 
-Level = Literal["clip", "window", "event"]
+Granularity = Literal["clip", "window", "event"]
 Row = tuple[float, float, str, str, float]  # start_s, end_s, task, label, score
 COLUMNS = ("path", "start_s", "end_s", "task", "label", "score")
 
@@ -25,14 +25,14 @@ def columns_of(config: ClassifierConfig) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionSettings:
-    """Which windows are classified and what is told about them.
+    """Where windows lie, and the granularity of the rows that come of them.
 
     Raises:
-        InputError: A value out of its range, or one that this level does not use.
+        InputError: A value out of its range, or one that this granularity does not use.
     """
 
-    level: Level = "clip"
-    """``clip``: one row per recording; ``window``: one per window; ``event``: see `EventLevel`."""
+    granularity: Granularity = "clip"
+    """``clip``: one row per recording; ``window``: one per window; ``event``: see `EventResult`."""
     hop_s: float | None = None
     """From one window to the next, in seconds; None is the model's window."""
     threshold: float | None = None
@@ -41,7 +41,7 @@ class PredictionSettings:
     """Events of a class with so many seconds between them, or less, are one; None is 0."""
 
     def __post_init__(self) -> None:
-        if self.level != "event":
+        if self.granularity != "event":
             for name, value in (("threshold", self.threshold), ("merge-gap", self.merge_gap_s)):
                 if value is not None:
                     raise InputError(
@@ -65,8 +65,8 @@ class PredictionSettings:
         """Settings from the switches of the command."""
         if per_window and events:
             raise InputError("predict: --per-window and --events exclude each other; give one of them")
-        level: Level = "window" if per_window else "event" if events else "clip"
-        return cls(level=level, hop_s=hop_s, threshold=threshold, merge_gap_s=merge_gap_s)
+        granularity: Granularity = "window" if per_window else "event" if events else "clip"
+        return cls(granularity=granularity, hop_s=hop_s, threshold=threshold, merge_gap_s=merge_gap_s)
 
     def hop_samples(self, config: ClassifierConfig) -> int:
         """From one window to the next, in samples.
@@ -116,7 +116,7 @@ def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return probs
 
 
-class ClipLevel:
+class ClipResult:
     """One row per task: the class of the windows' mean logits, each weighing by the share of it that is audio."""
 
     def __init__(self, tasks: Mapping[str, Sequence[str]], tiling: Tiling, settings: PredictionSettings) -> None:
@@ -145,7 +145,7 @@ class ClipLevel:
         return found
 
 
-class WindowLevel:
+class WindowResult:
     """One row per task and window: its most probable class."""
 
     def __init__(self, tasks: Mapping[str, Sequence[str]], tiling: Tiling, settings: PredictionSettings) -> None:
@@ -168,7 +168,7 @@ class WindowLevel:
         return [row for rows in self._rows.values() for row in rows]
 
 
-class EventLevel:
+class EventResult:
     """Events: stretches of a recording that windows with a class of at least the threshold cover.
 
     A window whose probability of a class, rounded as it is written, is at least the threshold marks its whole length
@@ -210,8 +210,8 @@ class EventLevel:
         return found
 
 
-LEVELS: dict[Level, type[ClipLevel] | type[WindowLevel] | type[EventLevel]] = {
-    "clip": ClipLevel,
-    "window": WindowLevel,
-    "event": EventLevel,
+GRANULARITIES: dict[Granularity, type[ClipResult] | type[WindowResult] | type[EventResult]] = {
+    "clip": ClipResult,
+    "window": WindowResult,
+    "event": EventResult,
 }

@@ -11,7 +11,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from audiostride.audio.files import (
+from audiostride.audio.resampling import (
     AUDIO_SUFFIXES,
     RESAMPLING_QUALITY,
     find_audio_files,
@@ -20,7 +20,7 @@ from audiostride.audio.files import (
 )
 from audiostride.checks import check_count
 from audiostride.dataset.manifest import inspect_manifest
-from audiostride.dataset.readers import StoreBank, clip_span
+from audiostride.dataset.readers import StoreReader, clip_span
 from audiostride.dataset.store import is_store
 from audiostride.errors import InputError
 
@@ -40,7 +40,7 @@ class Recording:
     """Start of the part in the file, in seconds."""
     duration_s: float = math.nan
     """Length of the part in seconds; NaN goes to the end."""
-    bank: StoreBank | None = None
+    reader: StoreReader | None = None
     """The store that holds its samples."""
     index: int = 0
     """Which clip of that store, or row of a manifest, it is."""
@@ -61,11 +61,11 @@ class Recording:
         if self.samples is not None:
             samples = _resample(self.path, self.samples, self.samples_rate, sample_rate)
             return len(samples), iter([samples])
-        bank = self.bank
-        if bank is not None:
-            n_stored = int(bank.n_samples[self.index])
+        reader = self.reader
+        if reader is not None:
+            n_stored = int(reader.n_samples[self.index])
             starts = range(0, n_stored, BLOCK_SAMPLES)
-            blocks = (bank.read(self.index, start, min(BLOCK_SAMPLES, n_stored - start)) for start in starts)
+            blocks = (reader.read(self.index, start, min(BLOCK_SAMPLES, n_stored - start)) for start in starts)
             return n_stored, blocks
         offset, n_samples = clip_span(self.path, self.start_s, self.duration_s, sample_rate=sample_rate)
         return n_samples, stream_samples(self.path, offset, n_samples, sample_rate=sample_rate)
@@ -176,7 +176,7 @@ def _read_recordings(manifest: Path, sample_rate: int) -> list[Recording]:
     clips, bad = inspect_manifest(manifest)
     # A file that is missing is reported when its turn comes, like one that cannot be read.
     bad.only(("row",)).raise_if_any(f"manifest {manifest}", "mend these rows")
-    bank = StoreBank(clips, sample_rate=sample_rate) if is_store(manifest) else None
-    store = "" if bank is None else str(manifest.absolute())
+    reader = StoreReader(clips, sample_rate=sample_rate) if is_store(manifest) else None
+    store = "" if reader is None else str(manifest.absolute())
     rows = zip(clips["path"].tolist(), clips["start_s"].tolist(), clips["duration_s"].tolist(), strict=True)
-    return [Recording(*row, bank, index, store) for index, row in enumerate(rows)]
+    return [Recording(*row, reader, index, store) for index, row in enumerate(rows)]

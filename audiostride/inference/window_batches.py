@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from audiostride.audio.windows import tile_windows
-from audiostride.dataset.readers import AudioBank
+from audiostride.dataset.readers import AudioReader
 
 
 class WindowBatches(Dataset[tuple[Tensor, Tensor, Tensor]]):
@@ -21,10 +21,10 @@ class WindowBatches(Dataset[tuple[Tensor, Tensor, Tensor]]):
         clip of each window ``(B,)``; the last batch is shorter.
     """
 
-    def __init__(self, bank: AudioBank, *, window: int, batch_size: int = 64) -> None:
-        self.bank, self.window, self.batch_size = bank, window, batch_size
-        tiles = [tile_windows(int(n), window=window) for n in bank.n_samples]
-        self.clips = np.repeat(np.arange(len(bank)), [len(starts) for starts, _ in tiles])
+    def __init__(self, reader: AudioReader, *, window: int, batch_size: int = 64) -> None:
+        self.reader, self.window, self.batch_size = reader, window, batch_size
+        tiles = [tile_windows(int(n), window=window) for n in reader.n_samples]
+        self.clips = np.repeat(np.arange(len(reader)), [len(starts) for starts, _ in tiles])
         self.starts = np.concatenate([starts for starts, _ in tiles])
         self.weights = np.concatenate([weights for _, weights in tiles])
 
@@ -38,7 +38,7 @@ class WindowBatches(Dataset[tuple[Tensor, Tensor, Tensor]]):
         clips, weights = self.clips[part], self.weights[part].copy()
         waveform = np.empty((len(clips), self.window), dtype=np.float32)
         for row, (clip, start) in enumerate(zip(clips.tolist(), self.starts[part].tolist(), strict=True)):
-            if not self.bank.read_into(clip, start, waveform[row]):
+            if not self.reader.read_into(clip, start, waveform[row]):
                 weights[row] = 0.0
         return torch.from_numpy(waveform), torch.from_numpy(weights), torch.from_numpy(clips)
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audiostride.dataset.readers import AudioBank
+from audiostride.dataset.readers import AudioReader
 from audiostride.distributed import Processes
 from audiostride.inference.engine import copy_logits
 from audiostride.inference.metrics import Evaluation, evaluate_logits
@@ -45,9 +45,9 @@ class ClipLogits:
         return self._sums / self._weights[:, None]
 
 
-def evaluate_bank(
+def evaluate_reader(
     model: AudioClassifier,
-    bank: AudioBank,
+    reader: AudioReader,
     class_indices: Mapping[str, NDArray[np.int64]],
     *,
     batch_size: int = 64,
@@ -55,11 +55,11 @@ def evaluate_bank(
     progress: bool = True,
     processes: Processes | None = None,
 ) -> dict[str, Evaluation]:
-    """Classify all clips of a bank and compare with their classes; clips that can no longer be read do not count.
+    """Classify all clips of a reader and compare with their classes; clips that can no longer be read do not count.
 
     Args:
         model: As for `classify_clips`.
-        bank: The clips; which of them failed stands in ``bank.failed``.
+        reader: The clips; which of them failed stands in ``reader.failed``.
         class_indices: Their classes for each task, ``(clips,)``.
         batch_size, workers, progress, processes: As for `classify_clips`.
 
@@ -68,10 +68,16 @@ def evaluate_bank(
     """
     processes = processes or Processes()
     logits = classify_clips(
-        model, bank, list(class_indices), batch_size=batch_size, workers=workers, progress=progress, processes=processes
+        model,
+        reader,
+        list(class_indices),
+        batch_size=batch_size,
+        workers=workers,
+        progress=progress,
+        processes=processes,
     )
-    failures = torch.zeros(len(bank))
-    failures[list(bank.failed)] = 1
+    failures = torch.zeros(len(reader))
+    failures[list(reader.failed)] = 1
     readable = np.flatnonzero(processes.sum(failures).numpy() == 0)
     return {
         task: replace(
@@ -84,7 +90,7 @@ def evaluate_bank(
 @torch.no_grad()
 def classify_clips(
     model: AudioClassifier,
-    bank: AudioBank,
+    reader: AudioReader,
     tasks: Sequence[str],
     *,
     batch_size: int = 64,
@@ -92,13 +98,13 @@ def classify_clips(
     progress: bool = True,
     processes: Processes | None = None,
 ) -> dict[str, Tensor]:
-    """Logits of every clip of a bank: the mean over its windows, each weighing by the share of it that is audio.
+    """Logits of every clip of a reader: the mean over its windows, each weighing by the share of it that is audio.
 
     There is no randomness, and a clip's logits do not depend on the clips around it (beyond float rounding).
 
     Args:
         model: Put into evaluation mode for the call; runs where its parameters are.
-        bank: The clips.
+        reader: The clips.
         tasks: Which heads.
         batch_size: Windows at a time.
         workers: Processes that read audio.
@@ -109,8 +115,8 @@ def classify_clips(
         Result: ``(clips, classes)`` for each task, float64, on the CPU.
     """
     device = next(model.parameters()).device
-    batches = WindowBatches(bank, window=model.config.window_samples, batch_size=batch_size)
-    collected = {task: ClipLogits(len(bank), len(model.config.tasks[task])) for task in tasks}
+    batches = WindowBatches(reader, window=model.config.window_samples, batch_size=batch_size)
+    collected = {task: ClipLogits(len(reader), len(model.config.tasks[task])) for task in tasks}
     was_training = model.training
     model.eval()
     processes = processes or Processes()

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from audiostride.audio.windows import draw_excerpt_starts
-from audiostride.dataset.readers import AudioBank
+from audiostride.dataset.readers import AudioReader
 from audiostride.dataset.sampling import ClipOrder, SourceOrder
 from audiostride.errors import InputError
 from audiostride.training.augmentation.drawing import AugmentationConfig, draw_augmentation
@@ -118,7 +118,7 @@ class ExcerptBatches(TrainingBatches):
     """Batches of random excerpts of one source and their classes.
 
     Args:
-        bank: The training clips.
+        reader: The training clips.
         class_indices: Their classes, shape ``(clips,)``; or ``(clips, tasks)``, -1 for a task without a label.
         batch_size, window, seed, augmentation, spectrogram: As for `TrainingBatches`.
         shift: How far an excerpt may reach beyond its clip, in samples.
@@ -133,7 +133,7 @@ class ExcerptBatches(TrainingBatches):
 
     def __init__(
         self,
-        bank: AudioBank,
+        reader: AudioReader,
         class_indices: NDArray[np.int64],
         *,
         batch_size: int,
@@ -147,8 +147,8 @@ class ExcerptBatches(TrainingBatches):
         super().__init__(
             batch_size=batch_size, window=window, seed=seed, augmentation=augmentation, spectrogram=spectrogram
         )
-        self.bank, self.class_indices, self.shift = bank, class_indices, shift
-        self.order = ClipOrder(np.zeros(len(bank), dtype=np.int64) if units is None else units, seed=seed)
+        self.reader, self.class_indices, self.shift = reader, class_indices, shift
+        self.order = ClipOrder(np.zeros(len(reader), dtype=np.int64) if units is None else units, seed=seed)
 
     def choose(self, first: int, count: int, *, key: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Clips from position `first` of the endless sequence on, and where in them excerpts start (in samples).
@@ -163,7 +163,7 @@ class ExcerptBatches(TrainingBatches):
         """
         clips = self.order.clips_at(first, count)
         rng = np.random.default_rng(key)
-        return clips, draw_excerpt_starts(self.bank.n_samples[clips], window=self.window, shift=self.shift, rng=rng)
+        return clips, draw_excerpt_starts(self.reader.n_samples[clips], window=self.window, shift=self.shift, rng=rng)
 
     def read_excerpts(
         self, waveform: NDArray[np.float32], clips: NDArray[np.int64], starts: NDArray[np.int64]
@@ -174,7 +174,7 @@ class ExcerptBatches(TrainingBatches):
             The clip of each row, and the clips that could not be read and were replaced by others of these rows.
         """
         readable = [
-            self.bank.read_into(clip, start, row)
+            self.reader.read_into(clip, start, row)
             for row, clip, start in zip(waveform, clips.tolist(), starts.tolist(), strict=True)
         ]
         if all(readable):

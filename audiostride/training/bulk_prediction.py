@@ -39,7 +39,7 @@ def write_predictions(
         files: The recordings, the same list in every process.
         out: Where the output goes.
         format: One of `audiostride.inference.formats.FORMATS`.
-        settings: Which windows, and what is told about them.
+        settings: Where windows lie, and the granularity of the rows.
         stop_on_error: Whether a recording that cannot be read ends the job.
         overwrite: Whether an output that exists is replaced.
         anew: Whether what a stopped job has done is thrown away, and not taken up.

@@ -13,7 +13,7 @@ from audiostride.distributed import Processes
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier
 from audiostride.strides.diffstride import diffstride_layers, stride_cost
-from audiostride.training.augmentation.mixup import mix_up, mixed_cross_entropy, mixed_mass
+from audiostride.training.augmentation.mixup import mix_up, mixed_cross_entropy, mixed_normaliser
 from audiostride.training.augmentation.transforms import add_noise, apply_gain, cut_noise, mask_spectrogram
 from audiostride.training.config import TrainConfig
 
@@ -38,10 +38,10 @@ def augment_waveform(batch: dict[str, Tensor], noises: Tensor | None) -> Tensor:
     if noises is not None and "noise_snr_db" in batch:
         noise = cut_noise(noises, batch["noise_pick"], batch["noise_place"], n_samples=waveform.shape[1])
         waveform = add_noise(waveform, noise, batch["noise_snr_db"])
-    if "mixup_share" in batch:
+    if "mixup_weight" in batch:
         if "rows" in batch:
-            return mix_up(waveform, batch["mixup_place"], batch["mixup_share"][batch["rows"]])
-        waveform = mix_up(waveform, batch["mixup_partner"], batch["mixup_share"])
+            return mix_up(waveform, batch["mixup_place"], batch["mixup_weight"][batch["rows"]])
+        waveform = mix_up(waveform, batch["mixup_partner"], batch["mixup_weight"])
     return waveform
 
 
@@ -52,14 +52,14 @@ def mask(spectrogram: Tensor, batch: dict[str, Tensor]) -> Tensor:
     return spectrogram if all(item is None for item in stretches) else mask_spectrogram(spectrogram, *stretches)
 
 
-def class_mass(classes: Tensor, *, weight: Tensor | None = None) -> Tensor:
+def class_normaliser(classes: Tensor, *, weight: Tensor | None = None) -> Tensor:
     """What the mean of `mean_cross_entropy` divides by: examples that have a class, or the sum of their weights."""
     known = classes >= 0
     return known.sum() if weight is None else (weight[classes.clamp(min=0)] * known).sum()
 
 
 def mean_cross_entropy(
-    logits: Tensor, classes: Tensor, *, weight: Tensor | None = None, mass: Tensor | None = None
+    logits: Tensor, classes: Tensor, *, weight: Tensor | None = None, normaliser: Tensor | None = None
 ) -> Tensor:
     """Cross entropy over the examples that have a class, 0 where none has.
 
@@ -67,15 +67,15 @@ def mean_cross_entropy(
         logits: Scores.
         classes: Class of each example, -1 for one without.
         weight: Of the classes; the mean is then the weighted one.
-        mass: What the sum is divided by, where the examples are a part of a batch: `class_mass` of the whole.
+        normaliser: What the sum is divided by, for a part of a batch: `class_normaliser` of the whole.
 
     Shape:
         logits: ``(B, classes)``. classes: ``(B,)``. weight: ``(classes,)``. Result: a scalar.
     """
     summed = F.cross_entropy(logits, classes, weight=weight, ignore_index=-1, reduction="sum")
-    mass = class_mass(classes, weight=weight) if mass is None else mass
+    normaliser = class_normaliser(classes, weight=weight) if normaliser is None else normaliser
     # At most the division by zero is kept away: the sum is 0 where no example has a class.
-    return summed / mass.clamp(min=torch.finfo(logits.dtype).tiny)
+    return summed / normaliser.clamp(min=torch.finfo(logits.dtype).tiny)
 
 
 class ClassifierTraining(LightningModule):
@@ -161,17 +161,21 @@ class ClassifierTraining(LightningModule):
             whole = classes[:, number]
             own = whole if rows is None else whole[rows]
             weight = getattr(self, f"class_weights_{number}") if self._weighted else None
-            mass = None
-            if "mixup_share" in batch:
-                partners, share = whole[batch["mixup_partner"]], batch["mixup_share"]
+            normaliser = None
+            if "mixup_weight" in batch:
+                partners, mixup_weight = whole[batch["mixup_partner"]], batch["mixup_weight"]
                 if rows is not None:
-                    mass = mixed_mass(whole, partners, share, weight=weight)
-                    partners, share = partners[rows], share[rows]
-                losses.append(mixed_cross_entropy(logits[task].float(), own, partners, share, weight=weight, mass=mass))
+                    normaliser = mixed_normaliser(whole, partners, mixup_weight, weight=weight)
+                    partners, mixup_weight = partners[rows], mixup_weight[rows]
+                losses.append(
+                    mixed_cross_entropy(
+                        logits[task].float(), own, partners, mixup_weight, weight=weight, normaliser=normaliser
+                    )
+                )
             else:
                 if rows is not None:
-                    mass = class_mass(whole, weight=weight)
-                losses.append(mean_cross_entropy(logits[task].float(), own, weight=weight, mass=mass))
+                    normaliser = class_normaliser(whole, weight=weight)
+                losses.append(mean_cross_entropy(logits[task].float(), own, weight=weight, normaliser=normaliser))
             counts.append((whole >= 0).sum())
         return torch.stack(losses), torch.stack(counts).to(losses[0].dtype)
 

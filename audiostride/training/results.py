@@ -44,7 +44,9 @@ def write_results(
     tasks = {}
     for task, found in evaluate_clips(model, test, progress=progress).items():
         clips = test[task]
-        baselines = baseline_accuracies(train[task].bank, train[task].class_indices, clips.bank, clips.class_indices)
+        baselines = baseline_accuracies(
+            train[task].reader, train[task].class_indices, clips.reader, clips.class_indices
+        )
         tasks[task] = {
             **summarise(found),
             "baseline_majority": baselines.majority,
@@ -59,7 +61,7 @@ def write_results(
         "split": "test",
         **combine_tasks(tasks),
         "clips": {
-            task: {"train": len(train[task].bank)} | n_valid.get(task, {}) | {"test": len(test[task].bank)}
+            task: {"train": len(train[task].reader)} | n_valid.get(task, {}) | {"test": len(test[task].reader)}
             for task in tasks
         },
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

@@ -101,7 +101,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         if n_skipped:
             print(f"{n_skipped} bad clips are left out: {run / 'skipped.csv'}", flush=True)
         for task, classes in names.items():
-            counts = ", ".join(f"{len(data[task].bank)} {split}" for split, data in sets.items())
+            counts = ", ".join(f"{len(data[task].reader)} {split}" for split, data in sets.items())
             print(f"{task + ': ' if len(names) > 1 else ''}{len(classes)} classes; {counts} clips", flush=True)
         several = f" in {processes.count} processes" if processes.count > 1 else ""
         print(f"training on {device}{several} -> {run}", flush=True)
@@ -109,7 +109,12 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
             print("on a CPU, --width 0.25 trains much faster", flush=True)
     recorder, stop = RunRecorder(run, sets["valid"]), CleanStop()
     cpu_before, memory_before = time.process_time(), resident_mib(device)
-    callbacks = [recorder, stop, SkippedClips(run, sets, module.banks), *([StepProgress(recorder)] if progress else [])]
+    callbacks = [
+        recorder,
+        stop,
+        SkippedClips(run, sets, module.readers),
+        *([StepProgress(recorder)] if progress else []),
+    ]
     trainer = _fit(module, callbacks, device=device, precision=precision, loggers=loggers, resume=resume)
     facts = {
         "steps": trainer.global_step,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from audiostride.dataset.noise import load_noise
-from audiostride.dataset.sampling import class_weights, mixing_weights
+from audiostride.dataset.sampling import class_weights, source_shares
 from audiostride.distributed import Processes
 from audiostride.inference.window_batches import load_batches
 from audiostride.models import AudioClassifier
@@ -35,14 +35,14 @@ def make_training(
         first = train[next(iter(source.labels))]
         classes = first.class_indices
         if len(train) > 1:
-            classes = np.full((len(first.bank), len(train)), -1, dtype=np.int64)
+            classes = np.full((len(first.reader), len(train)), -1, dtype=np.int64)
             for number, task in enumerate(train):
                 if task in source.labels:
                     classes[:, number] = train[task].class_indices
         lines.append((source.manifest, first.clips["line"].tolist()))
         sources.append(
             ExcerptBatches(
-                first.bank,
+                first.reader,
                 classes,
                 batch_size=config.batch_size,
                 window=settings.window_samples,
@@ -55,8 +55,8 @@ def make_training(
         )
     batches: ExcerptBatches | MixedBatches = sources[0]
     if len(sources) > 1:
-        shares = mixing_weights(
-            [len(source.bank) for source in sources],
+        shares = source_shares(
+            [len(source.reader) for source in sources],
             config.mixing,
             n_tasks=[len(source.labels) for source in config.sources()],
             temperature=config.mixing_temperature,
@@ -103,7 +103,9 @@ class TrainingWithBatches(ClassifierTraining):
     ) -> None:
         super().__init__(model, config, class_weights=class_weights, noises=noises, processes=processes)
         self._batches, self._lines, self._pin = batches, lines, pin
-        self.banks = [source.bank for source in (batches.sources if isinstance(batches, MixedBatches) else [batches])]
+        self.readers = [
+            source.reader for source in (batches.sources if isinstance(batches, MixedBatches) else [batches])
+        ]
         self._parts = BatchParts(batches, rank=processes.rank, processes=processes.count, turns=config.accumulate)
 
     def train_dataloader(self) -> Any:

@@ -94,8 +94,8 @@ def run_images(name: str, arguments: argparse.Namespace, *, preset: str, expecte
     given = parse_settings(name, arguments.set)
     check_image_options(name, arguments, given)
     # Lightning and matplotlib take seconds to load, which help and errors need not wait for.
-    from audiostride.commands.demo.pictures import make_pictures
     from images import image_preset_settings
+    from images.pictures import make_pictures
     from lab.imagenet_figure import image_figure_stage
     from lab.imagenet_points import format_image_costs, format_over_starts, measure_image_run
 

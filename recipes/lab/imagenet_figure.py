@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from audiostride.dataset.importers.imported import count_of
-from audiostride.reporting.drawing import COLORS, INK, STYLE, render
+from audiostride.reporting.style import COLORS, INK, STYLE, render
 from audiostride.writing import write_bytes, write_text
 from lab.cost_figure import MARKERS, place_labels, spread_of
 from lab.data_stages import say

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from audiostride.audio.files import AUDIO_SUFFIXES
+from audiostride.audio.resampling import AUDIO_SUFFIXES
 from audiostride.dataset.store import is_store
 from audiostride.errors import InputError
 from lab.random_starts import DATA_NAMES

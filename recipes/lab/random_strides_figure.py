@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from audiostride.dataset.importers.imported import count_of
-from audiostride.reporting.drawing import COLORS, INK, STYLE, render
+from audiostride.reporting.style import COLORS, INK, STYLE, render
 from audiostride.writing import write_bytes, write_text
 from lab.cost_figure import MARKERS
 from lab.data_stages import say

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from audiostride.dataset.sampling import BLOCK, ClipOrder, SourceOrder, class_weights, mixing_weights
+from audiostride.dataset.sampling import BLOCK, ClipOrder, SourceOrder, class_weights, source_shares
 from audiostride.errors import InputError
 
 # The same examples in every run; a run on a busy machine is not a failure.
@@ -201,10 +201,10 @@ def test_class_weights_refuse_what_is_no_class() -> None:
 
 
 def test_policies_share_excerpts_as_they_say() -> None:
-    assert mixing_weights([100, 300], "uniform").tolist() == [0.5, 0.5]
-    assert mixing_weights([100, 300], "proportional").tolist() == [0.25, 0.75]
-    np.testing.assert_allclose(mixing_weights([100, 900], "temperature"), [0.25, 0.75])
-    np.testing.assert_allclose(mixing_weights([1, 16], "temperature", temperature=4.0), [1 / 3, 2 / 3])
+    assert source_shares([100, 300], "uniform").tolist() == [0.5, 0.5]
+    assert source_shares([100, 300], "proportional").tolist() == [0.25, 0.75]
+    np.testing.assert_allclose(source_shares([100, 900], "temperature"), [0.25, 0.75])
+    np.testing.assert_allclose(source_shares([1, 16], "temperature", temperature=4.0), [1 / 3, 2 / 3])
 
 
 @PROPERTY
@@ -252,7 +252,7 @@ def test_shares_must_be_positive(shares: list[float]) -> None:
 
 
 def test_uniform_is_over_tasks_in_rounds_as_short_as_shares_allow() -> None:
-    shares = mixing_weights([900, 10, 40], "uniform", n_tasks=[2, 1, 1])
+    shares = source_shares([900, 10, 40], "uniform", n_tasks=[2, 1, 1])
     assert shares.tolist() == [0.5, 0.25, 0.25]
     order = SourceOrder(shares, seed=1)
     for start in range(0, 40, 4):
@@ -260,6 +260,6 @@ def test_uniform_is_over_tasks_in_rounds_as_short_as_shares_allow() -> None:
         assert np.bincount(sources).tolist() == [2, 1, 1]
     drawn = np.concatenate([SourceOrder(shares, seed=1).at(start, 1)[1] for start in range(20)])
     assert np.array_equal(drawn, order.at(0, 20)[1])
-    odd = mixing_weights([900, 10, 40], "temperature", n_tasks=[2, 1, 1], temperature=1.7)
+    odd = source_shares([900, 10, 40], "temperature", n_tasks=[2, 1, 1], temperature=1.7)
     counts = np.bincount(SourceOrder(odd, seed=1).at(0, 1024)[0])
     assert np.abs(counts / 1024 - odd).max() <= 1 / 1024

@@ -9,13 +9,13 @@ from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from audiostride.dataset.manifest import read_clips
-from audiostride.dataset.readers import open_bank
+from audiostride.dataset.readers import open_reader
 from audiostride.errors import InputError
 from audiostride.inference.baseline import baseline_accuracies
 from audiostride.inference.metrics import accuracy_interval, evaluate_logits
 from audiostride.inference.predict_files import predict_file
 from audiostride.inference.recordings import expand_paths
-from audiostride.inference.windowed import classify_clips, evaluate_bank
+from audiostride.inference.windowed import classify_clips, evaluate_reader
 from audiostride.models import AudioClassifier, ClassifierConfig
 
 NAMES = ["noise", "tone"]
@@ -56,10 +56,10 @@ def test_logits_that_are_not_finite_are_refused() -> None:
 
 
 def test_clip_logits_are_the_weighted_mean_over_windows(manifest: Path, model: AudioClassifier) -> None:
-    bank = open_bank(read_clips(manifest, label="kind"), progress=False)
-    found = classify_clips(model, bank, ["kind"], progress=False)["kind"]
-    for index in range(len(bank)):
-        clip = torch.from_numpy(bank.read_clip(index))
+    reader = open_reader(read_clips(manifest, label="kind"), progress=False)
+    found = classify_clips(model, reader, ["kind"], progress=False)["kind"]
+    for index in range(len(reader)):
+        clip = torch.from_numpy(reader.read_clip(index))
         total, weight = torch.zeros(2), 0.0
         for window in clip.split(16000):
             share = len(window) / 16000
@@ -72,30 +72,30 @@ def test_clip_logits_are_the_weighted_mean_over_windows(manifest: Path, model: A
 
 
 def test_a_clips_logits_do_not_depend_on_the_batch(manifest: Path, model: AudioClassifier) -> None:
-    bank = open_bank(read_clips(manifest, label="kind"), progress=False)
-    one, many = (classify_clips(model, bank, ["kind"], batch_size=size, progress=False)["kind"] for size in (1, 64))
+    reader = open_reader(read_clips(manifest, label="kind"), progress=False)
+    one, many = (classify_clips(model, reader, ["kind"], batch_size=size, progress=False)["kind"] for size in (1, 64))
     torch.testing.assert_close(one, many, rtol=1e-4, atol=1e-5)
 
 
-def test_tasks_of_one_bank_share_their_windows(manifest: Path) -> None:
+def test_tasks_of_one_reader_share_their_windows(manifest: Path) -> None:
     torch.manual_seed(0)
     model = AudioClassifier(ClassifierConfig(tasks={"kind": NAMES, "other": ["a", "b", "c"]}, width=0.03))
-    bank, calls = open_bank(read_clips(manifest, label="kind"), progress=False), []
+    reader, calls = open_reader(read_clips(manifest, label="kind"), progress=False), []
     model.encoder.register_forward_hook(lambda *_: calls.append(1))
-    classes = {"kind": np.arange(len(bank)) % 2, "other": np.arange(len(bank)) % 3}
-    found = evaluate_bank(model, bank, classes, batch_size=16, progress=False)
-    n_windows = sum(-(-int(n) // 16000) for n in bank.n_samples)
+    classes = {"kind": np.arange(len(reader)) % 2, "other": np.arange(len(reader)) % 3}
+    found = evaluate_reader(model, reader, classes, batch_size=16, progress=False)
+    n_windows = sum(-(-int(n) // 16000) for n in reader.n_samples)
     assert len(calls) == -(-n_windows // 16)
     for task, own in classes.items():
-        alone = evaluate_bank(model, bank, {task: own}, batch_size=16, progress=False)[task]
+        alone = evaluate_reader(model, reader, {task: own}, batch_size=16, progress=False)[task]
         assert (found[task].accuracy, found[task].loss) == (alone.accuracy, alone.loss)
 
 
 def test_evaluation_leaves_the_training_mode_alone(manifest: Path, model: AudioClassifier) -> None:
-    bank = open_bank(read_clips(manifest, label="kind").head(2), progress=False)
+    reader = open_reader(read_clips(manifest, label="kind").head(2), progress=False)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
-    classify_clips(model, bank, ["kind"], progress=False)
+    classify_clips(model, reader, ["kind"], progress=False)
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -104,11 +104,11 @@ def test_the_classic_baseline_tells_tones_from_noise(manifest: Path) -> None:
     clips = read_clips(manifest, label="kind")
     classes = (clips["label"] == "tone").to_numpy(dtype=np.int64)
     train, test = clips["split"] == "train", clips["split"] == "test"
-    banks = [open_bank(clips[part], progress=False) for part in (train, test)]
-    found = baseline_accuracies(banks[0], classes[train], banks[1], classes[test])
+    readers = [open_reader(clips[part], progress=False) for part in (train, test)]
+    found = baseline_accuracies(readers[0], classes[train], readers[1], classes[test])
     assert found.classic == 1.0
     assert found.majority == 0.5
-    assert baseline_accuracies(banks[0], classes[train], banks[1], classes[test], max_train_clips=3).classic is None
+    assert baseline_accuracies(readers[0], classes[train], readers[1], classes[test], max_train_clips=3).classic is None
 
 
 def test_predictions_per_window_and_per_file(tmp_path: Path, model: AudioClassifier) -> None:
@@ -121,8 +121,8 @@ def test_predictions_per_window_and_per_file(tmp_path: Path, model: AudioClassif
     clip = predict_file(model, tmp_path / "a.wav")
     assert len(clip) == 1
     (tmp_path / "m.csv").write_text("path,label\na.wav,noise\n")
-    bank = open_bank(read_clips(tmp_path / "m.csv"), progress=False)
-    probs = classify_clips(model, bank, ["kind"], progress=False)["kind"].softmax(dim=1)[0]
+    reader = open_reader(read_clips(tmp_path / "m.csv"), progress=False)
+    probs = classify_clips(model, reader, ["kind"], progress=False)["kind"].softmax(dim=1)[0]
     assert clip["label"][0] == NAMES[int(probs.argmax())]
     assert clip["score"][0] == pytest.approx(float(probs.max()), abs=1e-4)  # parts of a resampled file, see read_audio
 
@@ -141,7 +141,7 @@ def test_paths_are_files_and_folders(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
     found = expand_paths([tmp_path / "notes.txt", tmp_path])
     assert [Path(recording.path).name for recording in found] == ["notes.txt", "b.wav", "a.flac"]
-    assert all((recording.start_s, recording.bank) == (0.0, None) for recording in found)
+    assert all((recording.start_s, recording.reader) == (0.0, None) for recording in found)
     with pytest.raises(InputError, match="does not exist"):
         expand_paths([tmp_path / "gone"])
     (tmp_path / "empty").mkdir()

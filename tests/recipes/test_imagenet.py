@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from audiostride import InputError
-from audiostride.commands.demo.pictures import make_pictures
 from images import ImageTrainConfig
+from images.pictures import make_pictures
 from lab import main_images
 from lab.imagenet import parse_start
 from lab.imagenet_figure import draw_image_costs, image_figure_stage

@@ -123,7 +123,7 @@ def test_checkpoints_hold_neither_noises_nor_class_weights(augmented_run: Path, 
     plain = torch.load(plain_run / "checkpoints" / "last.ckpt", weights_only=True)
     assert stored["state_dict"].keys() == plain["state_dict"].keys()
     assert not any("noise" in name or "class_weights" in name for name in stored["state_dict"])
-    assert (augmented_run / "checkpoints" / "last.ckpt").stat().st_size < 2**20  # the bank of noises alone takes 16 MB
+    assert (augmented_run / "checkpoints" / "last.ckpt").stat().st_size < 2**20  # the noises alone take 16 MB
 
 
 def plain_loss(run: Path, clips: pd.DataFrame) -> float:
@@ -163,7 +163,7 @@ def test_augmentation_is_done_once_per_step_and_never_in_evaluation(
 
     monkeypatch.setattr("audiostride.training.module.augment_waveform", count)
     assert quick_run(set_manifest, tmp_path / "run", "--noise", "synthetic", "--mixup", "0.2") == 0
-    names = ["class_index", "failed", "mixup_partner", "mixup_share", "noise_pick", "noise_place", "noise_snr_db"]
+    names = ["class_index", "failed", "mixup_partner", "mixup_weight", "noise_pick", "noise_place", "noise_snr_db"]
     assert seen == [[*names, "waveform"]] * 6
 
 

@@ -49,7 +49,7 @@ def noise_by_hand(waveform: NDArray[np.float64], draws: dict[str, NDArray[np.flo
 
 
 def mix_by_hand(waveform: NDArray[np.float64], draws: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
-    pairs = zip(draws["mixup_share"], draws["mixup_partner"].astype(int), strict=True)
+    pairs = zip(draws["mixup_weight"], draws["mixup_partner"].astype(int), strict=True)
     return np.stack([share * waveform[i] + (1 - share) * waveform[partner] for i, (share, partner) in enumerate(pairs)])
 
 
@@ -129,8 +129,8 @@ def test_the_loss_is_that_of_the_mixed_classes_and_weights(
     log_probs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     classes = batch["class_index"].numpy()
     partners, shares = np.arange(B), np.ones(B)
-    if "mixup_share" in batch:
-        partners, shares = batch["mixup_partner"].numpy(), batch["mixup_share"].double().numpy()
+    if "mixup_weight" in batch:
+        partners, shares = batch["mixup_partner"].numpy(), batch["mixup_weight"].double().numpy()
     total = weight = 0.0
     for i in range(B):
         for share, k in ((shares[i], classes[i]), (1 - shares[i], classes[partners[i]])):

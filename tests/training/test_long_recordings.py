@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from audiostride.dataset.manifest import read_clips
-from audiostride.dataset.readers import open_bank
+from audiostride.dataset.readers import open_reader
 from audiostride.inference.predict_files import predict_file
 from audiostride.inference.window_batches import WindowBatches
 from audiostride.models import load_classifier
@@ -102,10 +102,10 @@ def test_a_long_recording_takes_a_fraction_of_its_size_in_memory(
         return size
 
     def read_all() -> None:
-        bank = open_bank(read_clips(tmp_path / "m.csv"), progress=False)
-        batches = ExcerptBatches(bank, np.zeros(1, dtype=np.int64), batch_size=4, window=16000, seed=0)
+        reader = open_reader(read_clips(tmp_path / "m.csv"), progress=False)
+        batches = ExcerptBatches(reader, np.zeros(1, dtype=np.int64), batch_size=4, window=16000, seed=0)
         assert batches[0]["waveform"].abs().amax(dim=1).min() > 0.5
-        windows = WindowBatches(bank, window=16000)
+        windows = WindowBatches(reader, window=16000)
         assert len(windows) == 10
         assert sum(len(windows[number][2]) for number in range(len(windows))) == SECONDS
 

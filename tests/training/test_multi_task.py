@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional as F
 
 from audiostride.dataset.manifest import read_clips
-from audiostride.dataset.readers import open_bank
-from audiostride.dataset.sampling import mixing_weights
+from audiostride.dataset.readers import open_reader
+from audiostride.dataset.sampling import source_shares
 from audiostride.errors import InputError
 from audiostride.inference.window_batches import load_batches
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
@@ -50,16 +50,16 @@ def multi_run(manifests: tuple[Path, Path], run_command: Run, tmp_path_factory: 
 def make_sources(manifests: tuple[Path, Path], *, seed: int = 0) -> list[ExcerptBatches]:
     sources = []
     for number, manifest in enumerate(manifests):
-        bank = open_bank(read_clips(manifest, label="kind"), progress=False)
-        classes = np.full((len(bank), 2), -1)
-        classes[:, number] = np.arange(len(bank))
-        sources.append(ExcerptBatches(bank, classes, batch_size=1, window=8000, seed=seed))
+        reader = open_reader(read_clips(manifest, label="kind"), progress=False)
+        classes = np.full((len(reader), 2), -1)
+        classes[:, number] = np.arange(len(reader))
+        sources.append(ExcerptBatches(reader, classes, batch_size=1, window=8000, seed=seed))
     return sources
 
 
 def test_batches_mix_sources_as_a_function_of_seed_and_step(manifests: tuple[Path, Path]) -> None:
     batches, again = (
-        MixedBatches(make_sources(manifests), mixing_weights([1, 1], "uniform"), batch_size=6, seed=0) for _ in range(2)
+        MixedBatches(make_sources(manifests), source_shares([1, 1], "uniform"), batch_size=6, seed=0) for _ in range(2)
     )
     later = again[5]  # asked for first: no order, no state
     items = [batches[step] for step in range(6)]
@@ -74,16 +74,16 @@ def test_batches_mix_sources_as_a_function_of_seed_and_step(manifests: tuple[Pat
 
 def test_each_source_shows_each_clip_once_per_pass(manifests: tuple[Path, Path]) -> None:
     sources = make_sources(manifests)
-    batches = MixedBatches(sources, mixing_weights([3, 1], "proportional"), batch_size=8, seed=0)
+    batches = MixedBatches(sources, source_shares([3, 1], "proportional"), batch_size=8, seed=0)
     classes = torch.cat([batches[step]["class_index"] for step in range(40)])
     for number, source in enumerate(sources):
         own = classes[:, number][classes[:, number] >= 0]
-        n_clips = len(source.bank)
+        n_clips = len(source.reader)
         assert len(own) >= n_clips
         passes = own[: len(own) // n_clips * n_clips].reshape(-1, n_clips)
         assert all(sorted(row) == list(range(n_clips)) for row in passes.tolist())
     # The smaller set has begun anew while the larger one was still on its first pass.
-    assert (classes[:, 1] >= 0).sum() > len(sources[1].bank)
+    assert (classes[:, 1] >= 0).sum() > len(sources[1].reader)
 
 
 def test_excerpts_are_those_of_the_clips_they_are_labelled_as(manifests: tuple[Path, Path]) -> None:
@@ -91,7 +91,7 @@ def test_excerpts_are_those_of_the_clips_they_are_labelled_as(manifests: tuple[P
     item = MixedBatches(sources, np.array([0.5, 0.5]), batch_size=6, seed=0)[3]
     for waveform, classes in zip(item["waveform"].numpy(), item["class_index"].tolist(), strict=True):
         number = int(classes[1] >= 0)
-        clip = sources[number].bank.read_clip(classes[number])
+        clip = sources[number].reader.read_clip(classes[number])
         if len(clip) < 8000:
             clip = np.pad(clip, (0, 8000 - len(clip)))
         starts = np.flatnonzero(clip[: len(clip) - 7999] == waveform[0])

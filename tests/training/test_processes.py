@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from audiostride.dataset.manifest import read_clips
-from audiostride.dataset.readers import open_bank
+from audiostride.dataset.readers import open_reader
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
@@ -32,13 +32,13 @@ TASKS = {"kind": ["noise", "tone"], "third": ["a", "b", "c"]}
 @pytest.fixture(scope="module")
 def sources(set_manifest: Path) -> tuple[TrainingBatches, TrainingBatches]:
     """Batches of 8 of one source, and of two of which one has no labels for the second task."""
-    bank = open_bank(read_clips(set_manifest, label="kind").query("split == 'train'"), progress=False)
+    reader = open_reader(read_clips(set_manifest, label="kind").query("split == 'train'"), progress=False)
     rng = np.random.default_rng(0)
-    classes = np.stack([rng.integers(0, 2, len(bank)), rng.integers(0, 3, len(bank))], axis=1)
+    classes = np.stack([rng.integers(0, 2, len(reader)), rng.integers(0, 3, len(reader))], axis=1)
     settings = {"batch_size": 8, "window": 16000, "seed": 3, "augmentation": EVERYTHING}
-    one = ExcerptBatches(bank, classes, shift=800, **settings)
+    one = ExcerptBatches(reader, classes, shift=800, **settings)
     lone = np.where([True, False], classes, -1)
-    others = [ExcerptBatches(bank, labels, batch_size=1, window=16000, seed=3) for labels in (classes, lone)]
+    others = [ExcerptBatches(reader, labels, batch_size=1, window=16000, seed=3) for labels in (classes, lone)]
     return one, MixedBatches(others, np.array([0.4, 0.6]), batch_size=8, seed=3, augmentation=EVERYTHING)
 
 
@@ -54,7 +54,7 @@ def test_the_parts_of_a_batch_are_its_rows(
         own = part["rows"].tolist()
         rows += own
         torch.testing.assert_close(augment_waveform(part, noises), expected[own])
-        for name in ("class_index", "mixup_share", "mixup_partner"):
+        for name in ("class_index", "mixup_weight", "mixup_partner"):
             assert torch.equal(part[name], whole[name]), "the loss needs those of the whole batch"
         for name in ("time_mask_starts", "mel_mask_lengths"):
             assert torch.equal(part[name], whole[name][own])

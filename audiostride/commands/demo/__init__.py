@@ -15,7 +15,7 @@ def build_parser() -> ArgumentParser:
 
 def run(arguments: Any) -> int:
     """Make sounds with known modulations, learn them, and show whether the cut-offs follow."""
-    from audiostride.commands.demo.run import demo  # torch and matplotlib, which help need not wait for
+    from audiostride.commands.demo.two_tasks import demo  # torch and matplotlib, which help need not wait for
 
     demo(arguments.out, seed=arguments.seed)
     return 0

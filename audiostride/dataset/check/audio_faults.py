@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from audiostride.audio.files import BLOCK_FRAMES, probe_audio, stream_frames
+from audiostride.audio.resampling import BLOCK_FRAMES, probe_audio, stream_frames
 from audiostride.dataset.check.findings import Finding, name_clips, name_files
-from audiostride.dataset.readers import END_TOLERANCE_S, AudioBank
+from audiostride.dataset.readers import END_TOLERANCE_S, AudioReader
 from audiostride.errors import InputError
 
 # A flat top is at least this long: two equal samples happen at the peak of any tone.
@@ -224,11 +224,11 @@ def read_facts(path: str, start_s: float, duration_s: float, *, name: str) -> Au
         return Finding("empty-audio" if "holds no samples" in str(error) else "unreadable", str(error))
 
 
-def read_store_facts(bank: AudioBank, index: int) -> AudioFacts:
+def read_store_facts(reader: AudioReader, index: int) -> AudioFacts:
     """The measures of a clip of a store."""
-    length = int(bank.n_samples[index])
-    blocks = (bank.read(index, at, min(BLOCK_FRAMES, length - at))[:, None] for at in range(0, length, BLOCK_FRAMES))
-    return measure_audio(blocks, sample_rate=bank.sample_rate, channels=1, encoding="store PCM_16")
+    length = int(reader.n_samples[index])
+    blocks = (reader.read(index, at, min(BLOCK_FRAMES, length - at))[:, None] for at in range(0, length, BLOCK_FRAMES))
+    return measure_audio(blocks, sample_rate=reader.sample_rate, channels=1, encoding="store PCM_16")
 
 
 def judge_audio(facts: AudioFacts, *, name: str, line: int) -> list[Finding]:

@@ -24,7 +24,7 @@ from audiostride.dataset.check.label_faults import (
     find_split_faults,
 )
 from audiostride.dataset.manifest import SPLITS, BadRows, inspect_manifest
-from audiostride.dataset.readers import StoreBank
+from audiostride.dataset.readers import StoreReader
 from audiostride.dataset.splits import class_names
 from audiostride.dataset.store import is_store, read_store_header, verify_store
 from audiostride.distributed import default_jobs, map_in_threads
@@ -157,8 +157,8 @@ def _read_all_stored(
     """As `_read_all` for a store; nothing is read of a store that is damaged."""
     if damage:
         return [None] * len(clips)
-    bank = StoreBank(clips, sample_rate=read_store_header(store)["sample_rate"])
-    found = map_in_threads(lambda index: read_store_facts(bank, index), range(len(clips)), jobs=jobs)
+    reader = StoreReader(clips, sample_rate=read_store_header(store)["sample_rate"])
+    found = map_in_threads(lambda index: read_store_facts(reader, index), range(len(clips)), jobs=jobs)
     return list(progress_bar(found, total=len(clips), desc="reading", unit="clip", disable=not progress, leave=False))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from audiostride.audio.files import AUDIO_SUFFIXES
+from audiostride.audio.resampling import AUDIO_SUFFIXES
 from audiostride.dataset.importers.imported import Imported, count_of, finish_import, list_below, list_folder, name_some
 from audiostride.dataset.splits import hash_split
 from audiostride.errors import InputError

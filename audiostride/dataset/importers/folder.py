@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from audiostride.audio.files import AUDIO_SUFFIXES, find_audio_files
+from audiostride.audio.resampling import AUDIO_SUFFIXES, find_audio_files
 from audiostride.dataset.importers.imported import Imported, count_of, list_folder, name_some
 from audiostride.dataset.manifest import SPLIT_NAMES, SPLITS
 from audiostride.dataset.splits import hash_split

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from audiostride.audio.files import AUDIO_SUFFIXES
+from audiostride.audio.resampling import AUDIO_SUFFIXES
 from audiostride.dataset.importers.imported import Imported, count_of, find_home, finish_import, list_folder, name_some
 from audiostride.errors import InputError
 

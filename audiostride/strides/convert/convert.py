@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from audiostride.checks import Pooling, Size, check_choice, check_stride
 from audiostride.errors import InputError
 from audiostride.strides.convert.changes import Changes
+from audiostride.strides.convert.conversion_table import make_table
 from audiostride.strides.convert.example import Example, as_arguments
 from audiostride.strides.convert.recording import ForwardError, record
 from audiostride.strides.convert.sites import WHO, Group, Sites, find_sites
-from audiostride.strides.convert.tables import make_table
 from audiostride.strides.diffstride import DiffStride1d, DiffStride2d, DiffStride3d, diffstride_layers
 from audiostride.strides.spectral_pool import SpectralPool1d, SpectralPool2d, SpectralPool3d
 

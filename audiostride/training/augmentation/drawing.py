@@ -34,7 +34,7 @@ class AugmentationConfig:
     noise_snr_db: tuple[float, float] = (5.0, 30.0)
     """Lowest and highest signal-to-noise ratio in dB; that of an example is uniform between them."""
     mixup: float = 0.0
-    """Alpha of the beta distribution that mixup draws shares from (0.1 to 0.4 is usual). 0 is off."""
+    """Alpha of the beta distribution that mixup draws weights from (0.1 to 0.4 is usual). 0 is off."""
     time_masks: int = 0
     """Stretches of time blanked out per example. 0 is off."""
     time_mask_s: float = 0.1
@@ -79,13 +79,13 @@ def draw_augmentation(
         noise_snr_db                            (B,) float32    dB, +inf where no noise is added
         noise_pick, noise_place                 (B,) float64    in [0, 1): which noise, and where in it
         mixup_partner                           (B,) int64      in one random cycle: none is its own partner if B > 1
-        mixup_share                             (B,) float32    of the example itself, in [0.5, 1]
+        mixup_weight                            (B,) float32    of the example itself, in [0.5, 1]
         time_mask_starts, time_mask_lengths     (B, masks) int64    frames
         mel_mask_starts, mel_mask_lengths       (B, masks) int64    mel bands
 
-    A share is ``max(l, 1 - l)`` of ``l ~ Beta(alpha, alpha)`` for each example, so that the example itself prevails;
-    as partners are a permutation, every pair is mixed as often in either sense. Lengths of masks are uniform from 0 to
-    the longest, starts uniform over all that keep the mask inside (Park et al. 2019, section 2).
+    A mixup weight is ``max(l, 1 - l)`` of ``l ~ Beta(alpha, alpha)`` for each example, so that the example itself
+    prevails; as partners are a permutation, every pair is mixed as often in either sense. Lengths of masks are uniform
+    from 0 to the longest, starts uniform over all that keep the mask inside (Park et al. 2019, section 2).
 
     Args:
         config: What is switched on.
@@ -121,11 +121,11 @@ def draw_augmentation(
         draws["noise_pick"], draws["noise_place"] = rng.random((2, batch_size))
     if config.mixup:
         rng = np.random.default_rng([seed, MIXUP, step])
-        cycle, shares = rng.permutation(batch_size), rng.beta(config.mixup, config.mixup, batch_size)
+        cycle, weights = rng.permutation(batch_size), rng.beta(config.mixup, config.mixup, batch_size)
         partners = np.empty(batch_size, dtype=np.int64)
         partners[cycle] = np.roll(cycle, 1)
         draws["mixup_partner"] = partners
-        draws["mixup_share"] = np.maximum(shares, 1 - shares).astype(np.float32)
+        draws["mixup_weight"] = np.maximum(weights, 1 - weights).astype(np.float32)
     if config.time_masks:
         rng = np.random.default_rng([seed, TIME_MASKS, step])
         longest = config.time_mask_s / frame_s + 1e-6  # in frames; 0.3 / 0.1 lies just below 3

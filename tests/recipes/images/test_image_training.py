@@ -17,13 +17,13 @@ import yaml
 from torch import Tensor
 
 from audiostride import InputError
-from audiostride.commands.demo.pictures import make_pictures
 from audiostride.distributed import Processes
 from audiostride.strides.diffstride import diffstride_layers
 from images import ImageTrainConfig, run, train_images
 from images.batches import EvaluationBatches, ImageBatches
 from images.evaluation import evaluate_images
 from images.module import ImageTraining, prepare_images
+from images.pictures import make_pictures
 from images.saving import load_image_classifier
 from images.sources import load_sources
 

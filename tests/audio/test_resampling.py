@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from audiostride.audio.decoding import LENGTH_TOLERANCE_S, ffmpeg_is_installed, probe_audio
-from audiostride.audio.files import (
+from audiostride.audio.resampling import (
     find_audio_files,
     read_audio,
     read_samples,

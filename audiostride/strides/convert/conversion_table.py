@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from audiostride.strides.convert.changes import holder_name
-from audiostride.strides.convert.pooled import Pooled, PooledAlone
+from audiostride.strides.convert.pooled_modules import Pooled, PooledAlone
 from audiostride.strides.convert.sites import Sites, may_shrink
 from audiostride.strides.convert.steps import Step
 

@@ -76,7 +76,7 @@ def _test_windows(given: Path, model: "AudioClassifier", *, count: int) -> "tupl
     import numpy as np
     import torch
 
-    from audiostride.dataset.readers import open_bank
+    from audiostride.dataset.readers import open_reader
     from audiostride.training.clips import read_source
     from audiostride.training.config import TrainConfig
 
@@ -95,9 +95,9 @@ def _test_windows(given: Path, model: "AudioClassifier", *, count: int) -> "tupl
             rows = np.unique(np.linspace(0, len(clips) - 1, min(wanted, len(clips))).round().astype(int))
             if len(rows) == 0:
                 continue
-            bank = open_bank(clips.iloc[rows], sample_rate=rate, on_error="skip", progress=False)
-            for index, n_samples in enumerate(bank.n_samples.tolist()):
-                windows.append(bank.read(index, max(0, (n_samples - window) // 2), window))
+            reader = open_reader(clips.iloc[rows], sample_rate=rate, on_error="skip", progress=False)
+            for index, n_samples in enumerate(reader.n_samples.tolist()):
+                windows.append(reader.read(index, max(0, (n_samples - window) // 2), window))
     except (InputError, OSError) as error:
         return None, f"generated clips (the run's own cannot be read: {str(error).splitlines()[0]})"
     if not windows:

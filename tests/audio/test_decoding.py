@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from audiostride.audio.decoding import ffmpeg_is_installed, probe_audio, probe_with_ffmpeg
-from audiostride.audio.files import read_audio, read_samples, stream_samples
+from audiostride.audio.resampling import read_audio, read_samples, stream_samples
 from audiostride.errors import InputError
 
 M4A = Path(__file__).parents[2].parent / "shared" / "data" / "formats" / "stereo_44100.m4a"
