@@ -1,8 +1,14 @@
-"""Argument checks shared by all floors: each raises `InputError` naming the value and the way out."""
+"""Checks shared by all floors: each raises `InputError` naming the value and the way out."""
 
 import math
-from collections.abc import Sequence
-from typing import Any, Literal, get_args
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from numbers import Real
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from audiostride.errors import InputError
 
@@ -13,6 +19,110 @@ Pooling = Literal["strided", "spectral", "diffstride"]
 PoolingPlace = Literal["block", "convolution"]
 EncoderKind = Literal["separable", "resnet18", "preact_resnet18"]
 Stem = Literal["small", "large"]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Which numbers a setting takes: stands beside its type in ``typing.Annotated``, for `check_settings`."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    ends: bool = True
+    """Whether `low` and `high` themselves are taken."""
+    what: str = ""
+    """Such as ``a probability``."""
+    unit: str = ""
+    """What stands behind the limits."""
+    advice: str = ""
+    """What to do about a number outside."""
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high if self.ends else self.low < value < self.high
+
+    def __str__(self) -> str:
+        if self.high < math.inf:
+            return f"in [{self.low:g}, {self.high:g}]" if self.ends else f"in ({self.low:g}, {self.high:g})"
+        return "" if self.low == -math.inf else f"{'>=' if self.ends else '>'} {self.low:g}"
+
+
+Positive = Annotated[float, Range(0, ends=False)]
+NotNegative = Annotated[float, Range(0)]
+Probability = Annotated[float, Range(0, 1, what="a probability")]
+Count = Annotated[int, Range(1)]
+WholeNumber = Annotated[int, Range(0)]
+Stride = Annotated[float, Range(1, unit="(bins in / bins out)", advice="use 1 to leave an axis alone")]
+RampBins = Annotated[float, Range(0, ends=False, unit="FFT bins", advice="the paper uses 4")]
+
+
+def check_settings(who: str, settings: Any) -> None:
+    """Raise unless every field of a dataclass is what its declaration says; to be called when it is made.
+
+    A declaration is made of ``bool``, ``int``, ``float``, ``str``, ``Literal``, ``X | None``, ``Sequence[X]``,
+    ``list[X]``, ``dict[X, Y]`` and ``Any``; numbers may have a `Range` in ``Annotated``. No number is NaN or infinite,
+    no truth value is a number, and text is no sequence. Numbers and arrays of NumPy, whole ones written with a point,
+    and paths become Python's own.
+
+    Args:
+        who: Who asks, for messages.
+        settings: An instance of a dataclass.
+
+    Raises:
+        InputError: The first field that is not, with its name and, in a sequence, the place.
+    """
+    for name, declared in _declarations(settings.__class__).items():
+        object.__setattr__(settings, name, _checked(who, name, getattr(settings, name), declared, Range()))
+
+
+@cache
+def _declarations(settings: Any) -> dict[str, Any]:
+    hints = get_type_hints(settings, include_extras=True)
+    return {entry.name: hints[entry.name] for entry in fields(settings)}
+
+
+def _checked(who: str, name: str, value: Any, declared: Any, range_: Range) -> Any:
+    """A value as its declaration has it."""
+    origin, parts = get_origin(declared), get_args(declared)
+    if origin is Annotated:
+        return _checked(who, name, value, *parts)
+    if NoneType in parts:
+        declared = next(part for part in parts if part is not NoneType)
+        return None if value is None else _checked(who, name, value, declared, range_)
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if declared is Any:
+        return value
+    if origin is Literal:
+        check_choice(who, name, value, declared)
+        return value
+    if origin is dict and isinstance(value, Mapping):
+        kind, item = parts
+        return {
+            _checked(who, f"a name in {name}", key, kind, range_): _checked(who, f"{name}[{key!r}]", each, item, range_)
+            for key, each in value.items()
+        }
+    if origin in (Sequence, list) and isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        items = [_checked(who, f"{name}[{i}]", each, parts[0], range_) for i, each in enumerate(value)]
+        return tuple(items) if isinstance(value, tuple) else items
+    if declared is bool and isinstance(value, bool):
+        return value
+    if declared is str and isinstance(value, str | os.PathLike):
+        return os.fspath(value)
+    if declared in (int, float):
+        return _checked_number(who, name, value, declared, range_)
+    must = {bool: "True or False", str: "text", dict: "a table"}.get(origin or declared, "a list")
+    raise InputError(f"{who}: {name} must be {must}, got {value!r}")
+
+
+def _checked_number(who: str, name: str, value: Any, kind: type, range_: Range) -> float:
+    # Comparing, unlike float(), knows whole numbers beyond what a float holds; NaN fails every comparison.
+    finite = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    whole = finite and value % 1 == 0 and abs(value) < 2**63  # what a tensor or an array takes
+    if (whole if kind is int else finite) and value in range_:
+        return int(value) if kind is int else value
+    what = "a whole number" if kind is int else range_.what or ("" if finite else "a finite number")
+    most = "and below 2^63" if kind is int and finite and abs(value) >= 2**63 else ""
+    must = " ".join(filter(None, (what, str(range_), range_.unit, most)))
+    raise InputError(f"{who}: {name} must be {must}, got {value!r}" + (range_.advice and f"; {range_.advice}"))
 
 
 def check_choice(who: str, name: str, value: str, choices: Any) -> None:
@@ -72,7 +182,7 @@ def check_axes(who: str, values: Sequence[Any], n_axes: int, name: str) -> None:
 
 def per_axis(who: str, value: Any, n_axes: int, name: str) -> tuple[Any, ...]:
     """One value for each axis, of one for all or of a sequence with as many as there are axes."""
-    if value is None or isinstance(value, str | float | int):
+    if value is None or isinstance(value, str | Real):
         return (value,) * n_axes
     check_axes(who, value, n_axes, name)
     return tuple(value)

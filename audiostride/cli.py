@@ -9,12 +9,13 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
+from audiostride import __version__
 from audiostride.errors import BAD_INPUT, InputError
 
 # Module and one line of help of each command. Only the module of the command that is given is loaded: checking and
 # preparing data need no torch, which takes a second and 450 MiB.
 COMMANDS = {
-    "demo": ("demo.verb", "make sounds with known modulations, learn them, show whether the cut-offs follow"),
+    "demo": ("demo", "make sounds with known modulations, learn them, show whether the cut-offs follow"),
     "import": ("importing", "write the manifest of a known data set, or of a folder of class folders"),
     "check": ("checking", "look for what is wrong with a manifest and its audio"),
     "prepare": ("preparing", "decode the clips of a manifest once, into a store that is read at full speed"),
@@ -22,8 +23,8 @@ COMMANDS = {
     "evaluate": ("evaluate", "evaluate the best model of a run"),
     "predict": ("predict", "classify recordings of any length"),
     "report": ("report", "write the cut-offs and the HTML page of one or several runs"),
-    "export": ("export", "write a classifier as one file for other programs: ONNX or torch.export"),
-    "doctor": ("doctor.verb", "look over the installation and the machine, and test both"),
+    "export": ("exporting", "write a classifier as one file for other programs: ONNX or torch.export"),
+    "doctor": ("doctor", "look over the installation and the machine, and test both"),
 }
 
 
@@ -41,8 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(overview())
         return 0 if given else BAD_INPUT
     if given[0] == "--version":
-        from audiostride import __version__
-
         print(f"audiostride {__version__}")
         return 0
     command, *rest = given

@@ -2,7 +2,7 @@
 
 Data: none (noise).
 Command: python recipes/bench_conversion.py [--models resnet18 …] [--size 224] [--batch 4] [--device cuda] [--threads 2]
-Expected: see recipes/README.md, Converted networks. Needs audiostride[vision]; about 3 minutes on 2 cores; let nothing
+Expected: see recipes/RESULTS.md, Converted networks. Needs audiostride[vision]; about 3 minutes on 2 cores; let nothing
     run beside it.
 
 Networks of a row take turns, so that a change of the machine's speed falls on all of them. "Plain order" is the same

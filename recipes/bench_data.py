@@ -2,7 +2,7 @@
 
 Data: none (noise with the spectrum and the level changes of speech), or real clips with --manifest, strung together.
 Command: python recipes/bench_data.py [--manifest M] [--part read|train|prepare|rows|all]
-Expected: see recipes/README.md for tables with their machine. About 5 minutes on 2 cores; let nothing run beside it.
+Expected: see recipes/RESULTS.md for tables with their machine. About 5 minutes on 2 cores; let nothing run beside it.
 
 Readings take turns, so that a change of the machine's speed falls on all of them, and each is the median of its turns.
 """
@@ -26,11 +26,11 @@ import soxr
 import torch
 from numpy.typing import NDArray
 
-from audiostride.audio.files import read_audio
 from audiostride.audio.log_mel import log_mel_spectrogram
+from audiostride.audio.resampling import read_audio
 from audiostride.dataset.manifest import read_clips
 from audiostride.dataset.prepare import prepare_store
-from audiostride.dataset.readers import open_bank
+from audiostride.dataset.readers import open_reader
 from audiostride.training.batches import ExcerptBatches
 from audiostride.training.hardware import describe_environment
 
@@ -55,9 +55,9 @@ def write_recordings(folder: Path, *, files: int, seconds: float, manifest: str 
     rng = np.random.default_rng(0)
     real: Iterator[NDArray[np.float32]] = iter(())
     if manifest:
-        bank = open_bank(read_clips(manifest, label="path"), progress=False)
-        order = rng.permutation(len(bank))
-        real = (bank.read_clip(int(index)) for _ in range(1000) for index in order)
+        reader = open_reader(read_clips(manifest, label="path"), progress=False)
+        order = rng.permutation(len(reader))
+        real = (reader.read(int(index), 0, int(reader.n_samples[index])) for _ in range(1000) for index in order)
     rows: dict[str, list[str]] = {"flac": [], "wav": [], "48k": []}
     for number in range(files):
         if manifest:
@@ -117,8 +117,8 @@ def bench_reading(folder: Path, *, turns: int, seconds: float) -> None:
         return librosa.load(path, sr=RATE, offset=start_s, duration=1.0)[0]
 
     def ours(table: Path | str, n_batches: int, **options: float) -> Callable[[], object]:
-        bank = open_bank(read_clips(table), progress=False, **options)
-        batches = ExcerptBatches(bank, np.zeros(len(bank), dtype=np.int64), batch_size=BATCH, window=RATE, seed=0)
+        reader = open_reader(read_clips(table), progress=False, **options)
+        batches = ExcerptBatches(reader, np.zeros(len(reader), dtype=np.int64), batch_size=BATCH, window=RATE, seed=0)
 
         def run() -> None:
             for step in range(n_batches):
@@ -139,7 +139,7 @@ def bench_reading(folder: Path, *, turns: int, seconds: float) -> None:
             batch /= 32768
         return batch
 
-    store = open_bank(read_clips(folder / "store"), progress=False)
+    store = open_reader(read_clips(folder / "store"), progress=False)
     epoch = ExcerptBatches(store, np.zeros(len(store), dtype=np.int64), batch_size=BATCH, window=RATE, seed=0)
     noise = torch.randn(BATCH, RATE)
     second = rng.standard_normal(48000).astype(np.float32)
@@ -223,8 +223,8 @@ def bench_waiting(folder: Path, *, width: float) -> None:
         ("FLAC, decoded in memory", folder / "flac_parts.csv", {}),
         ("FLAC, from disk", folder / "flac.csv", {"memory_mib": 0}),
     ):
-        bank = open_bank(read_clips(table), progress=False, **options)
-        batches = ExcerptBatches(bank, np.zeros(len(bank), dtype=np.int64), batch_size=32, window=RATE, seed=0)
+        reader = open_reader(read_clips(table), progress=False, **options)
+        batches = ExcerptBatches(reader, np.zeros(len(reader), dtype=np.int64), batch_size=32, window=RATE, seed=0)
         waiting = working = 0.0
         for step in range(12):
             start = time.perf_counter()

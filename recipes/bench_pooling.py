@@ -2,7 +2,7 @@
 
 Data: none (noise).
 Command: python recipes/bench_pooling.py [--part layer|classifier|all] [--device cuda] [--threads 2] [--compile]
-Expected: see recipes/README.md for tables with their machines. About 4 minutes on 2 cores; let nothing run beside it.
+Expected: see recipes/RESULTS.md for tables with their machines. About 4 minutes on 2 cores; let nothing run beside it.
 
 Every row is a ratio of medians of runs that took turns, so that a change of the machine's speed falls on both sides.
 """

@@ -2,7 +2,7 @@
 
 Data: real clips with --manifest, strung together; without it noise.
 Command: python recipes/bench_predict.py --manifest MANIFEST [--hours 10] [--smoke]
-Expected: see recipes/README.md for a table with its machine. About 10 minutes on 2 cores; let nothing run beside it.
+Expected: see recipes/RESULTS.md for a table with its machine. About 10 minutes on 2 cores; let nothing run beside it.
 
 The network is not trained: random weights, and a head that parts the windows at their median. Memory is the peak above
 the process with the model loaded. "per core" is audio by processor time, which other jobs disturb less than the clock.
@@ -23,7 +23,7 @@ import soundfile
 import torch
 
 from audiostride import AudioClassifier, ClassifierConfig
-from audiostride.audio.files import read_audio
+from audiostride.audio.resampling import read_audio
 from audiostride.dataset.manifest import read_clips
 from audiostride.models import save_classifier
 

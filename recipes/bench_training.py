@@ -3,28 +3,27 @@
 Data: none (noise in stores of its own, in a temporary folder: four sources with clips as long as the archives').
 Command: python recipes/bench_training.py [--device cuda] [--workers 4] [--compile] [--profile]
     on a CPU: python recipes/bench_training.py --width 0.125 --batch-size 32 --threads 1
-Expected: see recipes/README.md for tables with their machines; the aims on one H200: less than 5 % waiting for data,
+Expected: see recipes/RESULTS.md for tables with their machines; the aims on one H200: less than 5 % waiting for data,
     and 1 M steps of DiffStride nominal in less than 12 hours.
 Hardware: made for a GPU with bfloat16; no GPU figures yet. Let nothing run beside it.
 Time: --smoke 26 s; on one CPU thread beside other jobs, batch 32, 2.5 minutes at width 0.125 and 3.5 at 0.25.
 
-A step is `ClassifierTraining` under Lightning's Trainer as `audiostride train` sets it up (autocast, Adam, schedule,
-projected strides), without validation, checkpoints and progress bar. Settings are the paper's: Adam at 1e-4, batches
+A step is that of `audiostride train` (`Learner.take_step`: autocast, Adam, schedule, projected strides), without
+validation, checkpoints and progress bar. Settings are the paper's: Adam at 1e-4, batches
 that mix scenes, birds, notes and words. Strides stay at the paper's, with their gradients: sizes must not drift.
 Variants take turns, so that a change of the machine's speed falls on all of them; ratios are medians over rounds.
 """
 
 import argparse
 import gc
-import logging
 import math
 import multiprocessing
 import os
 import sys
 import tempfile
 import time
-import warnings
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -32,7 +31,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import Callback, LightningModule, Trainer
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
@@ -41,13 +39,14 @@ from audiostride import AudioClassifier, ClassifierConfig
 from audiostride.checks import check_count, check_positive
 from audiostride.dataset.manifest import read_clips
 from audiostride.dataset.prepare import prepare_store
-from audiostride.dataset.readers import open_bank
-from audiostride.dataset.sampling import mixing_weights
+from audiostride.dataset.readers import open_reader
+from audiostride.dataset.sampling import source_shares
 from audiostride.errors import InputError
-from audiostride.training.batches import ExcerptBatches, MixedBatches, StepSampler, load_batches
+from audiostride.training.batches import ExcerptBatches, MixedBatches, load_batches
 from audiostride.training.config import TrainConfig
 from audiostride.training.hardware import choose_device, choose_precision, describe_environment
-from audiostride.training.module import ClassifierTraining
+from audiostride.training.loop import Learner, launch_fabric
+from audiostride.training.loss import ClassifierTraining
 from audiostride.training.presets import preset_settings
 from bench_pooling import MODELS, peak_mib, print_table, synchronize
 from lab.archives import write_sound
@@ -94,12 +93,12 @@ def open_batches(folder: Path, *, batch_size: int) -> MixedBatches:
     rng = np.random.default_rng(0)
     sources = []
     for name, (_, own) in SOURCES.items():
-        bank = open_bank(read_clips(folder / name), progress=False)
-        drawn = [rng.integers(count, size=len(bank)) for count in CLASSES.values()]
-        classes = np.stack([drawn[i] if task in own else np.full(len(bank), -1) for i, task in enumerate(CLASSES)], 1)
-        sources.append(ExcerptBatches(bank, classes, batch_size=batch_size, window=RATE, seed=0))
+        reader = open_reader(read_clips(folder / name), progress=False)
+        drawn = [rng.integers(count, size=len(reader)) for count in CLASSES.values()]
+        classes = np.stack([drawn[i] if task in own else np.full(len(reader), -1) for i, task in enumerate(CLASSES)], 1)
+        sources.append(ExcerptBatches(reader, classes, batch_size=batch_size, window=RATE, seed=0))
     n_tasks = [len(own) for _, own in SOURCES.values()]
-    shares = mixing_weights([len(source.bank) for source in sources], "uniform", n_tasks=n_tasks)
+    shares = source_shares([len(source.reader) for source in sources], "uniform", n_tasks=n_tasks)
     return MixedBatches(sources, shares, batch_size=batch_size, seed=0)
 
 
@@ -120,58 +119,28 @@ def make_training(variant: str, arguments: argparse.Namespace) -> ClassifierTrai
     return ClassifierTraining(model, config)
 
 
-class Stopwatch(Callback):
-    """Seconds of steps after others that warm up, from the end of a step to the end of a step."""
-
-    def __init__(self, *, warm_up: int, steps: int, device: torch.device, profiler: Any = None) -> None:
-        self.warm_up, self.steps, self.device, self.profiler = warm_up, steps, device, profiler
-        self.seconds = math.nan
-
-    def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Wait for the device at the two ends of what is timed, and nowhere else."""
-        if batch_idx + 1 == self.warm_up:
-            synchronize(self.device)
-            if self.profiler is not None:
-                self.profiler.start()
-            self._start = time.perf_counter()
-        elif batch_idx + 1 == self.warm_up + self.steps:
-            synchronize(self.device)
-            self.seconds = time.perf_counter() - self._start
-            if self.profiler is not None:
-                self.profiler.stop()
-
-
-def run_steps(training: ClassifierTraining, feed: DataLoader[Any], watch: Stopwatch, *, precision: str) -> None:
-    """Train on what a loader gives, which ends after the watch's steps."""
-    with warnings.catch_warnings():
-        # Lightning advises on loggers, workers and devices, as in `audiostride train`.
-        warnings.filterwarnings("ignore", module="lightning")
-        warnings.filterwarnings("ignore", message=".*lightning.*|.*Lightning.*|.*tensorboard.*|.*num_workers.*")
-        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-        trainer = Trainer(
-            accelerator="gpu" if watch.device.type == "cuda" else "cpu",
-            devices=1,
-            precision=precision,  # type: ignore[arg-type]
-            max_steps=watch.warm_up + watch.steps,
-            max_epochs=-1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[watch],
-        )
-        trainer.fit(training, train_dataloaders=feed)
-    training.trainer = None  # it keeps the loader, with its processes or its batches on the device
-    gc.collect()
+def run_steps(
+    training: ClassifierTraining, feed: DataLoader[Any], arguments: argparse.Namespace, *, warm_up: int, profiler: Any
+) -> float:
+    """Train on what a loader gives; seconds of the steps after those that warm up, with a wait at both ends only."""
+    device, batches = torch.device(arguments.device), iter(feed)
+    learner = Learner(training, launch_fabric(device=device, precision=arguments.precision))
+    for step in range(warm_up):
+        learner.take_step(batches, step)
+    synchronize(device)
+    with profiler or nullcontext():
+        start = time.perf_counter()
+        for step in range(warm_up, len(feed)):
+            learner.take_step(batches, step)
+        synchronize(device)
+        return time.perf_counter() - start
 
 
 def open_loader(folder: Path, arguments: argparse.Namespace, *, last: int) -> DataLoader[Any]:
     """The loader of training, for the steps before `last`."""
     batches = open_batches(folder, batch_size=arguments.batch_size)
     pin = arguments.device == "cuda"
-    return load_batches(batches, workers=arguments.workers, sampler=StepSampler(0, last), pin=pin)
+    return load_batches(batches, workers=arguments.workers, sampler=range(last), pin=pin)
 
 
 def hold_batches(folder: Path, arguments: argparse.Namespace, *, last: int) -> DataLoader[Any]:
@@ -186,11 +155,8 @@ def time_steps(
 ) -> float:
     """Seconds per step: with batches from the loader, or with some that lie on the device already."""
     steps = min(arguments.steps, PROFILED) if profiler else arguments.steps
-    device = torch.device(arguments.device)
-    watch = Stopwatch(warm_up=arguments.warm_up, steps=steps, device=device, profiler=profiler)
-    feed = (hold_batches if held else open_loader)(folder, arguments, last=watch.warm_up + steps)
-    run_steps(training, feed, watch, precision=arguments.precision)
-    return float(watch.seconds / steps)
+    feed = (hold_batches if held else open_loader)(folder, arguments, last=arguments.warm_up + steps)
+    return run_steps(training, feed, arguments, warm_up=arguments.warm_up, profiler=profiler) / steps
 
 
 def time_reading(folder: Path, arguments: argparse.Namespace) -> float:
@@ -220,8 +186,7 @@ def training_memory(variant: str, folder: Path, arguments: argparse.Namespace) -
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
         before = 0.0 if device.type == "cuda" else peak_mib()
         training = make_training(variant, arguments)
-        watch = Stopwatch(warm_up=1, steps=2, device=device)
-        run_steps(training, open_loader(folder, arguments, last=3), watch, precision=arguments.precision)
+        run_steps(training, open_loader(folder, arguments, last=3), arguments, warm_up=1, profiler=None)
         peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else peak_mib()
         del training
     return peak - before
@@ -330,7 +295,7 @@ def show_profile(variant: str, times: dict[str, list[float]], folder: Path, argu
     print(f"A step of {step_s * 1e3:.1f} ms, {how}: "
           + ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items())
           + f". Bound by {max(shares, key=shares.__getitem__)}. Launch overhead is what is left: the host's Python, "
-          "Lightning, autograd, launches and reads of strides.\n")  # fmt: skip
+          "Fabric, autograd, launches and reads of strides.\n")  # fmt: skip
 
 
 def read_options() -> argparse.Namespace:

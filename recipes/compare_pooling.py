@@ -2,41 +2,47 @@
 
 Data: any manifest with a train/valid/test split.
 Command: python recipes/compare_pooling.py --manifest MANIFEST.csv --label COLUMN --width 0.25 --seeds 0 1
-Expected: see recipes/README.md for tables with their seeds, hardware and time.
+Expected: see recipes/RESULTS.md and recipes/NOTES.md for tables with their seeds, hardware and time.
 Resumable: run folders go to --out; a finished run is not trained again, an interrupted one is taken up.
 """
 
 import argparse
 import json
 import random
-import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from audiostride.commands.train import build_parser
 from audiostride.models import load_classifier
 from audiostride.reporting import cutoff_table, write_report
+from audiostride.training import TrainConfig
+from lab.program import end_program
+from lab.runs import train_runs
 
-EACH, BLOCK = ["--pool-after", "convolution"], ["--pool-after", "block"]
-VARIANTS = {
+EACH, BLOCK = {"pool_after": "convolution"}, {"pool_after": "block"}
+VARIANTS: dict[str, dict[str, Any]] = {
     # Each axis pooled right after its own convolution, as strided convolutions do.
-    "strided": ["--pooling", "strided"],
-    "spectral": ["--pooling", "spectral", *EACH],
-    "DiffStride mixed": ["--pooling", "diffstride", "--size", "mixed", *EACH],
-    "DiffStride folded": ["--pooling", "diffstride", "--size", "folded", *EACH],
-    "DiffStride nominal": ["--pooling", "diffstride", "--size", "nominal", *EACH],
+    "strided": {"pooling": "strided"},
+    "spectral": {"pooling": "spectral", **EACH},
+    "DiffStride mixed": {"pooling": "diffstride", "size": "mixed", **EACH},
+    "DiffStride folded": {"pooling": "diffstride", "size": "folded", **EACH},
+    "DiffStride nominal": {"pooling": "diffstride", "size": "nominal", **EACH},
     # Both axes pooled after a block.
-    "spectral, block": ["--pooling", "spectral", *BLOCK],
-    "DiffStride folded, block": ["--pooling", "diffstride", "--size", "folded", *BLOCK],
-    "DiffStride nominal, block": ["--pooling", "diffstride", "--size", "nominal", *BLOCK],
-    "DiffStride paper, block": ["--pooling", "diffstride", "--size", "paper", *BLOCK],
+    "spectral, block": {"pooling": "spectral", **BLOCK},
+    "DiffStride folded, block": {"pooling": "diffstride", "size": "folded", **BLOCK},
+    "DiffStride nominal, block": {"pooling": "diffstride", "size": "nominal", **BLOCK},
+    "DiffStride paper, block": {"pooling": "diffstride", "size": "paper", **BLOCK},
 }
 DEFAULT = ["strided", "spectral", "DiffStride mixed", "DiffStride nominal", "DiffStride paper, block"]
 
 
 def main() -> int:
-    """Train what is missing, then print the table."""
+    """Train what is missing, then print the table; the return value is the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--manifest", required=True)
     parser.add_argument("--label", default="label")
@@ -52,25 +58,39 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, help="folder of the runs (default: runs/compare_<manifest>_<label>)")
     arguments, more = parser.parse_known_args()
+    return end_program("compare_pooling", lambda: compare(arguments, more))
+
+
+def compare(arguments: argparse.Namespace, more: Sequence[str]) -> None:
+    """Train each variant with each seed, then print the table and write the page.
+
+    Args:
+        arguments: Those of this program.
+        more: Further options of 'audiostride train'.
+    """
     manifest = Path(arguments.manifest)
     name = manifest.parent.name if manifest.stem == "manifest" else manifest.stem
     drawn = "" if arguments.draw_strides is None else f"_drawn{arguments.draw_strides}"
     out = arguments.out or Path("runs") / f"compare_{name}_{arguments.label}{drawn}"
-    settings = ["--manifest", str(manifest), "--label", arguments.label, "--width", str(arguments.width)]
+    options = ["--manifest", str(manifest), "--label", arguments.label, "--width", str(arguments.width)]
     # Clips no longer than a window would otherwise give the same excerpt each time; `more` may set it back to 0.
-    settings += ["--max-steps", str(arguments.max_steps), "--time-shift-s", "0.1", *more]
+    options += ["--max-steps", str(arguments.max_steps), "--time-shift-s", "0.1", *more, "--out", str(out)]
     if arguments.draw_strides is not None:
         drawn_strides = random.Random(arguments.draw_strides).choices([1.0, 2.0, 3.0], k=12)
-        settings += ["--strides", json.dumps([drawn_strides[i : i + 2] for i in range(0, 12, 2)])]
+        options += ["--strides", json.dumps([drawn_strides[i : i + 2] for i in range(0, 12, 2)])]
+    known = {field.name for field in fields(TrainConfig)}
+    settings = {key: value for key, value in vars(build_parser().parse_args(options)).items() if key in known}
     chosen = ["strided", *(variant for variant in arguments.only if variant != "strided")]
-    runs: dict[str, list[Path]] = {variant: [] for variant in chosen}
-    for seed in arguments.seeds:
-        for variant in chosen:
-            run = out / f"{variant.replace(', ', '_').replace(' ', '_').lower()}_seed{seed}"
-            status = train_run(run, [*settings, *VARIANTS[variant], "--seed", str(seed)])
-            if status != 0:
-                return status
-            runs[variant].append(run)
+    folders = {variant: variant.replace(", ", "_").replace(" ", "_").lower() for variant in chosen}
+    # Each run in a process of its own, so that its time and memory are its own.
+    found = train_runs(
+        out,
+        variants={folders[variant]: VARIANTS[variant] for variant in chosen},
+        seeds=arguments.seeds,
+        settings=settings,
+        alone=True,
+    )
+    runs = {variant: found[folders[variant]] for variant in chosen}
     table = pd.DataFrame([describe_variant(variant, folders) for variant, folders in runs.items()])
     strided = table.iloc[0]
     for column in ("time", "memory"):
@@ -88,16 +108,6 @@ def main() -> int:
     page = out / "report.html"
     write_report([folder for folders in runs.values() for folder in folders], page)
     print(f"\npage: {page}")
-    return 0
-
-
-def train_run(run: Path, options: list[str]) -> int:
-    """Train one run in a process of its own, so that its time and memory are its own."""
-    command = [sys.executable, "-m", "audiostride", "train", "--out", str(run), *options]
-    if (run / "config.yaml").is_file():
-        command.append("--resume")
-    print(" ".join(command[2:]), flush=True)
-    return subprocess.run(command, check=False).returncode
 
 
 def describe_variant(variant: str, folders: list[Path]) -> dict[str, object]:
@@ -125,7 +135,4 @@ def describe_variant(variant: str, folders: list[Path]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on where this one stopped")
+    sys.exit(main())

@@ -12,7 +12,7 @@ Time: seconds; --smoke 16 s (one thread, beside other jobs).
 
 import sys
 
-from lab import main_table
+from lab.from_runs import main_table
 from lab.tables import format_table_2
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ Time: --smoke 33 s (one thread, beside other jobs); the full archives not run ye
 
 import sys
 
-from lab import POOLINGS, SeveralRecipe, main_several
+from lab.program import POOLINGS
+from lab.several import SeveralRecipe, main_several
 from lab.tables import format_poolings
 
 RECIPE = SeveralRecipe(

@@ -11,7 +11,7 @@ Time: seconds; --smoke 15 s (one thread, beside other jobs).
 
 import sys
 
-from lab import main_table
+from lab.from_runs import main_table
 from lab.tables import format_table_1
 
 if __name__ == "__main__":

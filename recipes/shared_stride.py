@@ -10,7 +10,7 @@ Time: --smoke 29 s (one thread, beside other jobs); the full archives not run ye
 
 import sys
 
-from lab import SeveralRecipe, main_several
+from lab.several import SeveralRecipe, main_several
 from lab.tables import format_shared
 
 RECIPE = SeveralRecipe(

@@ -12,7 +12,7 @@ Time: --smoke 12 s (one thread, beside other jobs); the full archive not run yet
 
 import sys
 
-from lab import Recipe, main
+from lab.recipe import Recipe, main
 
 RECIPE = Recipe(
     name="tut_urban",

@@ -9,11 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from hypothesis import settings
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Tests run side by side, and their networks are tiny: threads would only wait for each other. Set before torch is
     # imported, and for the processes that tests start.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+settings.register_profile("untimed", deadline=None)  # how long an example takes is no question for tests
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,11 @@
-"""Decoding audio files with libsndfile, or with ffmpeg where it cannot: headers checked, parts exact."""
+"""Decoding audio files with libsndfile, or with the program ffmpeg where it cannot: headers checked, parts exact."""
 
+import json
 import os
 import re
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +15,6 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from audiostride.audio.ffmpeg import ffmpeg_is_installed, probe_with_ffmpeg, stream_with_ffmpeg
 from audiostride.errors import InputError
 
 # MPEG streams and ffmpeg's containers state their length to about a frame of the codec only.
@@ -182,3 +185,69 @@ def _decoded_blocks(
 
 def _reason(error: Any) -> str:
     return str(getattr(error, "error_string", error)).strip().rstrip(".")
+
+
+def ffmpeg_is_installed() -> bool:
+    """Whether the programs ffmpeg and ffprobe, which come together, can be started."""
+    return shutil.which("ffmpeg") is not None and shutil.which("ffprobe") is not None
+
+
+def probe_with_ffmpeg(path: str | Path) -> tuple[int, int, int, str]:
+    """Sample rate (Hz), channels, frames (as the container states its duration) and codec of a file's audio.
+
+    Raises:
+        InputError: ffmpeg finds no audio in the file.
+    """
+    command = ["ffprobe", "-v", "error", "-select_streams", "a:0", "-show_streams", "-show_format", "-of", "json"]
+    done = subprocess.run([*command, _url(path)], capture_output=True, text=True, errors="replace", check=False)
+    try:
+        found = json.loads(done.stdout)
+        stream = found["streams"][0]
+        sample_rate, channels = int(stream["sample_rate"]), int(stream["channels"])
+        duration_s = float(stream.get("duration") or found["format"]["duration"])
+    except (ValueError, KeyError, IndexError) as error:
+        reason = (done.stderr.strip().splitlines() or ["it holds no audio of known length"])[-1]
+        raise InputError(
+            f"audio file {path} cannot be read: libsndfile and ffmpeg do not know it ({reason})"
+        ) from error
+    return sample_rate, channels, round(duration_s * sample_rate), str(stream.get("codec_name", "?"))
+
+
+def stream_with_ffmpeg(
+    path: str | Path, first: int, last: int, *, sample_rate: int, channels: int, block: int
+) -> Iterator[NDArray[np.float32]]:
+    """Frames `first` to `last` of a file in blocks of shape ``(frames, channels)``; fewer where the audio ends before.
+
+    Raises:
+        InputError: ffmpeg fails in mid-file.
+    """
+    command = ["ffmpeg", "-v", "error", "-nostdin", "-ss", f"{first / sample_rate:.9f}", "-i", _url(path)]
+    command += ["-map", "a:0", "-f", "f32le", "-ar", str(sample_rate), "-ac", str(channels), "-"]
+    frame_bytes = 4 * channels
+    # Into a file: a pipe that nobody reads would stop ffmpeg for good once it has said 64 KiB about a damaged file.
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said) as process,
+    ):
+        if process.stdout is None:  # what PIPE rules out, for the type checker
+            raise InputError(f"audio file {path} cannot be decoded: ffmpeg gave no output")
+        try:
+            left = last - first
+            while left > 0:
+                content = process.stdout.read(min(block, left) * frame_bytes)
+                frames = len(content) // frame_bytes
+                if frames == 0:
+                    break
+                left -= frames
+                yield np.frombuffer(content[: frames * frame_bytes], dtype="<f4").reshape(frames, channels)
+            if left > 0 and process.wait() != 0:
+                said.seek(0)
+                reason = said.read().decode(errors="replace").strip()
+                raise InputError(f"audio file {path} cannot be decoded: ffmpeg says {reason[-500:] or 'nothing'}")
+        finally:
+            process.kill()  # it would go on decoding what lies behind the part
+
+
+def _url(path: str | Path) -> str:
+    # A name that begins with a dash or looks like an address must not be taken for an option or a protocol.
+    return f"file:{os.path.abspath(path)}"

@@ -1,5 +1,6 @@
 """``audiostride evaluate``."""
 
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -18,6 +19,8 @@ def build_parser() -> ArgumentParser:
 
 def run(arguments: Any) -> int:
     """Evaluate the best model of a run, also of one that was stopped."""
+    # Not at the top: the help need not wait for torch and matplotlib.
+    from audiostride.reporting.page import draw_confusions, report_run
     from audiostride.training.hardware import choose_device
     from audiostride.training.results import evaluate_run
 
@@ -29,6 +32,10 @@ def run(arguments: Any) -> int:
         device=device,
         on_error=arguments.on_error,
     )
+    if arguments.split == "test" and not arguments.manifest:
+        report_run(arguments.run)
+    else:
+        draw_confusions(Path(arguments.run))
     print_metrics(metrics)
     return 0
 

@@ -40,8 +40,9 @@ def build_parser() -> ArgumentParser:
 
 def run(arguments: Any) -> int:
     """Make a manifest from a data set as it is distributed, or from a folder of class folders."""
+    # pandas loads slowly, which help and errors need not wait for.
     from audiostride.dataset.cards import list_cards, read_card
-    from audiostride.dataset.download.download import download_archives
+    from audiostride.dataset.download import download_archives
     from audiostride.dataset.importers import import_clips, write_manifest
 
     if arguments.list:
@@ -104,7 +105,7 @@ def describe_card(card: dict[str, Any]) -> str:
 
 def describe_counts(clips: "pd.DataFrame", column: str) -> list[str]:
     """One line per split: its clips, and how many of each class."""
-    from audiostride.dataset.importers.imported import count_of
+    from audiostride.dataset.importers.imported import count_of  # as in `run`
 
     lines = []
     if "split" not in clips.columns:

@@ -60,6 +60,7 @@ def run(arguments: Any) -> int:
 
     A job that was stopped, in whatever way, goes on with the same command.
     """
+    # Not at the top: help and errors of options need not wait for torch.
     from audiostride.distributed import Processes
     from audiostride.inference.formats import choose_format
     from audiostride.inference.granularity import PredictionSettings

@@ -28,6 +28,7 @@ def run(arguments: Any) -> int:
 
     The store holds 16-bit samples in memory-mapped Arrow files. A stopped command, given again, goes on where it was.
     """
+    # pandas and pyarrow load slowly, which help and errors need not wait for.
     from audiostride.dataset.manifest import inspect_manifest
     from audiostride.dataset.prepare import prepare_store
     from audiostride.dataset.store import verify_store

@@ -18,6 +18,7 @@ def build_parser() -> ArgumentParser:
 
 def run(arguments: Any) -> int:
     """Write the HTML page of one or several runs, with its tables and figures as files, and print the cut-offs."""
+    # --help and errors in options need not wait for torch and matplotlib.
     from audiostride.reporting import format_cutoffs, report
 
     for folder in map(Path, arguments.runs):

@@ -86,12 +86,14 @@ def run(arguments: Any) -> int:
         return _run_seeds(config, arguments.seeds, jobs=1 if arguments.jobs is None else arguments.jobs)
     if arguments.jobs is not None:
         raise InputError("train: --jobs is for several runs; give --seeds too")
+    # Not at the top: help and errors of options need not wait for torch, Lightning and matplotlib.
     from audiostride.distributed import Processes
     from audiostride.training.run import train
 
     metrics = train(config, resume=arguments.resume)
     if not Processes.of_environment(config.devices, config.num_nodes).first:
         return 0
+    _write_page(Path(config.out))
     print_metrics(metrics)
     print(f"report: {Path(config.out) / 'report.html'}")
     if metrics["stopped_early"]:
@@ -99,13 +101,24 @@ def run(arguments: Any) -> int:
     return 0
 
 
-def _run_seeds(config: TrainConfig, seeds: list[int], *, jobs: int) -> int:
-    from audiostride.distributed import Processes
-    from audiostride.training.seeds import describe_seeds, train_seeds
+def _write_page(run: Path) -> None:
+    """Write what a training, which draws nothing, leaves out."""
+    from audiostride.reporting.page import report_run  # matplotlib, for which the first step need not wait
 
-    table = train_seeds(config, seeds, jobs=jobs)
+    report_run(run)
+
+
+def _run_seeds(config: TrainConfig, seeds: list[int], *, jobs: int) -> int:
+    # As in `run`.
+    from audiostride.distributed import Processes
+    from audiostride.training.seeds import describe_seeds, seed_folder, train_seeds
+
+    table = train_seeds(config, seeds, jobs=jobs, each=lambda run, stood: _write_page(run))
     if not Processes.of_environment(config.devices, config.num_nodes).first:
         return 0
+    for seed in seeds:  # those that were stopped have results and a page too
+        if (seed_folder(config.out, seed) / "metrics.json").is_file():
+            _write_page(seed_folder(config.out, seed))
     if len(table):
         print(table.to_string(index=False))
         print(describe_seeds(table))

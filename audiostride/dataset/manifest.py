@@ -1,8 +1,9 @@
-"""Manifests: the table of clips with their labels and splits, read and checked for form."""
+"""Manifests: the table of clips with their labels and splits, checked for form; bad rows are reported together."""
 
 import csv
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -10,8 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from audiostride.audio.files import find_audio_files
-from audiostride.dataset.bad_rows import BadRows
+from audiostride.audio.resampling import find_audio_files
 from audiostride.dataset.store import PLACE_COLUMNS, is_store, read_store_clips
 from audiostride.errors import InputError
 
@@ -27,6 +27,49 @@ RESERVED = ("line", "clip_name", "store", "store_row", *PLACE_COLUMNS)
 
 # From this many files in a folder on, listing the folder is faster than asking for each file.
 LIST_FOLDER_FROM = 20
+
+# Bad rows that are listed in words.
+MAX_LISTED = 20
+
+
+@dataclass
+class BadRows:
+    """Rows of a manifest that cannot be used, collected so that all are reported at once."""
+
+    lines: list[int] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def add(self, lines: "pd.Series[int] | Sequence[int]", kind: str, messages: Sequence[str] | str) -> None:
+        """Note rows by their line numbers, with one message for all or one for each."""
+        numbers = [int(line) for line in lines]
+        self.lines += numbers
+        self.kinds += [kind] * len(numbers)
+        self.messages += [messages] * len(numbers) if isinstance(messages, str) else list(messages)
+
+    def only(self, kinds: Sequence[str] | None) -> "BadRows":
+        """Those of the given kinds; None gives all."""
+        chosen = [
+            row for row in zip(self.lines, self.kinds, self.messages, strict=True) if not kinds or row[1] in kinds
+        ]
+        return BadRows(*(list(column) for column in zip(*chosen, strict=True))) if chosen else BadRows()
+
+    def raise_if_any(self, where: str, way_out: str) -> None:
+        """Raise `InputError` listing the rows, if there are any."""
+        if self.lines:
+            rows = list(zip(self.lines, self.messages, strict=True))
+            raise InputError(describe_bad_rows(where, rows, way_out))
+
+
+def describe_bad_rows(where: str, rows: list[tuple[int, str]], way_out: str) -> str:
+    """One message that lists bad rows by line number, the first 20 of them in words."""
+    listed = [f"  line {line}: {message}" for line, message in sorted(rows)[:MAX_LISTED]]
+    if len(rows) > MAX_LISTED:
+        listed.append(f"  ... and {len(rows) - MAX_LISTED} more")
+    return "\n".join([f"{where}: {len(rows)} bad row{'s' if len(rows) > 1 else ''}", *listed, way_out])
 
 
 def read_clips(

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from audiostride.audio.files import find_audio_files, stream_samples
+from audiostride.audio.resampling import find_audio_files, stream_samples
 from audiostride.checks import check_count
 from audiostride.errors import InputError
 
@@ -15,7 +15,7 @@ N_SYNTHETIC = 64
 LOWEST_HZ = 60.0  # of synthetic noise: where the mel bands begin
 
 # Kind of random draw; see drawing.py.
-NOISE_BANK = 15
+NOISES = 15
 
 # Power density of the synthetic noises falls as 1 / f^exponent, from white (0) over pink (1) to brown (2).
 WHITE, BROWN = 0.0, 2.0
@@ -46,7 +46,7 @@ def load_noise(source: str | Path, *, seed: int, sample_rate: int = 16000) -> ND
     """
     n_samples = round(PIECE_S * sample_rate)
     if source == SYNTHETIC:
-        return make_noise_bank(N_SYNTHETIC, n_samples, seed=seed, lowest=LOWEST_HZ / sample_rate)
+        return make_noises(N_SYNTHETIC, n_samples, seed=seed, lowest=LOWEST_HZ / sample_rate)
     if not Path(source).is_dir():
         raise InputError(f"noise: must be a folder of recordings or {SYNTHETIC!r}, got {source}")
     files = find_audio_files(source)
@@ -79,14 +79,14 @@ def _cut_pieces(files: list[Path], n_samples: int, sample_rate: int) -> Iterator
             yield np.resize(rest, n_samples)
 
 
-def make_noise_bank(n_noises: int, n_samples: int, *, seed: int, lowest: float = 60 / 16000) -> NDArray[np.float32]:
+def make_noises(n_noises: int, n_samples: int, *, seed: int, lowest: float = 60 / 16000) -> NDArray[np.float32]:
     """Synthetic noises from white over pink to brown, each with an rms of 1, to cut excerpts from.
 
     The power density of the noises falls as ``1 / f^a``, a in equal steps from 0 to 2 (Timmer and Koenig 1995), above
     `lowest`; there is nothing below, where brown noise would have nearly all its power and nobody would hear it. They
     are made once, on the host, so that training is the same on every device: fresh normal noise for 256 examples of
-    16000 samples takes 30 ms per batch on one core, cutting excerpts from a bank 1 ms. A bank of 64 noises of 64000
-    samples takes 16 MB and 0.2 s.
+    16000 samples takes 30 ms per batch on one core, cutting excerpts from these 1 ms. 64 noises of 64000 samples take
+    16 MB, and 0.2 s to make.
 
     Args:
         n_noises: Number of noises, >= 1.
@@ -101,10 +101,10 @@ def make_noise_bank(n_noises: int, n_samples: int, *, seed: int, lowest: float =
     Raises:
         InputError: A value out of its range, noises so short that no frequency is left above `lowest`.
 
-    >>> make_noise_bank(3, 16000, seed=0).std(axis=1).round(3)
+    >>> make_noises(3, 16000, seed=0).std(axis=1).round(3)
     array([1., 1., 1.], dtype=float32)
     """
-    who = "make_noise_bank"
+    who = "make_noises"
     check_count(who, n_noises=n_noises, n_samples=n_samples)
     if seed < 0:
         raise InputError(f"{who}: seed must be >= 0, got {seed}")
@@ -115,10 +115,10 @@ def make_noise_bank(n_noises: int, n_samples: int, *, seed: int, lowest: float =
             f"{who}: lowest must be in [0, 0.5) cycles per sample and below a Fourier bin of {n_samples} samples, got "
             f"{lowest}; divide Hz by the sample rate, make longer noises"
         )
-    rng = np.random.default_rng([seed, NOISE_BANK])
-    bank = np.empty((n_noises, n_samples), dtype=np.float32)
-    for noise, exponent in zip(bank, np.linspace(WHITE, BROWN, n_noises), strict=True):
+    rng = np.random.default_rng([seed, NOISES])
+    noises = np.empty((n_noises, n_samples), dtype=np.float32)
+    for noise, exponent in zip(noises, np.linspace(WHITE, BROWN, n_noises), strict=True):
         weights = np.where(kept, np.maximum(bins, 1) ** (-exponent / 2), 0.0)
         colored = np.fft.irfft(np.fft.rfft(rng.standard_normal(n_samples)) * weights, n=n_samples)
         noise[:] = colored / np.sqrt(np.mean(colored**2))
-    return bank
+    return noises

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from tqdm import tqdm
 
-from audiostride.dataset.bad_rows import describe_bad_rows
+from audiostride.dataset.manifest import describe_bad_rows
 from audiostride.dataset.readers import clip_span
 from audiostride.dataset.store import (
     FORMAT_VERSION,
@@ -26,9 +25,9 @@ from audiostride.dataset.store import (
     read_store_clips,
     read_store_header,
 )
-from audiostride.dataset.store_writer import ClipSource, read_finished, remove_records, write_audio_file
+from audiostride.dataset.store_writer import ClipSource, read_finished, remove_records, stage_index, write_audio_file
+from audiostride.distributed import default_jobs, map_in_threads
 from audiostride.errors import InputError
-from audiostride.parallel import default_jobs, map_in_threads
 from audiostride.progress import progress_bar
 from audiostride.writing import write_json, write_text
 
@@ -269,7 +268,7 @@ def _finish(
         }
     )
     places = places[places["n_samples"] > 0]
-    os.replace(_stage_index(clips, places, out), out / INDEX)
+    os.replace(stage_index(clips, places, out), out / INDEX)
     if skipped:
         write_text(out / "skipped.csv", pd.DataFrame(sorted(skipped), columns=["line", "reason"]).to_csv(index=False))
     header = {
@@ -288,20 +287,6 @@ def _finish(
     remove_records(out)
 
 
-def _stage_index(clips: pd.DataFrame, places: pd.DataFrame, out: Path) -> Path:
-    """Write the index under the name of a partial file, which is returned."""
-    rows = clips.iloc[places["store_row"].to_numpy()].reset_index(drop=True)
-    text = rows.select_dtypes(exclude="number").fillna("").astype(str)
-    table = pa.Table.from_pandas(
-        pd.concat([rows.select_dtypes(include="number"), text, places.reset_index(drop=True)], axis=1),
-        preserve_index=False,
-    )
-    staged = out / f"{INDEX}.{os.getpid()}.partial"
-    with pa.OSFile(str(staged), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    return staged
-
-
 def _update_labels(clips: pd.DataFrame, out: Path, fingerprint: str) -> StoreSummary:
     """Bring labels, splits and groups of a whole store up to date with its manifest."""
     header = read_store_header(out)
@@ -311,7 +296,7 @@ def _update_labels(clips: pd.DataFrame, out: Path, fingerprint: str) -> StoreSum
             "remove it, or choose another folder"
         )
     places = read_store_clips(out)[["store_row", *PLACE_COLUMNS]]
-    staged = _stage_index(clips, places, out)
+    staged = stage_index(clips, places, out)
     new = hash_file(staged)
     if header["index"] != [new]:
         # Both are right until the new one is in its place, so that a stop in between leaves a store that verifies.

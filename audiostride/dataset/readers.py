@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from audiostride.audio.files import probe_audio, read_samples, resampled_length, stream_samples
+from audiostride.audio.resampling import probe_audio, read_samples, resampled_length, stream_samples
 from audiostride.audio.windows import cut_window
-from audiostride.dataset.bad_rows import describe_bad_rows
+from audiostride.dataset.manifest import describe_bad_rows
 from audiostride.dataset.store import PLACE_COLUMNS, StoreAudio, read_store_header
+from audiostride.distributed import default_jobs, map_in_threads
 from audiostride.errors import InputError
-from audiostride.parallel import default_jobs, map_in_threads
 from audiostride.progress import progress_bar
 
 # Longer clips are read from their files part by part and never held whole.
@@ -46,7 +46,7 @@ def clip_span(path: str, start_s: float, duration_s: float, *, sample_rate: int)
     return first, left if to_end else min(left, max(1, round(duration_s * sample_rate)))
 
 
-class AudioBank(ABC):
+class AudioReader(ABC):
     """Random access to the samples of clips, mono at one sample rate.
 
     Attributes:
@@ -83,12 +83,8 @@ class AudioBank(ABC):
         self.read_into(index, start, out)
         return out
 
-    def read_clip(self, index: int) -> NDArray[np.float32]:
-        """All samples of a clip."""
-        return self.read(index, 0, int(self.n_samples[index]))
 
-
-def open_bank(
+def open_reader(
     clips: pd.DataFrame,
     *,
     sample_rate: int = 16000,
@@ -96,16 +92,16 @@ def open_bank(
     where: str = "clips",
     on_error: str = "stop",
     progress: bool = True,
-) -> AudioBank:
-    """The bank of a table of clips: `StoreBank` for those of a store, else `FileBank`."""
+) -> AudioReader:
+    """The reader of a table of clips: `StoreReader` for those of a store, else `FileReader`."""
     if "store" in clips.columns:
-        return StoreBank(clips, sample_rate=sample_rate)
-    return FileBank(
+        return StoreReader(clips, sample_rate=sample_rate)
+    return FileReader(
         clips, sample_rate=sample_rate, memory_mib=memory_mib, where=where, on_error=on_error, progress=progress
     )
 
 
-class StoreBank(AudioBank):
+class StoreReader(AudioReader):
     """The clips of a store.
 
     Args:
@@ -142,7 +138,7 @@ class StoreBank(AudioBank):
         return True
 
 
-class FileBank(AudioBank):
+class FileReader(AudioReader):
     """Clips read from their files: decoded into memory while there is room, else part by part.
 
     Every clip is decoded once on construction, so that no bad one shows up after hours of training. With

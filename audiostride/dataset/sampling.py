@@ -60,20 +60,8 @@ class ClipOrder:
         self._round: tuple[int, NDArray[np.int64]] = (-1, self._sizes)
         self._passes: dict[int, tuple[int, NDArray[np.int64]]] = {}
 
-    def clip_at(self, position: int) -> int:
-        """The clip at a position of the sequence.
-
-        Raises:
-            InputError: A negative position.
-        """
-        _check_position("ClipOrder.clip_at", position)
-        round_, place = divmod(position, len(self._sizes))
-        unit = int(self._units_of_round(round_)[place])
-        pass_, draw = divmod(round_, int(self._sizes[unit]))
-        return int(self._clips_of_pass(unit, pass_)[draw])
-
     def clips_at(self, first: int, count: int) -> NDArray[np.int64]:
-        """The clips at the `count` positions from `first` on, as `clip_at` gives them.
+        """The clips at the `count` positions of the sequence from `first` on.
 
         Shape:
             Result: ``(count,)`` int64.
@@ -174,7 +162,7 @@ def _check_position(who: str, position: int) -> None:
         raise InputError(f"{who}: positions must be >= 0, got {position}; the sequence starts at 0 and has no end")
 
 
-def mixing_weights(
+def source_shares(
     n_clips: Sequence[int], policy: str, *, n_tasks: Sequence[int] | None = None, temperature: float = 2.0
 ) -> NDArray[np.float64]:
     """Shares of the excerpts that sources give, which sum to 1.
@@ -189,9 +177,9 @@ def mixing_weights(
         n_tasks: Tasks of each source; None is one each.
         temperature: 1 is proportional; the larger, the more uniform.
 
-    >>> mixing_weights([100, 300], "proportional"), mixing_weights([100, 900], "temperature", temperature=2.0)
+    >>> source_shares([100, 300], "proportional"), source_shares([100, 900], "temperature", temperature=2.0)
     (array([0.25, 0.75]), array([0.25, 0.75]))
-    >>> mixing_weights([100, 300], "uniform", n_tasks=[1, 3])
+    >>> source_shares([100, 300], "uniform", n_tasks=[1, 3])
     array([0.25, 0.75])
     """
     exponent = {"uniform": 0.0, "proportional": 1.0, "temperature": 1.0 / temperature}[policy]

@@ -1,11 +1,11 @@
-"""Splits that are drawn, never silently, and what a manifest must have to be trained on."""
+"""Splits that are drawn, never silently, by a seeded hash of names; and what a manifest must have to be trained on."""
 
 import hashlib
+from collections.abc import Mapping
 
 import pandas as pd
 
-from audiostride.dataset.bad_rows import describe_bad_rows
-from audiostride.dataset.manifest import SPLITS
+from audiostride.dataset.manifest import SPLITS, describe_bad_rows
 from audiostride.errors import InputError
 
 # Holding out whole groups needs enough of them: with two or three, one of them is most of the data.
@@ -74,11 +74,9 @@ def _ranked_units(clips: pd.DataFrame, *, seed: int, grouped: bool) -> "list[tup
     units = clips["group"] if grouped else clips["clip_name"] + "@" + clips["start_s"].astype(str)
     # Without groups the shares hold in each class; with groups a class cannot be balanced without breaking a group.
     strata = pd.Series(0, index=clips.index) if grouped else clips["label"]
-
-    def rank(name: str) -> str:
-        return hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()
-
-    return [(sorted(members.unique(), key=rank), members) for _, members in units.groupby(strata)]
+    return [
+        (sorted(members.unique(), key=lambda name: _rank(name, seed)), members) for _, members in units.groupby(strata)
+    ]
 
 
 def class_names(labels: "pd.Series[str]") -> list[str]:
@@ -122,3 +120,38 @@ def check_training_clips(clips: pd.DataFrame, *, where: str) -> list[str]:
     if len(names) < 2:
         raise InputError(f"{where}: there must be at least two classes, got {names}; is this the right --label column?")
     return names
+
+
+def hash_split(names: "pd.Series[str]", *, seed: int, sizes: Mapping[str, int]) -> "pd.Series[str]":
+    """The split of each name, drawn by a seeded hash.
+
+    Names are ranked by the SHA-256 of ``seed/name``: the first ranks are test, the next valid, the rest train. The
+    order of names and the place of the files do not matter.
+
+    Args:
+        names: Different names, in any order.
+        seed: Another seed, another split.
+        sizes: Names per split. With as many names as their sum the split has these sizes exactly, else these shares;
+            then every split that is not 0 gets a name as long as there are any, train first, test next.
+
+    >>> split = hash_split(pd.Series(["a", "b", "c", "d"]), seed=0, sizes={"train": 3, "valid": 0, "test": 1})
+    >>> split.value_counts().to_dict()
+    {'train': 3, 'test': 1}
+    """
+    order = sorted(range(len(names)), key=[_rank(name, seed) for name in names].__getitem__)
+    split = ["train"] * len(names)
+    start = 0
+    for held_out in ("test", "valid"):
+        stop = start + _share(sizes[held_out], sum(sizes.values()), len(names), most=len(names) - 1 - start)
+        for position in order[start:stop]:
+            split[position] = held_out
+        start = stop
+    return pd.Series(split, index=names.index, dtype=object)
+
+
+def _rank(name: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}/{name}".encode(errors="surrogateescape")).digest()
+
+
+def _share(size: int, of: int, n_names: int, *, most: int) -> int:
+    return 0 if size == 0 else min(max(1, round(n_names * size / of)), max(0, most))

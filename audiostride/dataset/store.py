@@ -15,8 +15,8 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from audiostride.distributed import default_jobs, map_in_threads
 from audiostride.errors import InputError
-from audiostride.parallel import default_jobs, map_in_threads
 from audiostride.progress import progress_bar
 
 FORMAT_VERSION = 1

@@ -1,4 +1,4 @@
-"""Writing one audio file of a store: whole or not at all, and the same again after a stop."""
+"""Writing the files of a store, audio and index: whole or not at all, and the same again after a stop."""
 
 import hashlib
 import json
@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from audiostride.audio.files import stream_samples
-from audiostride.dataset.store import BATCH_SAMPLES, FULL_SCALE, SCHEMA, audio_name, hash_samples
+from audiostride.audio.resampling import stream_samples
+from audiostride.dataset.store import BATCH_SAMPLES, FULL_SCALE, INDEX, SCHEMA, audio_name, hash_samples
 from audiostride.errors import InputError
 from audiostride.writing import write_json
 
@@ -76,6 +77,26 @@ def read_finished(store: Path, number: int, sources: "list[ClipSource | None]") 
         return None
     same = entry["bytes"] == file.stat().st_size and entry["sources"] == describe_sources(sources)
     return entry if same and not entry["errors"] else None
+
+
+def stage_index(clips: pd.DataFrame, places: pd.DataFrame, out: Path) -> Path:
+    """Write the index of a store under the name of a partial file, which is returned.
+
+    Args:
+        clips: All rows of the manifest.
+        places: ``store_row``, the row of each clip of the store, and `PLACE_COLUMNS`.
+        out: Folder of the store.
+    """
+    rows = clips.iloc[places["store_row"].to_numpy()].reset_index(drop=True)
+    text = rows.select_dtypes(exclude="number").fillna("").astype(str)
+    table = pa.Table.from_pandas(
+        pd.concat([rows.select_dtypes(include="number"), text, places.reset_index(drop=True)], axis=1),
+        preserve_index=False,
+    )
+    staged = out / f"{INDEX}.{os.getpid()}.partial"
+    with pa.OSFile(str(staged), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return staged
 
 
 def remove_records(store: Path) -> None:

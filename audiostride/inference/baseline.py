@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from audiostride.audio.log_mel import log_mel_spectrogram
-from audiostride.dataset.readers import AudioBank
+from audiostride.dataset.readers import AudioReader
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Baselines:
     """RBF support vector machine on log-mel statistics; None where it was not computed."""
 
 
-def log_mel_statistics(bank: AudioBank, *, max_s: float = 10.0) -> NDArray[np.float32]:
+def log_mel_statistics(reader: AudioReader, *, max_s: float = 10.0) -> NDArray[np.float32]:
     """Statistics over time, per clip, of the log-mel bands and of their cepstrum.
 
     Mean, standard deviation and standard deviation of the change from frame to frame of the 64 bands; the same with
@@ -32,16 +32,16 @@ def log_mel_statistics(bank: AudioBank, *, max_s: float = 10.0) -> NDArray[np.fl
     timbre).
 
     Args:
-        bank: The clips.
+        reader: The clips.
         max_s: Only the first seconds of a clip count, so that long recordings do not fill the memory.
 
     Shape:
         Result: ``(clips, 3 * 64 + 5 * 40)``.
     """
     rows = []
-    for index in range(len(bank)):
-        samples = bank.read(index, 0, int(min(bank.n_samples[index], max_s * bank.sample_rate)))
-        bands = log_mel_spectrogram(torch.from_numpy(samples), sample_rate=bank.sample_rate).numpy()  # (T, M)
+    for index in range(len(reader)):
+        samples = reader.read(index, 0, int(min(reader.n_samples[index], max_s * reader.sample_rate)))
+        bands = log_mel_spectrogram(torch.from_numpy(samples), sample_rate=reader.sample_rate).numpy()  # (T, M)
         cepstrum = dct(bands, axis=1, norm="ortho")[:, :40]
         parts = [cepstrum.max(axis=0), cepstrum.min(axis=0)]
         for series in (bands, cepstrum):
@@ -52,9 +52,9 @@ def log_mel_statistics(bank: AudioBank, *, max_s: float = 10.0) -> NDArray[np.fl
 
 
 def baseline_accuracies(
-    train: AudioBank,
+    train: AudioReader,
     train_classes: NDArray[np.int64],
-    test: AudioBank,
+    test: AudioReader,
     test_classes: NDArray[np.int64],
     *,
     max_train_clips: int = 5000,

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiostride.checks import check_count
+from audiostride.distributed import default_jobs
 from audiostride.errors import InputError
-from audiostride.inference.granularity import LEVELS, PredictionSettings, RecordingResult
+from audiostride.inference.granularity import GRANULARITIES, PredictionSettings, RecordingResult
 from audiostride.inference.model import Model
 from audiostride.inference.reading import Block, read_blocks
 from audiostride.inference.recordings import Recording
-from audiostride.parallel import default_jobs
 
 # Maps of 16 windows at width 1 stay in a processor's cache: 102 windows/s on one thread, against 79 with 64.
 BATCH_SIZE = {"cpu": 16, "cuda": 256}
@@ -123,7 +123,7 @@ def predict_recordings(
     Args:
         model: The classifier, where it is to run.
         recordings: What is classified; taken a few ahead.
-        settings: Which windows, and what is told about them.
+        settings: Where windows lie, and the granularity of the rows.
         batch_size: Windows at a time; None is 16 on a CPU and 256 on a GPU.
         workers: Threads that read audio; None is one for each processor, 8 at most.
         in_turn: Whether a CPU computes one batch after another with all its threads, and not several at once: faster
@@ -131,8 +131,8 @@ def predict_recordings(
         watch: Called with the seconds of audio of each batch that is done.
 
     Yields:
-        For each recording, in order, its result, a `ClipLevel`, `WindowLevel` or `EventLevel` as the settings say, or
-        the `InputError` that says why there is none.
+        For each recording, in order, its result (a `ClipResult`, `WindowResult` or `EventResult`, as the settings say),
+        or the `InputError` that says why there is none.
 
     Raises:
         InputError: A hop that does not fit the window; a batch size or a number of workers below 1.
@@ -190,7 +190,7 @@ def _predict(
                 yield from finished()
                 continue
             if current.result is None:
-                current.result = LEVELS[settings.level](model.config.tasks, item.tiling, settings)
+                current.result = GRANULARITIES[settings.granularity](model.config.tasks, item.tiling, settings)
                 current.left = item.tiling.n_windows
             taken = 0
             while taken < len(item.windows):

@@ -17,11 +17,11 @@ from torchmetrics.functional.classification import (
     multiclass_recall,
 )
 
-from audiostride.dataset.readers import AudioBank
+from audiostride.dataset.readers import AudioReader
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
 from audiostride.inference.engine import predict_recordings
-from audiostride.inference.granularity import ClipLevel
+from audiostride.inference.granularity import ClipResult
 from audiostride.inference.model import Model
 from audiostride.inference.recordings import Recording
 from audiostride.progress import progress_bar
@@ -115,19 +115,19 @@ def evaluate_logits(logits: Tensor, class_indices: NDArray[np.int64], names: Seq
 
 def classify_clips(
     model: Model,
-    bank: AudioBank,
+    reader: AudioReader,
     *,
     batch_size: int = 64,
     progress: bool = True,
     processes: Processes | None = None,
 ) -> dict[str, Tensor]:
-    """Logits of every clip of a bank: the mean over its windows, see `ClipLevel`.
+    """Logits of every clip of a reader: the mean over its windows, see `ClipResult`.
 
     There is no randomness, and a clip's logits do not depend on the clips around it (beyond float rounding).
 
     Args:
         model: Runs where its parameters are, and is not changed.
-        bank: The clips; those that can no longer be read stand in ``bank.failed`` then, unless they end it.
+        reader: The clips; those that can no longer be read stand in ``reader.failed`` then, unless they end it.
         batch_size: Windows at a time.
         progress: Whether a progress bar is shown.
         processes: Those that share the work and all call this; each gets the logits of all clips.
@@ -136,41 +136,41 @@ def classify_clips(
         ``(clips, classes)`` for each task, float64, on the CPU; 0 for clips that can no longer be read.
 
     Raises:
-        InputError: A clip that can no longer be read, where the bank does not skip it.
+        InputError: A clip that can no longer be read, where the reader does not skip it.
     """
     processes = processes or Processes()
     # Dealt out from the longest to the shortest, so that the work is even; then in their order.
-    own = np.sort(np.argsort(-bank.n_samples, kind="stable")[processes.rank :: processes.count]).tolist()
-    recordings = [Recording(f"clip {index}", bank=bank, index=index) for index in own]
+    own = np.sort(np.argsort(-reader.n_samples, kind="stable")[processes.rank :: processes.count]).tolist()
+    recordings = [Recording(f"clip {index}", reader=reader, index=index) for index in own]
     logits = {
-        task: torch.zeros(len(bank), len(names), dtype=torch.float64) for task, names in model.config.tasks.items()
+        task: torch.zeros(len(reader), len(names), dtype=torch.float64) for task, names in model.config.tasks.items()
     }
     bar = progress_bar(total=len(own), desc="evaluating", unit="clip", disable=not progress, leave=False)
     with bar, closing(predict_recordings(model, recordings, batch_size=batch_size, in_turn=True)) as results:
         for index, result in zip(own, results, strict=True):
-            if isinstance(result, ClipLevel):
+            if isinstance(result, ClipResult):
                 for task, values in result.mean_logits().items():
                     logits[task][index] = torch.from_numpy(values)
-            elif isinstance(result, InputError) and index not in bank.failed:
+            elif isinstance(result, InputError) and index not in reader.failed:
                 raise result
             bar.update()
     return {task: processes.sum(values) for task, values in logits.items()}
 
 
-def evaluate_bank(
+def evaluate_reader(
     model: Model,
-    bank: AudioBank,
+    reader: AudioReader,
     class_indices: Mapping[str, NDArray[np.int64]],
     *,
     batch_size: int = 64,
     progress: bool = True,
     processes: Processes | None = None,
 ) -> dict[str, Evaluation]:
-    """Classify all clips of a bank and compare with their classes; clips that can no longer be read do not count.
+    """Classify all clips of a reader and compare with their classes; clips that can no longer be read do not count.
 
     Args:
         model: As for `classify_clips`.
-        bank: The clips; which of them failed stands in ``bank.failed``.
+        reader: The clips; which of them failed stands in ``reader.failed``.
         class_indices: Their classes for each task, ``(clips,)``.
         batch_size, progress, processes: As for `classify_clips`.
 
@@ -178,9 +178,9 @@ def evaluate_bank(
         The evaluation of each task.
     """
     processes = processes or Processes()
-    logits = classify_clips(model, bank, batch_size=batch_size, progress=progress, processes=processes)
-    failures = torch.zeros(len(bank))
-    failures[list(bank.failed)] = 1
+    logits = classify_clips(model, reader, batch_size=batch_size, progress=progress, processes=processes)
+    failures = torch.zeros(len(reader))
+    failures[list(reader.failed)] = 1
     readable = np.flatnonzero(processes.sum(failures).numpy() == 0)
     return {
         task: replace(

@@ -1,17 +1,18 @@
-"""What is told about a recording: one class for all of it, one for each window, or events; window by window."""
+"""Rows from the logits of a recording's windows: its class, the class of each window, or its events."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from audiostride.checks import Range, check_settings
 from audiostride.errors import InputError
 from audiostride.inference.model import ModelSettings
 
-Level = Literal["clip", "window", "event"]
+Granularity = Literal["clip", "window", "event"]
 Row = tuple[float, float, str, str, float]  # start_s, end_s, task, label, score
 COLUMNS = ("path", "start_s", "end_s", "task", "label", "score")
 
@@ -26,32 +27,29 @@ def columns_of(config: ModelSettings) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionSettings:
-    """Which windows are classified and what is told about them.
+    """Where windows lie, and the granularity of the rows that come of them.
 
     Raises:
-        InputError: A value out of its range, or one that this level does not use.
+        InputError: A value out of its range, or one that this granularity does not use.
     """
 
-    level: Level = "clip"
-    """``clip``: one row per recording; ``window``: one per window; ``event``: see `EventLevel`."""
+    granularity: Granularity = "clip"
+    """``clip``: one row per recording; ``window``: one per window; ``event``: see `EventResult`."""
     hop_s: float | None = None
     """From one window to the next, in seconds; None is the model's window."""
-    threshold: float | None = None
+    threshold: Annotated[float, Range(0, 1, what="a probability", advice="e.g. 0.5")] | None = None
     """Least probability of an event, in [0, 1]; None is 0.5."""
-    merge_gap_s: float | None = None
+    merge_gap_s: Annotated[float, Range(0, unit="s", advice="e.g. 0.5")] | None = None
     """Events of a class with so many seconds between them, or less, are one; None is 0."""
 
     def __post_init__(self) -> None:
-        if self.level != "event":
+        check_settings("predict", self)
+        if self.granularity != "event":
             for name, value in (("threshold", self.threshold), ("merge-gap", self.merge_gap_s)):
                 if value is not None:
                     raise InputError(
                         f"predict: {name} is for events only, got {value}; add --events (events=True), or leave it out"
                     )
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise InputError(f"predict: threshold must be a probability in [0, 1], got {self.threshold}; e.g. 0.5")
-        if self.merge_gap_s is not None and not 0 <= self.merge_gap_s < float("inf"):
-            raise InputError(f"predict: merge-gap must be >= 0 s and finite, got {self.merge_gap_s}; e.g. 0.5")
 
     @classmethod
     def choose(
@@ -66,8 +64,8 @@ class PredictionSettings:
         """Settings from the switches of the command."""
         if per_window and events:
             raise InputError("predict: --per-window and --events exclude each other; give one of them")
-        level: Level = "window" if per_window else "event" if events else "clip"
-        return cls(level=level, hop_s=hop_s, threshold=threshold, merge_gap_s=merge_gap_s)
+        granularity: Granularity = "window" if per_window else "event" if events else "clip"
+        return cls(granularity=granularity, hop_s=hop_s, threshold=threshold, merge_gap_s=merge_gap_s)
 
     def hop_samples(self, config: ModelSettings) -> int:
         """From one window to the next, in samples.
@@ -138,7 +136,7 @@ class RecordingResult(ABC):
     Args:
         tasks: Class names of each task.
         tiling: The windows of the recording.
-        settings: What is told about them.
+        settings: Granularity, and threshold and merge gap of events.
     """
 
     def __init__(self, tasks: Mapping[str, Sequence[str]], tiling: Tiling, settings: PredictionSettings) -> None:
@@ -153,7 +151,7 @@ class RecordingResult(ABC):
         """The rows of a recording all of whose windows were added, task after task."""
 
 
-class ClipLevel(RecordingResult):
+class ClipResult(RecordingResult):
     """One row per task: the class of the windows' mean logits, each weighing by the share of it that is audio."""
 
     def __init__(self, tasks: Mapping[str, Sequence[str]], tiling: Tiling, settings: PredictionSettings) -> None:
@@ -183,7 +181,7 @@ class ClipLevel(RecordingResult):
         return found
 
 
-class WindowLevel(RecordingResult):
+class WindowResult(RecordingResult):
     """One row per task and window: its most probable class."""
 
     def __init__(self, tasks: Mapping[str, Sequence[str]], tiling: Tiling, settings: PredictionSettings) -> None:
@@ -204,7 +202,7 @@ class WindowLevel(RecordingResult):
         return [row for rows in self._rows.values() for row in rows]
 
 
-class EventLevel(RecordingResult):
+class EventResult(RecordingResult):
     """Events: stretches of a recording that windows with a class of at least the threshold cover.
 
     A window whose probability of a class, rounded as it is written, is at least the threshold marks its whole length
@@ -244,8 +242,8 @@ class EventLevel(RecordingResult):
         return found
 
 
-LEVELS: dict[Level, type[RecordingResult]] = {
-    "clip": ClipLevel,
-    "window": WindowLevel,
-    "event": EventLevel,
+GRANULARITIES: dict[Granularity, type[RecordingResult]] = {
+    "clip": ClipResult,
+    "window": WindowResult,
+    "event": EventResult,
 }

@@ -41,7 +41,7 @@ PATIENCE = timedelta(days=7)
 
 
 def errors_file(out: Path) -> Path:
-    """Where it is told what could not be read.
+    """The table of what could not be read, beside the predictions.
 
     >>> errors_file(Path("predictions.parquet")).name
     'predictions.errors.csv'
@@ -67,7 +67,7 @@ class PredictionJob:
     format: str
     """One of `audiostride.inference.formats.FORMATS`."""
     settings: PredictionSettings
-    """Which windows, and what is told about them."""
+    """Where windows lie, and the granularity of the rows."""
     stop_on_error: bool = False
     """Whether a recording that cannot be read ends the job."""
     devices: int = 1

@@ -36,12 +36,12 @@ def describe_job(
     for each in recordings:
         place = [each.path, each.start_s, repr(each.duration_s), each.store, each.index]
         listed.update(json.dumps(place).encode())
-    event = settings.level == "event"
+    event = settings.granularity == "event"
     return {
         "format": JOB_FORMAT,
         "model": model.checksum(),
         "files": f"{len(recordings)} (list {listed.hexdigest()})",
-        "rows per": settings.level,
+        "rows per": settings.granularity,
         "hop_s": settings.hop_samples(model.config) / model.config.sample_rate,
         "threshold": (0.5 if settings.threshold is None else settings.threshold) if event else None,
         "merge_gap_s": (settings.merge_gap_s or 0.0) if event else None,

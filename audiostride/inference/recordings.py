@@ -11,7 +11,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from audiostride.audio.files import (
+from audiostride.audio.resampling import (
     AUDIO_SUFFIXES,
     RESAMPLING_QUALITY,
     find_audio_files,
@@ -20,7 +20,7 @@ from audiostride.audio.files import (
 )
 from audiostride.checks import check_count
 from audiostride.dataset.manifest import inspect_manifest
-from audiostride.dataset.readers import AudioBank, StoreBank, clip_span
+from audiostride.dataset.readers import AudioReader, StoreReader, clip_span
 from audiostride.dataset.store import is_store
 from audiostride.errors import InputError
 
@@ -32,7 +32,7 @@ WINDOWS_AT_ONCE = 16  # 1 MiB of windows of 1 s at 16 kHz
 
 @dataclass(frozen=True)
 class Recording:
-    """A file or a part of it to classify; a clip of a bank; or samples in memory."""
+    """A file or a part of it to classify; a clip of a reader; or samples in memory."""
 
     path: str
     """The file; of samples in memory, what they are called."""
@@ -40,10 +40,10 @@ class Recording:
     """Start of the part in the file, in seconds."""
     duration_s: float = math.nan
     """Length of the part in seconds; NaN goes to the end."""
-    bank: AudioBank | None = None
-    """The bank that reads its samples."""
+    reader: AudioReader | None = None
+    """The reader that reads its samples."""
     index: int = 0
-    """Which clip of that bank, or row of a manifest, it is."""
+    """Which clip of that reader, or row of a manifest, it is."""
     store: str = ""
     """The folder of the store whose clip it is."""
     samples: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
@@ -56,10 +56,10 @@ class Recording:
 
         Args:
             sample_rate: In Hz.
-            window: Samples that are read from a bank at a time.
+            window: Samples that are read from a reader at a time.
 
         Returns:
-            Their number, and the blocks; of a bank zeros may follow.
+            Their number, and the blocks; those of a reader end with zeros where its last window does.
 
         Raises:
             InputError: The file is missing, unreadable or empty, or the part is not inside it; also while the blocks
@@ -68,19 +68,19 @@ class Recording:
         if self.samples is not None:
             samples = _resample(self.path, self.samples, self.samples_rate, sample_rate)
             return len(samples), iter([samples])
-        if self.bank is not None:
-            return int(self.bank.n_samples[self.index]), self._stream_bank(self.bank, window)
+        if self.reader is not None:
+            return int(self.reader.n_samples[self.index]), self._stream_reader(self.reader, window)
         offset, n_samples = clip_span(self.path, self.start_s, self.duration_s, sample_rate=sample_rate)
         return n_samples, stream_samples(self.path, offset, n_samples, sample_rate=sample_rate)
 
-    def _stream_bank(self, bank: AudioBank, window: int) -> Iterator[NDArray[np.float32]]:
+    def _stream_reader(self, reader: AudioReader, window: int) -> Iterator[NDArray[np.float32]]:
         """The samples in blocks of whole windows, which are read one by one; zeros fill up the last one."""
-        n_windows = -(-int(bank.n_samples[self.index]) // window)
+        n_windows = -(-int(reader.n_samples[self.index]) // window)
         for first in range(0, n_windows, WINDOWS_AT_ONCE):
             samples = np.empty((min(WINDOWS_AT_ONCE, n_windows - first), window), dtype=np.float32)
             for number, row in enumerate(samples, start=first):
-                if not bank.read_into(self.index, number * window, row):
-                    raise InputError(bank.failed[self.index])
+                if not reader.read_into(self.index, number * window, row):
+                    raise InputError(reader.failed[self.index])
             yield samples.ravel()
 
 
@@ -189,7 +189,7 @@ def _read_recordings(manifest: Path, sample_rate: int) -> list[Recording]:
     clips, bad = inspect_manifest(manifest)
     # A file that is missing is reported when its turn comes, like one that cannot be read.
     bad.only(("row",)).raise_if_any(f"manifest {manifest}", "mend these rows")
-    bank = StoreBank(clips, sample_rate=sample_rate) if is_store(manifest) else None
-    store = "" if bank is None else str(manifest.absolute())
+    reader = StoreReader(clips, sample_rate=sample_rate) if is_store(manifest) else None
+    store = "" if reader is None else str(manifest.absolute())
     rows = zip(clips["path"].tolist(), clips["start_s"].tolist(), clips["duration_s"].tolist(), strict=True)
-    return [Recording(*row, bank, index, store) for index, row in enumerate(rows)]
+    return [Recording(*row, reader, index, store) for index, row in enumerate(rows)]

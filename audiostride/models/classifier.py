@@ -98,7 +98,7 @@ class AudioClassifier(nn.Module):
                 samples (1-D, float, in [-1, 1]); one or a sequence of them.
             sample_rate: Of arrays, in Hz; they are resampled to the model's where it differs.
             per_window: One row per window instead of one per recording.
-            events: One row per event, see `audiostride.inference.granularity.EventLevel`.
+            events: One row per event, see `audiostride.inference.granularity.EventResult`.
             hop_s: From one window to the next, in seconds, at most the window; None is the window.
             threshold: Least probability of an event, in [0, 1]; None is 0.5.
             merge_gap_s: Events of a class at most so many seconds apart are one; None is 0.

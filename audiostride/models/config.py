@@ -1,23 +1,12 @@
 """What a classifier is made of, as plain values that are saved with its weights."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from audiostride.checks import (
-    EncoderKind,
-    ModelSize,
-    Pooling,
-    PoolingPlace,
-    Size,
-    check_axes,
-    check_choice,
-    check_count,
-    check_positive,
-    check_ramp_bins,
-    check_stride,
-)
+from audiostride.checks import Count, EncoderKind, NotNegative, Positive, check_axes
 from audiostride.errors import InputError
+from audiostride.strides.pooling_config import PoolingConfig
 
 PAPER_CHANNELS = (64, 128, 256, 256, 512, 512)
 PAPER_STRIDES = ((2.0, 2.0), (2.0, 2.0), (1.0, 1.0), (2.0, 2.0), (1.0, 1.0), (2.0, 2.0))
@@ -36,17 +25,6 @@ ENCODER_STRIDES: dict[EncoderKind, tuple[tuple[float, float], ...]] = {
     "resnet18": RESNET_STRIDES,
     "preact_resnet18": RESNET_STRIDES,
 }
-
-# The mask over time and over mel for each setting of `size`. "mixed": slow modulations are what tells sounds apart, so
-# time is low-passed; the fine structure over mel is kept, in part by folding, as strided convolution keeps all of it.
-# The ramps, in bins, decide how much. Measured on spoken words and on pitch, see recipes/README.md.
-AXIS_SIZES: dict[ModelSize, tuple[Size, Size]] = {
-    "paper": ("paper", "paper"),
-    "nominal": ("nominal", "nominal"),
-    "folded": ("folded", "folded"),
-    "mixed": ("nominal", "folded"),
-}
-RAMP_BINS: dict[Size, float] = {"paper": 4.0, "nominal": 4.0, "folded": 8.0}
 
 
 def fill_encoder(
@@ -88,86 +66,66 @@ def check_stages(who: str, strides: Sequence[Sequence[float]], channels: Sequenc
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierConfig:
+class ClassifierConfig(PoolingConfig):
     """Settings of an `AudioClassifier`; by default the paper's network (Riad et al. 2022, section 3.1).
 
+    How it pools is described with `PoolingConfig`.
+
     Raises:
-        InputError: A value out of its range, a task without two different class names.
+        InputError: A value of another type or out of its range, a task without two different class names.
     """
 
     tasks: dict[str, list[str]]
     """Class names of each task, in the order of the logits."""
     encoder: EncoderKind = "separable"
     """The network: the paper's separable convolutions, or a ResNet-18, after or before whose convolutions norms are."""
-    pooling: Pooling = "diffstride"
-    """How maps shrink: strided convolution, spectral pooling (fixed strides) or DiffStride (learned strides)."""
-    size: ModelSize = "mixed"
-    """DiffStride's masks and map sizes: ``paper``; ``nominal`` or ``folded``, as small as strided convolution's,
-    without or with the frequencies above; or ``mixed``, nominal over time and folded over mel."""
-    strides: Sequence[Sequence[float]] | None = None
-    """Stride over time and over mel of each block, of a ResNet those of stages 2 to 4 or of all four; DiffStride starts
-    from them. None becomes the encoder's own."""
-    channels: Sequence[int] | None = None
+    channels: Sequence[Count] | None = None
     """Channels of each block, of a ResNet of each stage, at width 1. None becomes the encoder's own."""
-    width: float = 1.0
+    width: Positive = 1.0
     """Factor on the channels."""
-    ramp_bins: float | None = None
-    """R, the width of the mask's ramp in FFT bins; None is 8 where it folds and else the paper's 4."""
-    shared_strides: bool = False
-    """One learned stride for both axes of a block."""
-    max_stride: float | None = None
-    """Upper limit of a learned stride; None is the number of bins."""
-    size_multiple: int = 1
-    """DiffStride's maps are rounded up to a multiple of this, which bounds recompilations."""
-    pool_after: PoolingPlace = "convolution"
-    """Where spectral pooling and DiffStride pool: both axes after a block, or each axis after its convolution. Without
-    effect on a ResNet, whose convolutions are along both axes at once: it pools after the first one of a block."""
-    sample_rate: int = 16000
+    sample_rate: Count = 16000
     """Of the waveform, in Hz."""
-    window_s: float = 1.0
+    window_s: Positive = 1.0
     """Length of the excerpts and windows that the model is meant for, in seconds."""
-    n_mels: int = 64
+    n_mels: Count = 64
     """Mel bands."""
-    fmin_hz: float = 60.0
+    fmin_hz: NotNegative = 60.0
     """Lower edge of the first mel band."""
-    fmax_hz: float = 7800.0
+    fmax_hz: Positive = 7800.0
     """Upper edge of the last mel band."""
-    win_length: int = field(default=400)
+    win_length: Count = 400
     """Analysis window in samples (25 ms)."""
-    hop_length: int = field(default=160)
+    hop_length: Count = 160
     """Hop between frames in samples (10 ms)."""
-    n_fft: int = 512
+    n_fft: Count = 512
     """Length of the FFT in samples."""
 
     def __post_init__(self) -> None:
         who = "ClassifierConfig"
-        check_choice(who, "encoder", self.encoder, EncoderKind)
-        check_choice(who, "pooling", self.pooling, Pooling)
-        check_choice(who, "size", self.size, ModelSize)
-        check_choice(who, "pool_after", self.pool_after, PoolingPlace)
-        if self.ramp_bins is not None:
-            check_ramp_bins(who, self.ramp_bins)
-        check_positive(who, width=self.width, window_s=self.window_s, n_mels=self.n_mels)
-        check_count(who, size_multiple=self.size_multiple)
+        if isinstance(self.tasks, Mapping):  # classes may have numbers for names
+            named = {
+                task: list(map(str, names)) if isinstance(names, list | tuple) else names
+                for task, names in self.tasks.items()
+            }
+            object.__setattr__(self, "tasks", named)
+        super().__post_init__()
         if not self.tasks:
             raise InputError(
                 f"{who}: tasks must name at least one task, got {{}}; e.g. tasks={{'pitch': ['60', '61']}}"
             )
         for task, names in self.tasks.items():
-            if len(names) < 2 or len(set(map(str, names))) != len(names):
-                raise InputError(f"{who}: task {task!r} must have two or more different class names, got {list(names)}")
+            if len(set(names)) < max(2, len(names)):
+                raise InputError(f"{who}: task {task!r} must have two or more different class names, got {names}")
+        if not 1 <= self.window_s * self.sample_rate < 2**63:
+            raise InputError(
+                f"{who}: window_s must hold one sample or more at {self.sample_rate} Hz, got {self.window_s}"
+            )
         strides, channels = fill_encoder(self.encoder, self.strides, self.channels)
-        if self.encoder == "separable":
-            check_blocks(who, strides, channels)
-        else:
-            check_stages(who, strides, channels)
-        for pair in strides:
-            for stride in pair:
-                check_stride(who, stride)
+        check = check_blocks if self.encoder == "separable" else check_stages
+        check(who, strides, channels)
         # Plain, comparable values, whatever sequence types came in.
-        object.__setattr__(self, "tasks", {task: [str(name) for name in names] for task, names in self.tasks.items()})
         object.__setattr__(self, "strides", tuple((float(t), float(m)) for t, m in strides))
-        object.__setattr__(self, "channels", tuple(int(count) for count in channels))
+        object.__setattr__(self, "channels", tuple(channels))
 
     def frontend_settings(self) -> dict[str, Any]:
         """The arguments of `LogMel` and `log_mel_spectrogram`."""
@@ -176,8 +134,7 @@ class ClassifierConfig:
 
     def encoder_settings(self) -> dict[str, Any]:
         """The arguments of the encoder of this kind."""
-        names = ("pooling", "strides", "channels", "width", "size", "ramp_bins", "shared_strides", "max_stride",
-                 "size_multiple")  # fmt: skip
+        names = ("pooling", "strides", "channels", "width", "size", "ramp_bins", "shared_strides", "max_stride")
         settings = {name: getattr(self, name) for name in names}
         if self.encoder == "separable":
             return settings | {"pool_after": self.pool_after}
@@ -195,7 +152,8 @@ class ClassifierConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as values that JSON and YAML know."""
-        values = asdict(self)
+        # A setting that version 0.1.0 had: files and stopped jobs are known by a checksum of all of this.
+        values = {**asdict(self), "size_multiple": 1}
         values["strides"] = [list(pair) for pair in self.strides or ()]
         values["channels"] = list(self.channels or ())
         return values
@@ -207,7 +165,13 @@ class ClassifierConfig:
         Raises:
             InputError: A key that this version does not know, or none for the tasks.
         """
-        unknown = sorted(set(values) - {entry.name for entry in fields(cls)})
+        values = dict(values)
+        multiple = values.pop("size_multiple", 1)
+        if multiple != 1:
+            raise InputError(
+                f"ClassifierConfig: size_multiple must be 1 since version 0.2.0, got {multiple!r}; use version 0.1.0"
+            )
+        unknown = sorted(map(str, set(values) - {entry.name for entry in fields(cls)}))
         if unknown:
             raise InputError(
                 f"ClassifierConfig: keys must be known settings, got {', '.join(unknown)}; "

@@ -7,12 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiostride.checks import ModelSize, Pooling, PoolingPlace, check_choice
+from audiostride.checks import ModelSize, Pooling, PoolingPlace
 from audiostride.errors import InputError
-from audiostride.models.config import PAPER_CHANNELS, PAPER_STRIDES
-from audiostride.models.pooled import PooledBlock, PooledEncoder, make_pool
+from audiostride.models.config import PAPER_CHANNELS, PAPER_STRIDES, check_blocks
+from audiostride.models.pooled import PooledBlock, PooledEncoder
 from audiostride.strides.convolution import convolve_and_pool
+from audiostride.strides.diffstride import DiffStride2d
 from audiostride.strides.pooling import pool_axis
+from audiostride.strides.pooling_config import PoolingConfig
+from audiostride.strides.spectral_pool import SpectralPool2d
 from audiostride.strides.strided_conv import StridedConv2d
 
 
@@ -27,44 +30,27 @@ class EncoderBlock(PooledBlock):
     With strided pooling the first convolution carries the time stride and the second the mel stride; with
     ``pool_after="convolution"`` time is pooled right after the first convolution and mel after the second.
 
+    Args:
+        in_channels, out_channels: Number of channels.
+        pooling: How it pools.
+        strides: Stride over time and over mel.
+
     Shape:
         x: ``(B, C, T, M)``. Result: ``(B, C_out, *output_size(T, M))``.
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        *,
-        pooling: Pooling,
-        strides: Sequence[float],
-        size: ModelSize,
-        ramp_bins: float | None,
-        shared_strides: bool,
-        max_stride: float | None,
-        size_multiple: int,
-        pool_after: PoolingPlace,
+        self, in_channels: int, out_channels: int, *, pooling: PoolingConfig, strides: Sequence[float]
     ) -> None:
         super().__init__()
-        check_choice("EncoderBlock", "pool_after", pool_after, PoolingPlace)
-        pool = make_pool(
-            "EncoderBlock",
-            strides,
-            pooling=pooling,
-            size=size,
-            ramp_bins=ramp_bins,
-            shared_strides=shared_strides,
-            max_stride=max_stride,
-            size_multiple=size_multiple,
-        )
-        stride_time, stride_mel = strides if pooling == "strided" else (1, 1)
+        stride_time, stride_mel = strides if pooling.pooling == "strided" else (1, 1)
         # ReLU comes between convolution and norm, so the norm cannot take over the convolution's offset: it stays.
         self.conv_time = StridedConv2d(in_channels, out_channels, (3, 1), strides=(stride_time, 1))
         self.norm_time = nn.BatchNorm2d(out_channels)
         self.conv_mel = StridedConv2d(out_channels, out_channels, (1, 3), strides=(1, stride_mel))
-        self.pool = pool
+        self.pool = cast("DiffStride2d | SpectralPool2d | None", pooling.make_layer(strides))
         self.norm_mel = nn.BatchNorm2d(out_channels)
-        self.pool_after = pool_after
+        self.pool_after = pooling.pool_after
 
     def output_size(self, n_frames: int, n_mels: int) -> tuple[int, int]:
         """Frames and mel bins after the block."""
@@ -104,7 +90,7 @@ class Encoder(PooledEncoder):
         strides: Stride over time and over mel per block.
         channels: Channels per block at width 1.
         width: Factor on the channels.
-        size, ramp_bins, shared_strides, max_stride, size_multiple: See `DiffStride2d`; used by DiffStride only.
+        size, ramp_bins, shared_strides, max_stride: See `PoolingConfig`; used by DiffStride only.
         pool_after: ``"block"`` pools both axes after the block's second convolution; ``"convolution"`` pools each axis
             right after the convolution along it, as strided convolutions do. Strided pooling always does the latter.
 
@@ -133,24 +119,22 @@ class Encoder(PooledEncoder):
         ramp_bins: float | None = None,
         shared_strides: bool = False,
         max_stride: float | None = None,
-        size_multiple: int = 1,
         pool_after: PoolingPlace = "convolution",
     ) -> None:
         super().__init__()
+        config = PoolingConfig(
+            pooling=pooling,
+            size=size,
+            strides=strides,
+            ramp_bins=ramp_bins,
+            shared_strides=shared_strides,
+            max_stride=max_stride,
+            pool_after=pool_after,
+        )
+        check_blocks("Encoder", strides, channels)
         counts = [1, *(max(1, round(width * count)) for count in channels)]
         self.blocks = nn.ModuleList(
-            EncoderBlock(
-                n_in,
-                n_out,
-                pooling=pooling,
-                strides=pair,
-                size=size,
-                ramp_bins=ramp_bins,
-                shared_strides=shared_strides,
-                max_stride=max_stride,
-                size_multiple=size_multiple,
-                pool_after=pool_after,
-            )
+            EncoderBlock(n_in, n_out, pooling=config, strides=pair)
             for n_in, n_out, pair in zip(counts[:-1], counts[1:], strides, strict=True)
         )
         # Channels together in memory, as the maps are: products then take each tap of a kernel as it lies there.

@@ -7,41 +7,12 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from audiostride.checks import ModelSize, Pooling, check_choice
+from audiostride.checks import Pooling
 from audiostride.errors import InputError
-from audiostride.models.config import AXIS_SIZES, RAMP_BINS
 from audiostride.strides.diffstride import DiffStride2d, diffstride_layers, read_strides_
 from audiostride.strides.frozen_pool import FrozenPool
 from audiostride.strides.matrices import AxisPooling, SpectrumPooling
 from audiostride.strides.spectral_pool import SpectralPool2d
-
-
-def make_pool(
-    who: str,
-    strides: Sequence[float],
-    *,
-    pooling: Pooling,
-    size: ModelSize,
-    ramp_bins: float | None,
-    shared_strides: bool,
-    max_stride: float | None,
-    size_multiple: int,
-) -> DiffStride2d | SpectralPool2d | None:
-    """The pooling layer of a block; None where its convolutions carry the strides."""
-    check_choice(who, "pooling", pooling, Pooling)
-    check_choice(who, "size", size, ModelSize)
-    if pooling == "spectral":
-        return SpectralPool2d(strides)
-    if pooling == "strided":
-        return None
-    return DiffStride2d(
-        strides,
-        ramp_bins=[RAMP_BINS[each] if ramp_bins is None else ramp_bins for each in AXIS_SIZES[size]],
-        size=AXIS_SIZES[size],
-        shared=shared_strides,
-        max_stride=max_stride,
-        size_multiple=size_multiple,
-    )
 
 
 class PooledBlock(nn.Module, ABC):

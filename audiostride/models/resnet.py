@@ -7,11 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiostride.checks import ModelSize, Pooling, Stem, check_axes, check_choice, check_count, check_positive
+from audiostride.checks import ModelSize, Pooling, Stem, check_choice, check_count, check_positive
 from audiostride.errors import InputError
 from audiostride.models.config import N_STAGES, RESNET_CHANNELS, RESNET_STRIDES, check_stages
-from audiostride.models.pooled import PooledBlock, PooledEncoder, make_pool
+from audiostride.models.pooled import PooledBlock, PooledEncoder
+from audiostride.strides.diffstride import DiffStride2d
 from audiostride.strides.pooling import pool_axes
+from audiostride.strides.pooling_config import PoolingConfig
+from audiostride.strides.spectral_pool import SpectralPool2d
 from audiostride.strides.strided_conv import StridedConv2d
 
 BLOCKS_PER_STAGE = 2
@@ -38,10 +41,10 @@ class ResidualBlock(PooledBlock):
 
     Args:
         in_channels, out_channels: Number of channels.
+        pooling: How it pools.
         strides: Stride over time and over mel; None is a block that keeps the size of its maps.
         project: Whether the shortcut has a 1x1 convolution.
         pre_activation: Whether norms and ReLUs come first.
-        pooling, size, ramp_bins, shared_strides, max_stride, size_multiple: See `ResNetEncoder`.
 
     Shape:
         x: ``(B, C, T, M)``. Result: ``(B, C_out, *output_size(T, M))``.
@@ -52,32 +55,16 @@ class ResidualBlock(PooledBlock):
         in_channels: int,
         out_channels: int,
         *,
+        pooling: PoolingConfig,
         strides: Sequence[float] | None,
         project: bool,
         pre_activation: bool,
-        pooling: Pooling,
-        size: ModelSize,
-        ramp_bins: float | None,
-        shared_strides: bool,
-        max_stride: float | None,
-        size_multiple: int,
     ) -> None:
         super().__init__()
         self.pre_activation = pre_activation
-        self.pool = None
-        if strides is not None:
-            check_axes("ResidualBlock", strides, 2, "strides")
-            self.pool = make_pool(
-                "ResidualBlock",
-                strides,
-                pooling=pooling,
-                size=size,
-                ramp_bins=ramp_bins,
-                shared_strides=shared_strides,
-                max_stride=max_stride,
-                size_multiple=size_multiple,
-            )
-        given = (1, 1) if strides is None or self.pool is not None else strides
+        pool = None if strides is None else pooling.make_layer(strides)
+        self.pool = cast("DiffStride2d | SpectralPool2d | None", pool)
+        given = (1, 1) if strides is None or pool is not None else strides
         # Norms follow all convolutions, in the next block at the latest, and take over their offsets.
         self.conv_1 = StridedConv2d(in_channels, out_channels, (3, 3), strides=given, bias=False)
         self.norm_1 = nn.BatchNorm2d(in_channels if pre_activation else out_channels)
@@ -141,7 +128,7 @@ class ResNetEncoder(PooledEncoder):
             ImageNet, where the first identity block pools too).
         channels: Channels per stage at width 1.
         width: Factor on the channels.
-        size, ramp_bins, shared_strides, max_stride, size_multiple: See `DiffStride2d`; used by DiffStride only.
+        size, ramp_bins, shared_strides, max_stride: See `PoolingConfig`; used by DiffStride only.
         pre_activation: Whether norms and ReLUs come before convolutions (He et al. 2016b).
         stem: ``"small"``, a 3x3 convolution that keeps the size, for spectrograms and small images; or ``"large"``, a
             7x7 convolution and a 3x3 maximum with strides of 2 each, which are not learned, for those of ImageNet.
@@ -172,16 +159,22 @@ class ResNetEncoder(PooledEncoder):
         ramp_bins: float | None = None,
         shared_strides: bool = False,
         max_stride: float | None = None,
-        size_multiple: int = 1,
         pre_activation: bool = False,
         stem: Stem = "small",
     ) -> None:
         super().__init__()
         who = "ResNetEncoder"
         check_choice(who, "stem", stem, Stem)
-        check_choice(who, "pooling", pooling, Pooling)
         check_count(who, in_channels=in_channels)
         check_positive(who, width=width)
+        config = PoolingConfig(
+            pooling=pooling,
+            size=size,
+            strides=strides,
+            ramp_bins=ramp_bins,
+            shared_strides=shared_strides,
+            max_stride=max_stride,
+        )
         check_stages(who, strides, channels)
         counts = [max(1, round(width * count)) for count in channels]
         self.stem = stem
@@ -203,16 +196,11 @@ class ResNetEncoder(PooledEncoder):
                     ResidualBlock(
                         n_in,
                         n_out,
+                        pooling=config,
                         strides=own,
                         # An identity cannot be strided; a pooling layer takes it as it is.
                         project=place == 0 and (stage > 0 or strided),
                         pre_activation=pre_activation,
-                        pooling=pooling,
-                        size=size,
-                        ramp_bins=ramp_bins,
-                        shared_strides=shared_strides,
-                        max_stride=max_stride,
-                        size_multiple=size_multiple,
                     )
                 )
                 n_in = n_out

@@ -3,7 +3,7 @@
 from audiostride.reporting.class_figures import draw_confusion
 from audiostride.reporting.cutoffs import cutoff_table, format_cutoffs, summarise_cutoffs
 from audiostride.reporting.measuring import measure_gains
-from audiostride.reporting.page import Report, render_page, report, write_report
+from audiostride.reporting.page import Report, draw_confusions, render_page, report, report_run, write_report
 from audiostride.reporting.runs import RunFolder, read_run
 
 __all__ = [
@@ -11,11 +11,13 @@ __all__ = [
     "RunFolder",
     "cutoff_table",
     "draw_confusion",
+    "draw_confusions",
     "format_cutoffs",
     "measure_gains",
     "read_run",
     "render_page",
     "report",
+    "report_run",
     "summarise_cutoffs",
     "write_report",
 ]

@@ -9,7 +9,7 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from audiostride.reporting.drawing import inline_svg, render
+from audiostride.reporting.style import inline_svg, render
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from audiostride.reporting.drawing import COLORS, INK, SOFT, STYLE, new_panel, render
+from audiostride.reporting.style import COLORS, INK, SOFT, STYLE, new_panel, render
 
 ALWAYS_WHITE = "#fefefe"  # unlike the paper's white, which turns dark in a dark page
 MOST_NAMES, MOST_COUNTS = 60, 30

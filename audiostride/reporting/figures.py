@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from audiostride.reporting.class_figures import draw_confusion
 from audiostride.reporting.cutoffs import AXES
-from audiostride.reporting.drawing import COLORS, INK, MARKERS, SOFT, STYLE, inline_svg, new_panel, render
+from audiostride.reporting.style import COLORS, INK, MARKERS, SOFT, STYLE, inline_svg, new_panel, render
 
 __all__ = [
     "AXES",

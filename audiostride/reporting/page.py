@@ -12,10 +12,12 @@ from markupsafe import Markup
 
 from audiostride.errors import InputError
 from audiostride.reporting.blocks import Drawings, Pictures, Section, Table, find_blocks
+from audiostride.reporting.class_figures import draw_confusion
 from audiostride.reporting.files import file_name, write_files
 from audiostride.reporting.headline import describe_cutoffs, describe_results
 from audiostride.reporting.runs import RunFolder, group_runs, read_run, summarise_runs, with_distinct_names
 from audiostride.reporting.sections import build_sections, draw_top
+from audiostride.writing import write_bytes, write_text
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,29 @@ def write_report(runs: Sequence[str | Path], page: str | Path, *, files: bool = 
     made = report(list(runs))
     made.write(page, files=files)
     return made.summary
+
+
+def report_run(run: str | Path) -> None:
+    """Write what a person looks at into a run folder: cut-offs, pictures of confusion matrices and, last, the page.
+
+    Where a page stands that is younger than the results there is nothing to do.
+
+    Raises:
+        InputError: As `report`.
+    """
+    page, results = Path(run) / "report.html", Path(run) / "metrics.json"
+    if page.is_file() and page.stat().st_mtime_ns > results.stat().st_mtime_ns:
+        return
+    run = page.parent
+    write_text(run / "cutoffs.csv", read_run(run).cutoffs.to_csv(index=False))
+    draw_confusions(run)
+    write_report([run], page)
+
+
+def draw_confusions(run: Path) -> None:
+    """Draw each confusion matrix of a run folder, such as ``confusion_matrix_valid.csv``, as a PNG beside it."""
+    for table in run.glob("confusion_matrix*.csv"):
+        write_bytes(table.with_suffix(".png"), draw_confusion(pd.read_csv(table, index_col=0), format="png"))
 
 
 def build_report(folders: Sequence[RunFolder], *, intro: str = "", title: str | None = None) -> Report:

@@ -9,10 +9,10 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from audiostride.audio.files import read_audio
 from audiostride.audio.log_mel import log_mel_spectrogram
+from audiostride.audio.resampling import read_audio
 from audiostride.dataset.manifest import inspect_manifest
-from audiostride.dataset.readers import StoreBank
+from audiostride.dataset.readers import StoreReader
 from audiostride.dataset.store import is_store
 from audiostride.errors import InputError
 from audiostride.models.config import ClassifierConfig
@@ -34,8 +34,8 @@ def read_samples_of(row: "pd.Series[Any]", manifest: str, *, sample_rate: int) -
     try:
         if is_store(manifest):
             clips, _ = inspect_manifest(manifest)
-            bank = StoreBank(clips[clips["line"] == row["line"]], sample_rate=sample_rate)
-            return bank.read(0, 0, int(min(bank.n_samples[0], duration_s * sample_rate)))
+            reader = StoreReader(clips[clips["line"] == row["line"]], sample_rate=sample_rate)
+            return reader.read(0, 0, int(min(reader.n_samples[0], duration_s * sample_rate)))
         return read_audio(
             str(row["path"]), start_s=float(str(row["start_s"])), duration_s=duration_s, sample_rate=sample_rate
         )

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from audiostride.reporting.drawing import COLORS, MARKERS, SOFT, STYLE, new_panel
+from audiostride.reporting.style import COLORS, MARKERS, SOFT, STYLE, new_panel
 
 LINES = ("-", "--", ":", "-.")
 

@@ -3,15 +3,16 @@
 import math
 import operator
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from audiostride.checks import Size, check_axes, check_choice, check_count, check_ramp_bins, check_stride, per_axis
+from audiostride.checks import Size, check_axes, check_stride, per_axis
 from audiostride.errors import InputError
 from audiostride.strides.frozen_pool import FrozenPool
-from audiostride.strides.masks import limit_stride, minimum_stride, output_length
+from audiostride.strides.masks import choose_ramp, limit_stride, minimum_stride, output_length
 from audiostride.strides.matrices import AxisPooling, SpectrumPooling, axis_pooling
 from audiostride.strides.pooling import check_poolable, pool_axes
 
@@ -40,42 +41,33 @@ class _DiffStride(nn.Module):
 
     def __init__(
         self,
-        strides: Sequence[float],
+        strides: float | Sequence[float] = 2.0,
         *,
-        ramp_bins: float | Sequence[float] = 4.0,
+        ramp_bins: float | Sequence[float | None] | None = None,
         size: Size | Sequence[Size] = "paper",
         shared: bool = False,
         max_stride: float | Sequence[float | None] | None = None,
-        size_multiple: int = 1,
     ) -> None:
         super().__init__()
         who = type(self).__name__
-        if isinstance(strides, float | int):
-            raise InputError(f"{who}: strides must have one entry per axis ({self.n_axes}), got {strides!r}")
+        strides = (strides,) * self.n_axes if isinstance(strides, float | Real) else tuple(strides)
         values = [check_stride(who, stride) for stride in strides]
         if shared and len(set(values)) == 1:
             values = values[:1]
         elif shared:
-            raise InputError(f"{who}: strides must be equal on all axes when shared, got {tuple(strides)}")
+            raise InputError(f"{who}: strides must be equal on all axes when shared, got {strides}")
         else:
             check_axes(who, values, self.n_axes, "strides")
-        check_count(who, size_multiple=size_multiple)
         self.axes = tuple(
-            AxisSettings(*settings)
-            for settings in zip(
+            AxisSettings(each, choose_ramp(who, ramp, each), None if most is None else check_stride(who, most))
+            for each, ramp, most in zip(
                 per_axis(who, size, self.n_axes, "size"),
                 per_axis(who, ramp_bins, self.n_axes, "ramp_bins"),
                 per_axis(who, max_stride, self.n_axes, "max_stride"),
                 strict=True,
             )
         )
-        for axis in self.axes:
-            check_choice(who, "size", axis.size, Size)
-            check_ramp_bins(who, axis.ramp_bins)
-            if axis.max_stride is not None:
-                check_stride(who, axis.max_stride)
         self.shared = shared
-        self.size_multiple = size_multiple
         self.strides = nn.Parameter(torch.tensor(values))
         # Copies of the parameter for the sizes of maps, which must be known on the host; see `stride_values`.
         # As text: torch.compile takes floats for symbols of the graph, and sizes must be plain numbers.
@@ -150,7 +142,7 @@ class _DiffStride(nn.Module):
 
     def _output_size(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(
-            output_length(n, stride, ramp_bins=axis.ramp_bins, size=axis.size, size_multiple=self.size_multiple)
+            output_length(n, stride, ramp_bins=axis.ramp_bins, size=axis.size)
             for n, stride, axis in zip(sizes, self.used_strides(*sizes), self.axes, strict=True)
         )
 
@@ -200,7 +192,6 @@ class _DiffStride(nn.Module):
                 n_out,
                 ramp_bins=axis.ramp_bins,
                 size=axis.size,
-                size_multiple=self.size_multiple,
             )
             for n, n_out, stride, axis in zip(sizes, self.output_size(*sizes), strides.unbind(), self.axes, strict=True)
         ]
@@ -237,25 +228,6 @@ class DiffStride1d(_DiffStride):
 
     n_axes = 1
 
-    def __init__(
-        self,
-        strides: Sequence[float] = (2.0,),
-        *,
-        ramp_bins: float | Sequence[float] = 4.0,
-        size: Size | Sequence[Size] = "paper",
-        shared: bool = False,
-        max_stride: float | Sequence[float | None] | None = None,
-        size_multiple: int = 1,
-    ) -> None:
-        super().__init__(
-            strides,
-            ramp_bins=ramp_bins,
-            size=size,
-            shared=shared,
-            max_stride=max_stride,
-            size_multiple=size_multiple,
-        )
-
 
 class DiffStride2d(_DiffStride):
     """Pooling of the last two axes with learnable strides (DiffStride, Riad et al., ICLR 2022).
@@ -265,14 +237,13 @@ class DiffStride2d(_DiffStride):
     is one product with `pooling_matrix`.
 
     Args:
-        strides: Starting values, one per axis, >= 1.
-        ramp_bins: R, the width of the mask's ramp in FFT bins, > 0.
+        strides: Starting value, >= 1: one for all axes or one each.
+        ramp_bins: R, the width of the mask's ramp in FFT bins, > 0; None is 8 for ``"folded"`` axes and the paper's 4
+            for the others, as in a classifier. Like `size` and `max_stride` one for all axes or one each.
         size: ``"paper"`` leaves ``min(n, floor(n / S + 2 R))`` bins; ``"nominal"`` and ``"folded"`` ``ceil(n / S)``,
             with the ramp below the cut-off, or above it and folded back (see `passband_mask`).
         shared: One stride for all axes: `strides` then has shape ``(1,)``.
-        max_stride: Upper limit; None is the number of bins. Like `ramp_bins` and `size` one for all axes or one each.
-        size_multiple: Round the sizes of pooled maps up to a multiple, so that they change less often (each size costs
-            a compilation under ``torch.compile``); the added frequencies are zero.
+        max_stride: Upper limit; None is the number of bins.
 
     Attributes:
         strides: Parameter of shape ``(2,)``, or ``(1,)`` when shared. Give it a learning rate of its own and no weight
@@ -284,31 +255,12 @@ class DiffStride2d(_DiffStride):
     Raises:
         InputError: A stride below 1 or not finite, ``ramp_bins <= 0``, too few or empty axes, integer input.
 
-    >>> layer = DiffStride2d((2.0, 2.0), size="nominal")
+    >>> layer = DiffStride2d(2.0, size="nominal")
     >>> layer(torch.ones(8, 16, 100, 64)).shape
     torch.Size([8, 16, 50, 32])
     """
 
     n_axes = 2
-
-    def __init__(
-        self,
-        strides: Sequence[float] = (2.0, 2.0),
-        *,
-        ramp_bins: float | Sequence[float] = 4.0,
-        size: Size | Sequence[Size] = "paper",
-        shared: bool = False,
-        max_stride: float | Sequence[float | None] | None = None,
-        size_multiple: int = 1,
-    ) -> None:
-        super().__init__(
-            strides,
-            ramp_bins=ramp_bins,
-            size=size,
-            shared=shared,
-            max_stride=max_stride,
-            size_multiple=size_multiple,
-        )
 
 
 class DiffStride3d(_DiffStride):
@@ -319,25 +271,6 @@ class DiffStride3d(_DiffStride):
     """
 
     n_axes = 3
-
-    def __init__(
-        self,
-        strides: Sequence[float] = (2.0, 2.0, 2.0),
-        *,
-        ramp_bins: float | Sequence[float] = 4.0,
-        size: Size | Sequence[Size] = "paper",
-        shared: bool = False,
-        max_stride: float | Sequence[float | None] | None = None,
-        size_multiple: int = 1,
-    ) -> None:
-        super().__init__(
-            strides,
-            ramp_bins=ramp_bins,
-            size=size,
-            shared=shared,
-            max_stride=max_stride,
-            size_multiple=size_multiple,
-        )
 
 
 def diffstride_layers(model: nn.Module) -> list[_DiffStride]:

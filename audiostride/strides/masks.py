@@ -6,12 +6,26 @@ import operator
 import torch
 from torch import Tensor
 
-from audiostride.checks import Size, check_bins, check_choice, check_count, check_ramp_bins, check_stride
+from audiostride.checks import Size, check_bins, check_choice, check_ramp_bins, check_stride
 from audiostride.errors import InputError
 
 # The share of the pass band that the ramp of size="nominal" may take at most. At 1/2 the lower half of the
 # band always passes whole, so that very large strides do not attenuate the slowest modulations.
 NOMINAL_RAMP_SHARE = 0.5
+
+# R where none is given: the paper's, and twice that where the ramp folds back. Measured on spoken words and on pitch,
+# see recipes/NOTES.md.
+RAMP_BINS: dict[Size, float] = {"paper": 4.0, "nominal": 4.0, "folded": 8.0}
+
+
+def choose_ramp(who: str, ramp_bins: float | None, size: Size) -> float:
+    """R in FFT bins: `ramp_bins`, or in place of None 8 for ``"folded"`` and the paper's 4 for the other sizes.
+
+    Raises:
+        InputError: A size that there is not; a ramp that is not finite and positive.
+    """
+    check_choice(who, "size", size, Size)
+    return RAMP_BINS[size] if ramp_bins is None else check_ramp_bins(who, ramp_bins)
 
 
 def nominal_ramp(cutoff_bin: float, ramp_bins: float) -> float:
@@ -19,9 +33,7 @@ def nominal_ramp(cutoff_bin: float, ramp_bins: float) -> float:
     return min(ramp_bins, NOMINAL_RAMP_SHARE * cutoff_bin)
 
 
-def output_length(
-    n: int, stride: float, *, ramp_bins: float = 4.0, size: Size = "paper", size_multiple: int = 1
-) -> int:
+def output_length(n: int, stride: float, *, ramp_bins: float | None = None, size: Size = "paper") -> int:
     """Number of bins that pooling an axis of `n` bins with `stride` leaves.
 
     ``"paper"``: ``min(n, floor(n / S + 2 R))``, the extent of the paper's mask (Riad et al. 2022, algorithm 1).
@@ -30,10 +42,8 @@ def output_length(
     Args:
         n: Bins of the axis, >= 1.
         stride: S, >= 1; values above `n` count as `n`.
-        ramp_bins: The paper's R in bins, > 0; used by ``"paper"`` only.
+        ramp_bins: The paper's R in bins, > 0; used by ``"paper"`` only. None is 4.
         size: Which of the sizes.
-        size_multiple: Round the length up to a multiple of this, so that a drifting stride changes it less often; the
-            frequencies beyond the mask stay zero.
 
     Returns:
         An int in ``[1, n]``.
@@ -44,42 +54,37 @@ def output_length(
     >>> output_length(100, 2.0), output_length(100, 2.0, size="nominal")
     (58, 50)
     """
-    check_choice("output_length", "size", size, Size)
+    ramp_bins = choose_ramp("output_length", ramp_bins, size)
     check_bins("output_length", n)
-    check_count("output_length", size_multiple=size_multiple)
     stride = min(check_stride("output_length", stride), float(n))
-    if size != "paper":
-        length = math.ceil(n / stride)
-    else:
-        length = math.floor(n / stride + 2 * check_ramp_bins("output_length", ramp_bins))
+    length = math.floor(n / stride + 2 * ramp_bins) if size == "paper" else math.ceil(n / stride)
     # A plain int also where torch.compile traces settings as symbols.
-    return operator.index(min(n, -(-length // size_multiple) * size_multiple))
+    return operator.index(min(n, length))
 
 
-def minimum_stride(n: int, *, ramp_bins: float = 4.0, size: Size = "paper") -> float:
+def minimum_stride(n: int, *, ramp_bins: float | None = None, size: Size = "paper") -> float:
     """Smallest stride that is used on an axis of `n` bins.
 
     With the paper's mask the ramp begins at the cut-off, ``n / (2 S)``: at stride 1 it would lie beyond the
     spectrum, and the stride would have no gradient. From ``n / (n - R)`` on half of the ramp is inside. Axes of
     fewer than ``4 R`` bins are too short to give up that much, so their minimum is 1 (a stride of 1 has a
     gradient there too, see `passband_mask`). With the other sizes the minimum is 1: the ramp of ``"nominal"`` ends at
-    the cut-off, and that of ``"folded"`` is felt as soon as a bin lies beyond it.
+    the cut-off, and that of ``"folded"`` is felt as soon as a bin lies beyond it. A ramp of None is 4 bins.
 
     # Differs from the paper: its code uses n / (n - R) for every n, which is infinite for n = R.
 
     >>> minimum_stride(100), minimum_stride(4), minimum_stride(100, size="nominal")
     (1.0416666666666667, 1.0, 1.0)
     """
-    check_choice("minimum_stride", "size", size, Size)
+    ramp_bins = choose_ramp("minimum_stride", ramp_bins, size)
     check_bins("minimum_stride", n)
-    ramp_bins = check_ramp_bins("minimum_stride", ramp_bins)
     if size != "paper" or n < 4 * ramp_bins:
         return 1.0
     return n / (n - ramp_bins)
 
 
 def limit_stride(
-    stride: Tensor, n: int, *, ramp_bins: float = 4.0, size: Size = "paper", max_stride: float | None = None
+    stride: Tensor, n: int, *, ramp_bins: float | None = None, size: Size = "paper", max_stride: float | None = None
 ) -> Tensor:
     """`stride` limited to ``[minimum_stride, min(max_stride, n)]``, with the gradient let through.
 
@@ -109,7 +114,7 @@ def clip_ramp(values: Tensor) -> Tensor:
     return torch.where((values >= 0) & (values <= 1), values, values.detach().clamp(0, 1))
 
 
-def passband_mask(n: int, stride: float | Tensor, *, ramp_bins: float = 4.0, size: Size = "paper") -> Tensor:
+def passband_mask(n: int, stride: float | Tensor, *, ramp_bins: float | None = None, size: Size = "paper") -> Tensor:
     """Weights of the frequencies 0 to ``n // 2`` of an axis: 1 in the pass band, a linear ramp, then 0.
 
     With the cut-off ``h = n / (2 S)`` in bins and the distance k from DC (both signs alike):
@@ -124,7 +129,7 @@ def passband_mask(n: int, stride: float | Tensor, *, ramp_bins: float = 4.0, siz
     Args:
         n: Bins of the axis, >= 1.
         stride: S >= 1, a number or a scalar tensor.
-        ramp_bins: R, in bins, > 0.
+        ramp_bins: R, in bins, > 0; None is 8 for ``"folded"`` and the paper's 4 for the others.
         size: Which mask.
 
     Shape:
@@ -137,9 +142,8 @@ def passband_mask(n: int, stride: float | Tensor, *, ramp_bins: float = 4.0, siz
     tensor([1.0000, 1.0000, 1.0000, 0.5000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000])
     """
     who = "passband_mask"
-    check_choice(who, "size", size, Size)
+    ramp_bins = choose_ramp(who, ramp_bins, size)
     check_bins(who, n)
-    ramp_bins = check_ramp_bins(who, ramp_bins)
     if isinstance(stride, Tensor):
         if stride.numel() != 1:
             raise InputError(
@@ -159,13 +163,15 @@ def passband_mask(n: int, stride: float | Tensor, *, ramp_bins: float = 4.0, siz
     else:
         # The same below the first bin, where only DC is left.
         cutoff = value.clamp(min=1.0) + (cutoff - value)
-        ramp = (NOMINAL_RAMP_SHARE * cutoff).clamp(max=ramp_bins)
+        share = NOMINAL_RAMP_SHARE * cutoff
+        # No clamp: where both are equal, versions of torch differ in the gradient that they let through.
+        ramp = torch.where(share < ramp_bins, share, ramp_bins)
         mask = clip_ramp((cutoff - distance) / ramp)
     # DC always passes: a constant stays that constant, and axes of one bin stay what they are.
     return torch.where(distance == 0, torch.ones_like(mask), mask)
 
 
-def ramp_slope(n: int, stride: Tensor, *, ramp_bins: float = 4.0, size: Size = "paper") -> tuple[Tensor, Tensor]:
+def ramp_slope(n: int, stride: Tensor, *, ramp_bins: float, size: Size) -> tuple[Tensor, Tensor]:
     """Where `passband_mask` depends on the stride, and how much: the bins of its ramp and ``d mask_k / d S`` there.
 
     All other weights are constant in S, so these few bins carry the whole gradient of a stride.
@@ -173,7 +179,7 @@ def ramp_slope(n: int, stride: Tensor, *, ramp_bins: float = 4.0, size: Size = "
     Args:
         n: Bins of the axis, >= 1.
         stride: S >= 1, a scalar tensor in float32 or float64.
-        ramp_bins, size: As in `passband_mask`.
+        ramp_bins, size: As in `passband_mask`, no None.
 
     Shape:
         Both ``(floor(R) + 1,)``: distances from DC in bins (whole numbers in the dtype of `stride`, some perhaps beyond
@@ -197,7 +203,7 @@ def ramp_slope(n: int, stride: Tensor, *, ramp_bins: float = 4.0, size: Size = "
     return k, torch.where(inside, slope, torch.zeros_like(value))
 
 
-def ramp_count(n: int, n_out: int, *, ramp_bins: float, size: Size, size_multiple: int = 1) -> int:
+def ramp_count(n: int, n_out: int, *, ramp_bins: float, size: Size) -> int:
     """How many of the bins of `ramp_slope`, from the first on, can have a slope where `n_out` bins are left of `n`.
 
     The length tells the cut-off to within a bin, and so, without a look at the stride, where the spectrum ends.
@@ -205,6 +211,6 @@ def ramp_count(n: int, n_out: int, *, ramp_bins: float, size: Size, size_multipl
     count = operator.index(math.floor(ramp_bins)) + 1
     if size == "nominal":
         return min(count, operator.index(math.floor(NOMINAL_RAMP_SHARE * max(n_out / 2, 1.0))) + 1)
-    cutoff = (n_out - size_multiple) / 2 - (ramp_bins if size == "paper" else 0)  # the true one lies above
+    cutoff = (n_out - 1) / 2 - (ramp_bins if size == "paper" else 0)  # the true one lies above
     first = max(min(math.floor(cutoff) + 1, n // 2), 1)
     return max(1, min(count, operator.index(n // 2 - first + 1)))

@@ -92,7 +92,7 @@ def pooling_matrix(
     n: int,
     stride: float | Tensor,
     *,
-    ramp_bins: float = 4.0,
+    ramp_bins: float | None = None,
     size: Size = "paper",
     max_stride: float | None = None,
 ) -> Tensor:
@@ -159,16 +159,14 @@ class SpectrumPooling(NamedTuple):
 LONG_AXIS = 256
 
 
-def axis_pooling(
-    n: int, stride: Tensor, n_out: int, *, ramp_bins: float, size: Size, size_multiple: int = 1
-) -> AxisPooling | SpectrumPooling:
+def axis_pooling(n: int, stride: Tensor, n_out: int, *, ramp_bins: float, size: Size) -> AxisPooling | SpectrumPooling:
     """What DiffStride does to an axis of `n` bins, for a stride within its limits.
 
     Args:
         n: Bins in.
         stride: The stride used, a scalar tensor in float32 or float64; gradients go to it.
         n_out: Bins out, see `output_length`.
-        ramp_bins, size, size_multiple: As there and in `passband_mask`.
+        ramp_bins, size: As there and in `passband_mask`, no None.
     """
     with torch.no_grad(), full_precision(stride.device):
         mask = crop_mask(passband_mask(n, stride, ramp_bins=ramp_bins, size=size), n_out, size)
@@ -176,7 +174,7 @@ def axis_pooling(
         if not stride.requires_grad:
             return SpectrumPooling(mask, n_out) if long else AxisPooling(fourier_pooling_matrix(mask, n, n_out))
         distance, slope = ramp_slope(n, stride.detach(), ramp_bins=ramp_bins, size=size)
-        count = ramp_count(n, n_out, ramp_bins=ramp_bins, size=size, size_multiple=size_multiple)
+        count = ramp_count(n, n_out, ramp_bins=ramp_bins, size=size)
         distance, slope = distance[:count], slope[:count]
         # Bins that the crop drops have no slope, except bin 1 beside the mean (see `crop_mask`).
         slope = torch.where(distance < max(len(mask), 2), slope, torch.zeros_like(slope))

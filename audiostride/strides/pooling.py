@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from audiostride.checks import Size, check_stride
 from audiostride.errors import InputError
-from audiostride.strides.masks import limit_stride, output_length
+from audiostride.strides.masks import choose_ramp, limit_stride, output_length
 from audiostride.strides.matrices import AxisPooling, SpectrumPooling, axis_pooling, full_precision, spectral_axis
 
 
@@ -199,7 +199,7 @@ def diffstride_pool(
     x: Tensor,
     strides: Tensor | Sequence[float],
     *,
-    ramp_bins: float = 4.0,
+    ramp_bins: float | None = None,
     size: Size = "paper",
     max_stride: float | None = None,
 ) -> Tensor:
@@ -208,7 +208,7 @@ def diffstride_pool(
     Args:
         x: Real floating-point tensor; the product runs in its dtype.
         strides: One stride >= 1 per pooled axis: a tensor of shape (d,), which gets a gradient, or numbers.
-        ramp_bins: R in bins, > 0.
+        ramp_bins: R in bins, > 0; None is 8 for ``"folded"`` and the paper's 4 for the others.
         size: ``"paper"``, ``"nominal"`` or ``"folded"``, see `output_length` and `passband_mask`.
         max_stride: Upper limit of the strides; None is the number of bins.
 
@@ -224,6 +224,7 @@ def diffstride_pool(
     check_poolable("diffstride_pool", x, len(strides))
     if not isinstance(strides, Tensor):
         strides = torch.tensor([check_stride("diffstride_pool", stride) for stride in strides], device=x.device)
+    ramp_bins = choose_ramp("diffstride_pool", ramp_bins, size)
     # Half-precision strides would move the cut-off by whole bins.
     strides = strides.to(torch.promote_types(strides.dtype, torch.float32))
     poolings = []

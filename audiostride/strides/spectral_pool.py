@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from audiostride.checks import check_axes, check_stride
+from audiostride.checks import check_axes, check_stride, per_axis
 from audiostride.strides.frozen_pool import FrozenPool
 from audiostride.strides.matrices import AxisPooling, SpectrumPooling, spectral_axis, spectral_output_length
 from audiostride.strides.pooling import check_poolable, pool_axes
@@ -16,10 +16,10 @@ class _SpectralPool(nn.Module):
 
     n_axes: int
 
-    def __init__(self, strides: Sequence[float]) -> None:
+    def __init__(self, strides: float | Sequence[float] = 2.0) -> None:
         super().__init__()
-        check_axes(type(self).__name__, strides, self.n_axes, "strides")
-        self.strides = tuple(check_stride(type(self).__name__, stride) for stride in strides)
+        who = type(self).__name__
+        self.strides = tuple(check_stride(who, stride) for stride in per_axis(who, strides, self.n_axes, "strides"))
 
     def output_size(self, *sizes: int) -> tuple[int, ...]:
         """Sizes of the pooled axes after the layer, given those before it."""
@@ -44,29 +44,20 @@ class _SpectralPool(nn.Module):
 
 
 class SpectralPool1d(_SpectralPool):
-    """Spectral pooling of the last axis.
-
-    Args:
-        strides: One number >= 1.
+    """Spectral pooling of the last axis; see `SpectralPool2d`.
 
     Shape:
         x: ``(..., N)``. Result: ``(..., floor(N / S))``.
-
-    Raises:
-        InputError: A stride below 1; input with an empty axis or of integers.
     """
 
     n_axes = 1
-
-    def __init__(self, strides: Sequence[float] = (2.0,)) -> None:
-        super().__init__(strides)
 
 
 class SpectralPool2d(_SpectralPool):
     """Spectral pooling of the last two axes.
 
     Args:
-        strides: Two numbers >= 1.
+        strides: S >= 1: one for all axes or one each.
 
     Shape:
         x: ``(..., H, W)``. Result: ``(..., floor(H / S_h), floor(W / S_w))``.
@@ -77,24 +68,12 @@ class SpectralPool2d(_SpectralPool):
 
     n_axes = 2
 
-    def __init__(self, strides: Sequence[float] = (2.0, 2.0)) -> None:
-        super().__init__(strides)
-
 
 class SpectralPool3d(_SpectralPool):
-    """Spectral pooling of the last three axes.
-
-    Args:
-        strides: Three numbers >= 1.
+    """Spectral pooling of the last three axes; see `SpectralPool2d`.
 
     Shape:
         x: ``(..., D, H, W)``. Result: ``(..., floor(D / S_d), floor(H / S_h), floor(W / S_w))``.
-
-    Raises:
-        InputError: A stride below 1; input with an empty axis or of integers.
     """
 
     n_axes = 3
-
-    def __init__(self, strides: Sequence[float] = (2.0, 2.0, 2.0)) -> None:
-        super().__init__(strides)

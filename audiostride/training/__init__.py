@@ -1,4 +1,4 @@
-"""Training runs: settings, the training step, callbacks, results."""
+"""Training runs: settings, batches and their loss, the loop, results."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from audiostride.training.run import train
     from audiostride.training.seeds import train_seeds
 
-# Lightning and matplotlib take seconds to load, which the command line's help and errors need not wait for.
+# Lightning takes seconds to load, which the command line's help and errors need not wait for.
 _LAZY = {
     "evaluate_run": "audiostride.training.results",
     "train": "audiostride.training.run",

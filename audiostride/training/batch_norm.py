@@ -60,5 +60,5 @@ def share_batch_norm_(model: nn.Module) -> None:
         for name, child in parent.named_children():
             if type(child) is nn.BatchNorm2d:
                 shared = BatchNormOverProcesses(child.num_features, eps=child.eps, momentum=child.momentum)
-                shared.load_state_dict(child.state_dict())
+                shared.to(child.weight).load_state_dict(child.state_dict())
                 setattr(parent, name, shared)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from audiostride.audio.windows import draw_excerpt_starts
-from audiostride.dataset.readers import AudioBank
+from audiostride.dataset.readers import AudioReader
 from audiostride.dataset.sampling import ClipOrder, SourceOrder
 from audiostride.errors import InputError
 from audiostride.training.augmentation.drawing import AugmentationConfig, draw_augmentation
@@ -39,6 +39,9 @@ class TrainingBatches(Dataset[dict[str, Tensor]], ABC):
     Raises:
         InputError: Masks that do not fit the spectrogram.
     """
+
+    readers: list[AudioReader]
+    """The clips of each source."""
 
     def __init__(
         self,
@@ -119,7 +122,7 @@ class ExcerptBatches(TrainingBatches):
     """Batches of random excerpts of one source and their classes.
 
     Args:
-        bank: The training clips.
+        reader: The training clips.
         class_indices: Their classes, shape ``(clips,)``; or ``(clips, tasks)``, -1 for a task without a label.
         batch_size, window, seed, augmentation, spectrogram: As for `TrainingBatches`.
         shift: How far an excerpt may reach beyond its clip, in samples.
@@ -134,7 +137,7 @@ class ExcerptBatches(TrainingBatches):
 
     def __init__(
         self,
-        bank: AudioBank,
+        reader: AudioReader,
         class_indices: NDArray[np.int64],
         *,
         batch_size: int,
@@ -148,8 +151,9 @@ class ExcerptBatches(TrainingBatches):
         super().__init__(
             batch_size=batch_size, window=window, seed=seed, augmentation=augmentation, spectrogram=spectrogram
         )
-        self.bank, self.class_indices, self.shift = bank, class_indices, shift
-        self.order = ClipOrder(np.zeros(len(bank), dtype=np.int64) if units is None else units, seed=seed)
+        self.readers = [reader]
+        self.reader, self.class_indices, self.shift = reader, class_indices, shift
+        self.order = ClipOrder(np.zeros(len(reader), dtype=np.int64) if units is None else units, seed=seed)
 
     def choose(self, first: int, count: int, *, key: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Clips from position `first` of the endless sequence on, and where in them excerpts start (in samples).
@@ -164,7 +168,7 @@ class ExcerptBatches(TrainingBatches):
         """
         clips = self.order.clips_at(first, count)
         rng = np.random.default_rng(key)
-        return clips, draw_excerpt_starts(self.bank.n_samples[clips], window=self.window, shift=self.shift, rng=rng)
+        return clips, draw_excerpt_starts(self.reader.n_samples[clips], window=self.window, shift=self.shift, rng=rng)
 
     def read_excerpts(
         self, waveform: NDArray[np.float32], clips: NDArray[np.int64], starts: NDArray[np.int64]
@@ -175,7 +179,7 @@ class ExcerptBatches(TrainingBatches):
             The clip of each row, and the clips that could not be read and were replaced by others of these rows.
         """
         readable = [
-            self.bank.read_into(clip, start, row)
+            self.reader.read_into(clip, start, row)
             for row, clip, start in zip(waveform, clips.tolist(), starts.tolist(), strict=True)
         ]
         if all(readable):
@@ -238,6 +242,7 @@ class MixedBatches(TrainingBatches):
             spectrogram=first.spectrogram,
         )
         self.sources = list(sources)
+        self.readers = [source.reader for source in sources]
         self.order = SourceOrder(shares, seed=seed)
 
     def clips_of(self, step: int) -> list[tuple[int, int]]:
@@ -293,19 +298,6 @@ class BatchParts(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         step, turn = divmod(index, self.turns)
         return self.batches.part(step, self.rank * self.turns + turn, of=self.processes * self.turns)
-
-
-class StepSampler(Sampler[int]):
-    """The steps from `first` to `last - 1` in order; its length counts those done earlier too."""
-
-    def __init__(self, first: int, last: int) -> None:
-        self.first, self.last = first, last
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.first, self.last))
-
-    def __len__(self) -> int:
-        return self.last
 
 
 def load_batches(

@@ -1,5 +1,6 @@
-"""The clips of a run: from its settings to banks of audio with their classes, and what was left out."""
+"""The clips of a run: from its settings to readers of audio with their classes, and what was left out."""
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,16 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch.distributed as dist
-from lightning import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
+from torch import Tensor
 
-from audiostride.dataset.bad_rows import describe_bad_rows
-from audiostride.dataset.manifest import SPLITS, inspect_manifest
-from audiostride.dataset.readers import AudioBank, open_bank
+from audiostride.dataset.manifest import SPLITS, describe_bad_rows, inspect_manifest
+from audiostride.dataset.readers import AudioReader, open_reader
 from audiostride.dataset.splits import assign_random_splits, check_training_clips, hold_out_valid
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
-from audiostride.inference.evaluation import Evaluation, evaluate_bank
+from audiostride.inference.evaluation import Evaluation, evaluate_reader
 from audiostride.models import AudioClassifier
 from audiostride.training.config import Source, TrainConfig
 from audiostride.writing import write_text
@@ -78,10 +78,10 @@ def label_column(task: str) -> str:
 class LabelledClips:
     """Clips with their classes."""
 
-    bank: AudioBank
+    reader: AudioReader
     class_indices: NDArray[np.int64]
     clips: pd.DataFrame
-    """The rows of the manifest, one for each clip of the bank."""
+    """The rows of the manifest, one for each clip of the reader."""
 
     @classmethod
     def load(
@@ -100,8 +100,8 @@ class LabelledClips:
             clips: A table with `label_column` of each task.
             names: Class names of the tasks.
             where: Name of the manifest and split, for messages.
-            memory_mib: As for `open_bank`.
-            on_error: As for `open_bank`.
+            memory_mib: As for `open_reader`.
+            on_error: As for `open_reader`.
             progress: Whether a progress bar is shown.
 
         Raises:
@@ -117,18 +117,18 @@ class LabelledClips:
                     f"{where}: labels must be classes of the model, got {', '.join(unknown)}; "
                     f"it knows {', '.join(classes)}"
                 )
-        bank = open_bank(clips, where=where, memory_mib=memory_mib, on_error=on_error, progress=progress)
-        if len(bank) == 0:
-            raise InputError(describe_bad_rows(where, bank.skipped, "no clip is left; mend these rows"))
-        kept = clips.iloc[bank.kept]
+        reader = open_reader(clips, where=where, memory_mib=memory_mib, on_error=on_error, progress=progress)
+        if len(reader) == 0:
+            raise InputError(describe_bad_rows(where, reader.skipped, "no clip is left; mend these rows"))
+        kept = clips.iloc[reader.kept]
         return {
-            task: cls(bank, np.array(found.tolist(), dtype=np.int64)[bank.kept], kept)
+            task: cls(reader, np.array(found.tolist(), dtype=np.int64)[reader.kept], kept)
             for task, found in indices.items()
         }
 
 
 Sets = dict[str, dict[str, LabelledClips]]
-"""The clips of each split and task; tasks of one manifest share its bank."""
+"""The clips of each split and task; tasks of one manifest share its reader."""
 
 
 def class_names_of(clips: pd.DataFrame, source: Source) -> dict[str, list[str]]:
@@ -188,7 +188,7 @@ def load_sets(
             if lost:
                 bad = describe_bad_rows(
                     f"{source.manifest}, train clips",
-                    sets["train"][task].bank.skipped,
+                    sets["train"][task].reader.skipped,
                     f"no training clip is left of these classes: {', '.join(lost)}; mend these rows",
                 )
                 raise InputError(bad)
@@ -211,9 +211,9 @@ def evaluate_clips(
         batch_size, progress, processes: As for `classify_clips`.
     """
     found: dict[str, Evaluation] = {}
-    for bank in {id(data.bank): data.bank for data in clips.values()}.values():
-        classes = {task: data.class_indices for task, data in clips.items() if data.bank is bank}
-        found |= evaluate_bank(model, bank, classes, batch_size=batch_size, progress=progress, processes=processes)
+    for reader in {id(data.reader): data.reader for data in clips.values()}.values():
+        classes = {task: data.class_indices for task, data in clips.items() if data.reader is reader}
+        found |= evaluate_reader(model, reader, classes, batch_size=batch_size, progress=progress, processes=processes)
     return {task: found[task] for task in clips}
 
 
@@ -254,10 +254,10 @@ def write_skipped(run: Path, sets: Sets, *, suffix: str = "") -> int:
         others = list(listed[~listed["split"].isin(list(sets))].itertuples(index=False, name=None))
     rows: list[tuple[str, int, str]] = []
     for split, tasks in sets.items():
-        for data in {id(data.bank): data for data in tasks.values()}.values():
-            rows += [(split, line, reason) for line, reason in data.bank.skipped]
+        for data in {id(data.reader): data for data in tasks.values()}.values():
+            rows += [(split, line, reason) for line, reason in data.reader.skipped]
             lines = data.clips["line"].tolist()
-            rows += [(split, lines[index], reason) for index, reason in sorted(data.bank.failed.items())]
+            rows += [(split, lines[index], reason) for index, reason in sorted(data.reader.failed.items())]
     if others or rows:
         write_text(file, pd.DataFrame(others + rows, columns=["split", "line", "reason"]).to_csv(index=False))
     else:
@@ -265,34 +265,32 @@ def write_skipped(run: Path, sets: Sets, *, suffix: str = "") -> int:
     return len(rows)
 
 
-class SkippedClips(Callback):
-    """Lists training clips that can no longer be read, as soon as that shows.
+def list_lost_clips(
+    batches: Iterable[dict[str, Tensor]], readers: Sequence[AudioReader], write: Callable[[], object]
+) -> Iterator[dict[str, Tensor]]:
+    """Batches as they come, while training clips that can no longer be read are listed as soon as that shows.
 
     Args:
-        run: The run folder.
-        sets: The clips of each split and task.
-        banks: The training clips of each source.
+        batches: Batches of `TrainingBatches`, not on a device yet.
+        readers: The training clips of each source; they come to know the reasons.
+        write: Writes the list.
     """
-
-    def __init__(self, run: Path, sets: Sets, banks: list[AudioBank]) -> None:
-        self.run, self.sets, self.banks = run, sets, banks
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if batch["failed"].numel():  # the shape is known without waiting for the device
+    for batch in batches:
+        if batch["failed"].numel():
             failed = batch["failed"].tolist()
             for source, clip in failed if batch["failed"].ndim == 2 else [(0, clip) for clip in failed]:
                 # Worker processes read the batch; reading once more gives this process the reason.
-                self.banks[source].read(clip, 0, 1)
-            if trainer.is_global_zero:
-                write_skipped(self.run, self.sets)
+                readers[source].read(clip, 0, 1)
+            write()
+        yield batch
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # What other processes found out, so that the first one lists it.
-        if trainer.world_size > 1:
-            found: list[Any] = [None] * trainer.world_size
-            dist.all_gather_object(found, [bank.failed for bank in self.banks])
-            for failures in found:
-                for bank, failed in zip(self.banks, failures, strict=True):
-                    bank.failed.update(failed)
+
+def share_lost_clips(readers: Sequence[AudioReader], processes: Processes) -> None:
+    """Let all processes know which clips the others could no longer read, so that the first one lists them."""
+    if processes.count == 1:
+        return
+    found: list[Any] = [None] * processes.count
+    dist.all_gather_object(found, [reader.failed for reader in readers])
+    for failures in found:
+        for reader, failed in zip(readers, failures, strict=True):
+            reader.failed.update(failed)

@@ -4,12 +4,26 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from audiostride.checks import EncoderKind, ModelSize, Pooling, PoolingPlace, check_choice, check_count, check_positive
+from audiostride.checks import (
+    Count,
+    EncoderKind,
+    ModelSize,
+    NotNegative,
+    Pooling,
+    PoolingPlace,
+    Positive,
+    Probability,
+    RampBins,
+    Range,
+    Stride,
+    WholeNumber,
+    check_settings,
+)
 from audiostride.dataset.noise import SYNTHETIC
 from audiostride.errors import InputError
-from audiostride.models.config import fill_encoder
+from audiostride.models.config import ClassifierConfig, fill_encoder
 from audiostride.training.augmentation.drawing import AugmentationConfig
 from audiostride.training.settings import check_equal_settings, read_settings
 
@@ -39,7 +53,7 @@ class TrainConfig:
     """Settings of a training run.
 
     Raises:
-        InputError: A value out of its range.
+        InputError: A value of another type or out of its range.
     """
 
     out: str
@@ -52,15 +66,15 @@ class TrainConfig:
     """Several tasks at once, each as NAME=MANIFEST:COLUMN, instead of a manifest and a label."""
     mixing: Mixing = "uniform"
     """Excerpts of several manifests are drawn for tasks: all alike, in proportion to their clips, or in between."""
-    mixing_temperature: float = 2.0
+    mixing_temperature: Positive = 2.0
     """With mixing temperature, shares go as clips^(1 / this); 1 is proportional."""
-    task_weights: Sequence[float] | None = None
+    task_weights: Sequence[Positive] | None = None
     """Weight of each task in the loss, in the order of the tasks (default: all alike)."""
     audio_root: str | None = None
     """Folder that the manifest's paths are relative to (default: the manifest's own)."""
-    random_split: int | None = None
+    random_split: WholeNumber | None = None
     """Seed of a train/valid/test split (80/10/10, by group) for a manifest that has none."""
-    hold_out: float = 0.1
+    hold_out: Annotated[float, Range(0, 1, ends=False, what="a share of the training clips")] = 0.1
     """Share of the training clips (whole groups, where there are many) that validates if there is no valid split."""
     group: str = "group"
     """Column of the manifest with what must not leak across splits, such as the speaker."""
@@ -72,29 +86,29 @@ class TrainConfig:
     """How maps shrink: strided convolution, spectral pooling, or learned strides."""
     size: ModelSize = "mixed"
     """DiffStride's masks and map sizes: the paper's, or as small as strided convolution's: nominal, folded, mixed."""
-    width: float = 1.0
+    width: Positive = 1.0
     """Factor on the channels of the network; 0.25 suits a CPU."""
-    strides: Sequence[Sequence[float]] | None = None
+    strides: Sequence[Sequence[Stride]] | None = None
     """Stride over time and mel of each block, of a ResNet of stages 2 to 4 or all four (default: the encoder's own)."""
-    channels: Sequence[int] | None = None
+    channels: Sequence[Count] | None = None
     """Channels of each block, of a ResNet of each stage, at width 1 (default: the encoder's own)."""
     shared_strides: bool = False
     """One learned stride for both axes of a block."""
-    ramp_bins: float | None = None
+    ramp_bins: RampBins | None = None
     """Width of the mask's ramp in FFT bins (the paper's R); none is 8 for folded maps and else the paper's 4."""
     pool_after: PoolingPlace = "convolution"
     """Pool both axes after a block, or each axis right after its convolution; without effect on a ResNet."""
-    max_steps: int = 1000
+    max_steps: Count = 1000
     """Optimizer steps."""
-    batch_size: int = 32
+    batch_size: Annotated[int, Range(2, unit="(batch norm)")] = 32
     """1 s excerpts per step."""
-    lr: float = 2e-3
+    lr: Positive = 2e-3
     """Learning rate of Adam."""
-    stride_lr: float = 1e-2
+    stride_lr: NotNegative = 1e-2
     """Learning rate of the strides."""
-    weight_decay: float = 0.0
+    weight_decay: NotNegative = 0.0
     """Adam's weight decay; never on strides."""
-    stride_cost: float = 0.0
+    stride_cost: NotNegative = 0.0
     """Weight of the paper's cost term (eq. 6), which drives strides up."""
     schedule: Schedule = "cosine"
     """Course of both learning rates."""
@@ -102,13 +116,13 @@ class TrainConfig:
     """What training shows equally often: clips, classes, or groups."""
     class_weights: ClassWeights = "none"
     """Weights of the classes in the loss; balanced is inverse to how often they occur."""
-    time_shift_s: float = 0.0
+    time_shift_s: NotNegative = 0.0
     """Augmentation: how far an excerpt may reach beyond its clip, in seconds (zeros there)."""
     gain_db: float = 0.0
     """Augmentation: largest change of level, in dB."""
     noise: str | None = None
     """Augmentation: a folder of recordings to add as noise, or 'synthetic' for noise from white to brown."""
-    noise_prob: float = 0.5
+    noise_prob: Probability = 0.5
     """Probability that noise is added to an excerpt, where there is noise."""
     noise_snr_db: Sequence[float] = (5.0, 30.0)
     """Lowest and highest signal-to-noise ratio of added noise, in dB."""
@@ -122,19 +136,19 @@ class TrainConfig:
     """Augmentation: stretches of mel bands blanked out per spectrogram."""
     mel_mask_bands: int = 8
     """Most mel bands blanked out in one stretch."""
-    seed: int = 0
+    seed: WholeNumber = 0
     """Seed of weights, order and excerpts."""
-    valid_every: int = 100
+    valid_every: Count = 100
     """Steps between validations, each of which saves a checkpoint."""
     device: Device = "auto"
     """Where to train; auto takes a GPU where there is one."""
-    devices: int = 1
+    devices: Count = 1
     """Processes on each machine that train together, one per GPU; each computes its share of a batch."""
-    num_nodes: int = 1
+    num_nodes: Count = 1
     """Machines that train together."""
     strategy: Strategy = "auto"
     """How processes train together; auto is ddp where there are several."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """Parts that a batch is computed in, one after another, to save memory; batch norm then sees a part at a time."""
     compile: bool = False
     """Compile the network with torch.compile; each size that a map comes to have while strides learn is compiled."""
@@ -142,59 +156,28 @@ class TrainConfig:
     """What records losses, accuracies and strides beside history.csv, in the folder logs of the run."""
     precision: Precision = "auto"
     """Arithmetic; auto is bf16-mixed on a GPU that has it, else 32."""
-    workers: int = 0
+    workers: WholeNumber = 0
     """Processes that read audio; 0 suits sets that fit into memory."""
-    memory_mib: float = 4096.0
+    memory_mib: NotNegative = 4096.0
     """Decoded audio kept in memory, in MiB."""
 
     def __post_init__(self) -> None:
         who = "train"
-        check_choice(who, "encoder", self.encoder, EncoderKind)
-        check_choice(who, "pooling", self.pooling, Pooling)
-        check_choice(who, "size", self.size, ModelSize)
-        check_choice(who, "pool_after", self.pool_after, PoolingPlace)
-        check_choice(who, "schedule", self.schedule, Schedule)
-        check_choice(who, "precision", self.precision, Precision)
-        check_choice(who, "device", self.device, Device)
-        check_choice(who, "balance", self.balance, Balance)
-        check_choice(who, "class_weights", self.class_weights, ClassWeights)
-        check_choice(who, "on_error", self.on_error, OnError)
-        check_choice(who, "mixing", self.mixing, Mixing)
-        check_choice(who, "strategy", self.strategy, Strategy)
-        for each in self.logger:
-            check_choice(who, "logger", each, Logger)
-        check_count(who, devices=self.devices, num_nodes=self.num_nodes, accumulate=self.accumulate)
-        check_positive(
-            who,
-            width=self.width,
-            max_steps=self.max_steps,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            valid_every=self.valid_every,
-            mixing_temperature=self.mixing_temperature,
-            ramp_bins=4.0 if self.ramp_bins is None else self.ramp_bins,
-        )
+        check_settings(who, self)
         self.strides, self.channels = fill_encoder(self.encoder, self.strides, self.channels)
-        # A run folder must be understood from any working directory.
         if (self.manifest is None) == (self.task is None):
             raise InputError(
                 f"{who}: either --manifest with --label or --task NAME=MANIFEST:COLUMN must be given, got "
                 + ("neither" if self.task is None else "both")
             )
+        # A run folder must be understood from any working directory.
         self.manifest = None if self.manifest is None else os.path.abspath(self.manifest)
         self.task = None if self.task is None else [_absolute_task(entry) for entry in self.task]
         if self.task_weights is not None and len(self.task_weights) != len(self.tasks()):
             raise InputError(
                 f"{who}: task_weights must have one weight per task ({len(self.tasks())}), got {len(self.task_weights)}"
             )
-        if self.task_weights is not None:
-            check_positive(who, **{f"task_weights[{i}]": weight for i, weight in enumerate(self.task_weights)})
         self.audio_root = None if self.audio_root is None else os.path.abspath(self.audio_root)
-        for name in ("stride_lr", "weight_decay", "stride_cost", "time_shift_s", "workers", "memory_mib", "seed"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"{who}: {name} must be >= 0, got {getattr(self, name)}")
-        if not 0 < self.hold_out < 1:
-            raise InputError(f"{who}: hold_out must be a share of the training clips in (0, 1), got {self.hold_out}")
         if self.noise is not None and self.noise != SYNTHETIC:
             self.noise = os.path.abspath(self.noise)
         self.augmentation()
@@ -202,8 +185,6 @@ class TrainConfig:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise InputError(f"{who}: tasks must have different names, got twice: {', '.join(twice)}; rename one")
-        if self.batch_size < 2:
-            raise InputError(f"{who}: batch_size must be at least 2 (batch norm), got {self.batch_size}")
         parts = self.n_processes * self.accumulate
         if self.batch_size % parts or self.batch_size < 2 * parts:
             raise InputError(
@@ -230,12 +211,17 @@ class TrainConfig:
         """Names of the tasks, in the order given."""
         return [self.label] if self.task is None else [_split_task(entry)[0] for entry in self.task]
 
+    def model_settings(self) -> dict[str, Any]:
+        """The settings that a `ClassifierConfig` has too."""
+        own = {entry.name for entry in fields(self)}
+        return {entry.name: getattr(self, entry.name) for entry in fields(ClassifierConfig) if entry.name in own}
+
     def augmentation(self) -> AugmentationConfig:
         """What is drawn for each batch beside its excerpts."""
         return AugmentationConfig(
             gain_db=self.gain_db,
             noise_prob=self.noise_prob if self.noise is not None else 0.0,
-            noise_snr_db=self.noise_snr_db,  # type: ignore[arg-type]  # two of them: checked there
+            noise_snr_db=self.noise_snr_db,
             mixup=self.mixup,
             time_masks=self.time_masks,
             time_mask_s=self.time_mask_s,

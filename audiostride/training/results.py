@@ -1,4 +1,4 @@
-"""The results of a run: test metrics, tables, confusion matrix and report, written into its folder."""
+"""The results of a run: test metrics, tables and confusion matrices, written into its folder."""
 
 import json
 from pathlib import Path
@@ -11,10 +11,9 @@ from audiostride.errors import InputError
 from audiostride.inference.baseline import baseline_accuracies
 from audiostride.inference.evaluation import Evaluation
 from audiostride.models import AudioClassifier, load_classifier
-from audiostride.reporting import cutoff_table, draw_confusion, write_report
 from audiostride.training.clips import LabelledClips, Sets, evaluate_clips, read_source, write_skipped
 from audiostride.training.config import Source, TrainConfig
-from audiostride.writing import write_bytes, write_json, write_text
+from audiostride.writing import write_json, write_text
 
 
 def write_results(
@@ -26,7 +25,7 @@ def write_results(
     facts: dict[str, Any],
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Evaluate a model on the test clips and write metrics, tables, predictions, cut-offs and report.
+    """Evaluate a model on the test clips and write tables, predictions and, last, metrics.
 
     Args:
         run: The run folder.
@@ -39,12 +38,12 @@ def write_results(
     Returns:
         What stands in ``metrics.json``.
     """
-    # A report that stands means that everything before it stands.
-    (run / "report.html").unlink(missing_ok=True)
     tasks = {}
     for task, found in evaluate_clips(model, test, progress=progress).items():
         clips = test[task]
-        baselines = baseline_accuracies(train[task].bank, train[task].class_indices, clips.bank, clips.class_indices)
+        baselines = baseline_accuracies(
+            train[task].reader, train[task].class_indices, clips.reader, clips.class_indices
+        )
         tasks[task] = {
             **summarise(found),
             "baseline_majority": baselines.majority,
@@ -59,15 +58,13 @@ def write_results(
         "split": "test",
         **combine_tasks(tasks),
         "clips": {
-            task: {"train": len(train[task].bank)} | n_valid.get(task, {}) | {"test": len(test[task].bank)}
+            task: {"train": len(train[task].reader)} | n_valid.get(task, {}) | {"test": len(test[task].reader)}
             for task in tasks
         },
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **facts,
     }
-    write_text(run / "cutoffs.csv", cutoff_table(model, window_s=model.config.window_s).to_csv(index=False))
     write_json(run / "metrics.json", metrics)
-    write_report([run], run / "report.html")
     return metrics
 
 
@@ -86,7 +83,7 @@ def count_valid(run: Path) -> dict[str, dict[str, int]]:
 
 def finished_metrics(run: Path) -> dict[str, Any] | None:
     """What stands in ``metrics.json`` of a run that has nothing left to do, else None."""
-    if not (run / "report.html").is_file():  # written last
+    if not (run / "metrics.json").is_file():  # written last
         return None
     metrics: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     return None if metrics["stopped_early"] else metrics
@@ -121,10 +118,9 @@ def summarise(found: Evaluation) -> dict[str, Any]:
 
 
 def write_tables(run: Path, found: Evaluation, *, suffix: str = "") -> None:
-    """Write the per-class table and the confusion matrix, as CSV and as a picture."""
+    """Write the per-class table and the confusion matrix as CSV."""
     write_text(run / f"per_class{suffix}.csv", found.per_class.round(4).to_csv(index=False))
     write_text(run / f"confusion_matrix{suffix}.csv", found.confusion.to_csv())
-    write_bytes(run / f"confusion_matrix{suffix}.png", draw_confusion(found.confusion, format="png"))
 
 
 def write_predictions(file: Path, found: Evaluation, clips: LabelledClips) -> None:
@@ -149,7 +145,7 @@ def evaluate_run(
     on_error: str | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Evaluate the best model of a run; the test split of its own manifest gives the run its results and report.
+    """Evaluate the best model of a run; the test split of its own manifest gives the run its results.
 
     Args:
         run: Run folder; one that was killed in mid-training has a model too, once it validated.

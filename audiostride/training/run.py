@@ -1,22 +1,37 @@
 """One training run from its settings to its folder."""
 
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 import yaml
-from lightning import Callback, Trainer
-from lightning.pytorch.loggers import Logger
+from torch import Tensor
 
+from audiostride.dataset.noise import load_noise
+from audiostride.dataset.sampling import class_weights, source_shares
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
-from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
-from audiostride.training.callbacks import CleanStop, RunRecorder, StepProgress
-from audiostride.training.clips import SkippedClips, class_names_of, load_sets, read_source, write_skipped
+from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier, save_classifier
+from audiostride.training.batch_norm import share_batch_norm_
+from audiostride.training.batches import BatchParts, ExcerptBatches, MixedBatches, load_batches
+from audiostride.training.clips import (
+    LabelledClips,
+    Sets,
+    balance_units,
+    class_names_of,
+    evaluate_clips,
+    list_lost_clips,
+    load_sets,
+    read_source,
+    share_lost_clips,
+    write_skipped,
+)
 from audiostride.training.config import Source, TrainConfig, check_same_settings
-from audiostride.training.fitting import explain_failures, make_trainer
 from audiostride.training.hardware import (
     choose_device,
     choose_precision,
@@ -24,16 +39,18 @@ from audiostride.training.hardware import (
     peak_memory_mib,
     resident_mib,
 )
-from audiostride.training.loggers import make_loggers
-from audiostride.training.quiet import without_advice
+from audiostride.training.loggers import closing_loggers, make_loggers
+from audiostride.training.loop import Recorder, explain_failures, fit, launch_fabric
+from audiostride.training.loss import ClassifierTraining
 from audiostride.training.results import finished_metrics, write_results
 from audiostride.training.settings import check_run_folder
-from audiostride.training.with_batches import TrainingWithBatches, make_training
 from audiostride.writing import write_json, write_text
+
+LINES_SHOWN = 8  # lines of a manifest that a message about a batch names
 
 
 def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -> dict[str, Any]:
-    """Train a classifier, evaluate its best state on the test clips and write the run folder.
+    """Train a classifier, evaluate its best state on the test clips and write the run folder, but for its page.
 
     Batches are a function of (seed, step): a run that was killed and is taken up again ends with the same numbers, on a
     CPU to the bit, as one that was not.
@@ -73,23 +90,12 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         _check_same_classes(run, names)
     sets = load_sets(tables, names, config, progress=progress)
     device = choose_device(config.device, devices=config.devices)
-    precision, loggers = choose_precision(config.precision, device), make_loggers(run, config.logger)
+    precision = choose_precision(config.precision, device)
+    loggers = make_loggers(run, config.logger)
     torch.manual_seed(config.seed)
-    model = AudioClassifier(
-        ClassifierConfig(
-            tasks=names,
-            encoder=config.encoder,
-            pooling=config.pooling,
-            size=config.size,
-            strides=config.strides,
-            channels=config.channels,
-            width=config.width,
-            ramp_bins=config.ramp_bins,
-            shared_strides=config.shared_strides,
-            pool_after=config.pool_after,
-        )
-    )
-    module = make_training(model, config, sets["train"], processes, device=device)
+    model = AudioClassifier(ClassifierConfig(tasks=names, **config.model_settings()))
+    batches = _make_batches(model, config, sets["train"])
+    training = _make_training(model, config, sets["train"], batches, processes)
     n_skipped = 0
     if processes.first:
         (run / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -101,19 +107,18 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         if n_skipped:
             print(f"{n_skipped} bad clips are left out: {run / 'skipped.csv'}", flush=True)
         for task, classes in names.items():
-            counts = ", ".join(f"{len(data[task].bank)} {split}" for split, data in sets.items())
+            counts = ", ".join(f"{len(data[task].reader)} {split}" for split, data in sets.items())
             print(f"{task + ': ' if len(names) > 1 else ''}{len(classes)} classes; {counts} clips", flush=True)
         several = f" in {processes.count} processes" if processes.count > 1 else ""
         print(f"training on {device}{several} -> {run}", flush=True)
         if device.type == "cpu" and config.width > 0.5:
             print("on a CPU, --width 0.25 trains much faster", flush=True)
-    recorder, stop = RunRecorder(run, sets["valid"]), CleanStop()
+    recorder = RunRecorder(training, sets["valid"], loggers)
     cpu_before, memory_before = time.process_time(), resident_mib(device)
-    callbacks = [recorder, stop, SkippedClips(run, sets, module.banks), *([StepProgress(recorder)] if progress else [])]
-    trainer = _fit(module, callbacks, device=device, precision=precision, loggers=loggers, resume=resume)
+    steps = _learn(recorder, batches, sets, device=device, precision=precision, resume=resume, progress=progress)
     facts = {
-        "steps": trainer.global_step,
-        "stopped_early": trainer.global_step < config.max_steps,
+        "steps": steps,
+        "stopped_early": steps < config.max_steps,
         "best_step": int(recorder.best["step"]),
         "valid_accuracy": recorder.best["valid_accuracy"],
     }
@@ -127,14 +132,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     }
     write_json(run / "environment.json", describe_environment(device) | cost)
     best = load_classifier(run, device=device)
-    metrics = write_results(
-        run,
-        best,
-        test=sets["test"],
-        train=sets["train"],
-        facts=facts,
-        progress=progress,
-    )
+    metrics = write_results(run, best, test=sets["test"], train=sets["train"], facts=facts, progress=progress)
     n_lost = write_skipped(run, sets) - n_skipped
     if progress and n_lost:
         print(f"{n_lost} clips could no longer be read during the run: {run / 'skipped.csv'}", flush=True)
@@ -159,36 +157,182 @@ def _check_same_classes(run: Path, names: dict[str, list[str]]) -> None:
         )
 
 
-def _fit(
-    module: TrainingWithBatches,
-    callbacks: list[Callback],
+def _make_batches(
+    model: AudioClassifier, config: TrainConfig, train: dict[str, LabelledClips]
+) -> ExcerptBatches | MixedBatches:
+    """The training batches of all sources."""
+    settings, sources = model.config, []
+    for source in config.sources():
+        first = train[next(iter(source.labels))]
+        classes = first.class_indices
+        if len(train) > 1:
+            classes = np.full((len(first.reader), len(train)), -1, dtype=np.int64)
+            for number, task in enumerate(train):
+                if task in source.labels:
+                    classes[:, number] = train[task].class_indices
+        sources.append(
+            ExcerptBatches(
+                first.reader,
+                classes,
+                batch_size=config.batch_size,
+                window=settings.window_samples,
+                shift=round(config.time_shift_s * settings.sample_rate),
+                seed=config.seed,
+                units=balance_units(first, config.balance),
+                augmentation=config.augmentation(),
+                spectrogram=(settings.window_frames, settings.n_mels, settings.hop_length / settings.sample_rate),
+            )
+        )
+    if len(sources) == 1:
+        return sources[0]
+    shares = source_shares(
+        [len(source.reader) for source in sources],
+        config.mixing,
+        n_tasks=[len(source.labels) for source in config.sources()],
+        temperature=config.mixing_temperature,
+    )
+    return MixedBatches(
+        sources, shares, batch_size=config.batch_size, seed=config.seed, augmentation=config.augmentation()
+    )
+
+
+def _make_training(
+    model: AudioClassifier,
+    config: TrainConfig,
+    train: dict[str, LabelledClips],
+    batches: ExcerptBatches | MixedBatches,
+    processes: Processes,
+) -> ClassifierTraining:
+    """The model with its loss: weights of classes, noises, and what messages say of a batch."""
+    weights = noises = None
+    if config.class_weights == "balanced":
+        names = model.config.tasks
+        weights = [
+            torch.from_numpy(class_weights(data.class_indices, len(names[task]))) for task, data in train.items()
+        ]
+    if config.noise is not None:
+        sample_rate = model.config.sample_rate
+        noises = torch.from_numpy(load_noise(config.noise, seed=config.seed, sample_rate=sample_rate))
+    lines = [(source.manifest, train[next(iter(source.labels))].clips["line"]) for source in config.sources()]
+
+    def describe_batch(step: int) -> str:
+        chosen, shown = batches.clips_of(step), []
+        for number, (manifest, of_clips) in enumerate(lines):
+            own = sorted({int(of_clips.iloc[clip]) for source, clip in chosen if source == number})
+            if own:
+                more = f" and {len(own) - LINES_SHOWN} more" if len(own) > LINES_SHOWN else ""
+                shown.append(f"lines {', '.join(map(str, own[:LINES_SHOWN]))}{more} of {manifest}")
+        return f", whose batch is of {'; '.join(shown)}"
+
+    return ClassifierTraining(
+        model, config, class_weights=weights, noises=noises, processes=processes, describe_batch=describe_batch
+    )
+
+
+def _learn(
+    recorder: "RunRecorder",
+    batches: ExcerptBatches | MixedBatches,
+    sets: Sets,
     *,
     device: torch.device,
     precision: str,
-    loggers: list[Logger],
     resume: bool,
-) -> Trainer:
-    config = module.config
-    checkpoint = Path(config.out) / "checkpoints" / "last.ckpt"
-    remedy = (
-        f"compute batches in parts with --accumulate {2 * config.accumulate}, or lower --batch-size or --width "
-        f"({config.width:g})"
+    progress: bool,
+) -> int:
+    """Train on a device; the steps that are done."""
+    training, processes, turns = recorder.training, recorder.processes, recorder.training.config.accumulate
+    config = training.config
+    parts = BatchParts(batches, rank=processes.rank, processes=processes.count, turns=turns)
+
+    def load(step: int) -> Iterator[dict[str, Tensor]]:
+        order = range(step * turns, config.max_steps * turns)
+        loader = load_batches(parts, workers=config.workers, sampler=order, pin=device.type == "cuda")
+        return list_lost_clips(
+            loader, batches.readers, lambda: write_skipped(recorder.run, sets) if processes.first else None
+        )
+
+    remedy = f"compute batches in parts with --accumulate {2 * turns}, or lower --batch-size or --width"
+    explained = explain_failures(
+        several=processes.count > 1,
+        step=f"{config.batch_size} excerpts",
+        device=device,
+        remedy=f"{remedy} ({config.width:g})",
     )
-    with without_advice():
-        trainer = make_trainer(
+    with explained, closing_loggers(recorder.loggers, config.to_dict()):
+        fabric = launch_fabric(
             device=device,
             devices=config.devices,
             n_nodes=config.num_nodes,
             precision=precision,
-            max_steps=config.max_steps,
-            callbacks=callbacks,
-            accumulate=config.accumulate,
-            loggers=loggers,
             ddp=config.strategy == "ddp",
         )
-        for logger in trainer.loggers:
-            logger.log_hyperparams(config.to_dict())
-        several, step = config.n_processes > 1, f"{config.batch_size} excerpts"
-        with explain_failures(several=several, step=step, device=device, remedy=remedy):
-            trainer.fit(module, ckpt_path=checkpoint if resume and checkpoint.exists() else None, weights_only=True)
-    return trainer
+        if processes.count > 1 and device.type == "cpu":  # on GPUs torch's own is put in its place
+            share_batch_norm_(training.model)
+        steps = fit(
+            training,
+            fabric,
+            recorder,
+            load,
+            max_steps=config.max_steps,
+            turns=turns,
+            resume=resume,
+            progress=progress,
+        )
+        share_lost_clips(batches.readers, processes)
+    return steps
+
+
+class RunRecorder(Recorder):
+    """Records a run and keeps its best model.
+
+    Args:
+        training: What is trained.
+        valid: Validation clips of each task.
+        loggers: As for `Recorder`.
+    """
+
+    def __init__(self, training: ClassifierTraining, valid: dict[str, LabelledClips], loggers: Sequence[Any]) -> None:
+        config, axes = training.config, ("time", "mel")
+        super().__init__(Path(config.out), training.model, axes=axes, processes=training.processes, loggers=loggers)
+        self.training, self.valid = training, valid
+        self.best: dict[str, float] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.best = state["best"]
+
+    def validates_after(self, step: int) -> bool:
+        return step % self.training.config.valid_every == 0
+
+    def validate(self, step: int, *, lr: float) -> dict[str, float]:
+        losses = self.training.take_mean_losses(step)
+        found = evaluate_clips(
+            self.training.model,
+            self.valid,
+            batch_size=self.training.config.batch_size,
+            progress=False,
+            processes=self.processes,
+        )
+        accuracy = fmean(item.accuracy for item in found.values())
+        row: dict[str, float] = {
+            "step": step,
+            "train_loss": fmean(loss for loss, _ in losses.values()),
+            "valid_loss": fmean(item.loss for item in found.values()),
+            "valid_accuracy": accuracy,
+            "lr": lr,
+            "elapsed_s": round(self.elapsed_s, 2),
+        }
+        if len(found) > 1:
+            for task, item in found.items():
+                loss, examples = losses[task]
+                row |= {f"train_loss_{task}": loss, f"examples_{task}": examples}
+                row |= {f"valid_loss_{task}": item.loss, f"valid_accuracy_{task}": item.accuracy}
+        # Of equal accuracies the later one wins: with a falling learning rate it has the lower loss.
+        if not self.best or accuracy >= self.best["valid_accuracy"]:
+            self.best = {"step": step, "valid_accuracy": accuracy}
+            if self.processes.first:
+                save_classifier(self.training.model, self.run / "model.safetensors")
+        return row

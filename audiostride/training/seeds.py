@@ -1,8 +1,8 @@
-"""One training for each of several seeds, one after another or side by side, and their mean and spread."""
+"""One training for each of several seeds, and their mean and spread."""
 
 import json
-import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,18 @@ from audiostride.errors import InputError
 from audiostride.training.config import TrainConfig, check_same_settings
 from audiostride.training.results import finished_metrics
 from audiostride.training.run import train
-from audiostride.training.side_by_side import train_side_by_side
+from audiostride.training.sweep import Stopped, describe_failures, sweep
 from audiostride.writing import write_json, write_text
 
 
-def train_seeds(config: TrainConfig, seeds: Sequence[int], *, jobs: int = 1, progress: bool = True) -> pd.DataFrame:
+def train_seeds(
+    config: TrainConfig,
+    seeds: Sequence[int],
+    *,
+    jobs: int = 1,
+    progress: bool = True,
+    each: Callable[[Path, bool], None] | None = None,
+) -> pd.DataFrame:
     """Train one run for each seed and summarise those that stand.
 
     The runs are ``seed0``, ``seed1``, … in the folder ``config.out``, beside ``summary.csv`` and ``summary.json``.
@@ -31,6 +38,7 @@ def train_seeds(config: TrainConfig, seeds: Sequence[int], *, jobs: int = 1, pro
         jobs: Runs that train at the same time, each in a process of its own with its share of this process's threads
             and with the audio in memory of its own.
         progress: Whether it is shown how far they are.
+        each: Called with the folder of each run that stands, and with whether it stood before.
 
     Returns:
         One row per run that stands: ``seed``, ``accuracy`` on the test clips, ``valid_accuracy``, ``steps``,
@@ -48,27 +56,26 @@ def train_seeds(config: TrainConfig, seeds: Sequence[int], *, jobs: int = 1, pro
             f"train: --jobs is for runs of one process each, got --devices {config.devices} --num-nodes "
             f"{config.num_nodes}; leave --jobs out, and the runs follow one another on all devices"
         )
-    progress = progress and processes.first
-    left = {seed: item for seed, item in configs.items() if finished_metrics(Path(item.out)) is None}
     Path(config.out).mkdir(parents=True, exist_ok=True)
-    if progress and len(left) < len(configs):
-        print(f"{len(configs) - len(left)} of {len(configs)} runs stand and are left as they are", flush=True)
-    if jobs > 1 and len(left) > 1:
-        failed = train_side_by_side(left, jobs=jobs, progress=progress)
-    else:
-        failed = _train_in_turn(left, progress=progress)
+    failed: dict[Path, str] = {}
+    n_finished = sum(finished_metrics(Path(item.out)) is not None for item in configs)
+    if progress and processes.first and n_finished:
+        print(f"{n_finished} of {len(configs)} runs stand and are left as they are", flush=True)
+    with suppress(Stopped):  # what is finished is summarised
+        failed = sweep(configs, train, jobs=jobs, progress=progress, each=each)
     if not processes.first:
         return pd.DataFrame()
     table = summarise_seeds(config.out, seeds)
     if failed:
-        raise InputError(describe_failures(failed, n_seeds=len(configs)))
+        raise InputError(f"train: {describe_failures(failed, n_runs=len(configs))}")
     return table
 
 
 def summarise_seeds(out: str | Path, seeds: Sequence[int]) -> pd.DataFrame:
     """The table of `train_seeds` from the runs that stand, also written as ``summary.csv`` and ``summary.json``."""
-    found = {seed: metrics for seed in seeds if (metrics := finished_metrics(seed_folder(out, seed))) is not None}
-    rows = [_row(seed, seed_folder(out, seed), metrics) for seed, metrics in found.items()]
+    runs = {seed: seed_folder(out, seed) for seed in seeds}
+    found = {seed: metrics for seed, run in runs.items() if (metrics := finished_metrics(run)) is not None}
+    rows = [_row(seed, runs[seed], metrics) for seed, metrics in found.items()]
     table = pd.DataFrame(rows, columns=None if rows else ["seed", "accuracy", "valid_accuracy", "steps"])
     first: dict[str, Any] = next(iter(found.values()), {})
     measured = [name for name in table.columns if "accuracy" in name]
@@ -109,23 +116,12 @@ def describe_seeds(table: pd.DataFrame) -> str:
     return f"accuracy {found['mean']:.3f}{spread} over {len(table)} seed{'s' * (len(table) != 1)}"
 
 
-def describe_failures(failed: dict[int, str], *, n_seeds: int) -> str:
-    """The message about runs that failed; what several have in common is said once."""
-    seeds: dict[str, list[int]] = {}
-    for seed in sorted(failed):
-        seeds.setdefault(failed[seed], []).append(seed)
-    lines = [f"seed {', '.join(map(str, alike))}: {message}" for message, alike in seeds.items()]
-    return "\n".join(
-        [f"train: {len(failed)} of {n_seeds} runs failed; mend this and give the same command again", *lines]
-    )
-
-
 def seed_folder(out: str | Path, seed: int) -> Path:
     """The run folder of a seed."""
     return Path(out) / f"seed{seed}"
 
 
-def _configs_of_seeds(config: TrainConfig, seeds: Sequence[int], *, jobs: int) -> dict[int, TrainConfig]:
+def _configs_of_seeds(config: TrainConfig, seeds: Sequence[int], *, jobs: int) -> list[TrainConfig]:
     """The settings of each run, after a look at what is in the folder."""
     out = Path(config.out)
     if jobs < 1:
@@ -136,30 +132,11 @@ def _configs_of_seeds(config: TrainConfig, seeds: Sequence[int], *, jobs: int) -
         raise InputError(f"train: --out must be a folder, got the file {out}")
     if (out / "config.yaml").exists():
         raise InputError(f"train: --out must be a folder for the runs of all seeds, but {out} is a run; choose another")
-    configs = {seed: replace(config, seed=seed, out=str(seed_folder(out, seed))) for seed in seeds}
-    for item in configs.values():
+    configs = [replace(config, seed=seed, out=str(seed_folder(out, seed))) for seed in seeds]
+    for item in configs:
         if (Path(item.out) / "config.yaml").exists():
             check_same_settings(TrainConfig.load(item.out), item)
     return configs
-
-
-def _train_in_turn(configs: dict[int, TrainConfig], *, progress: bool) -> dict[int, str]:
-    """Train in this process until all are done or one is stopped; the messages of those that failed."""
-    failed: dict[int, str] = {}
-    for number, (seed, config) in enumerate(configs.items(), start=1):
-        if progress:
-            print(f"seed {seed} ({number} of {len(configs)})", flush=True)
-        try:
-            resume = (Path(config.out) / "config.yaml").exists()
-            if train(config, resume=resume, progress=progress)["stopped_early"]:
-                break
-        except InputError as error:
-            failed[seed] = str(error)
-        except Exception as error:
-            # Such as memory that ran out. A defect of ours needs its traceback, and the other runs go on all the same.
-            traceback.print_exc()
-            failed[seed] = f"{type(error).__name__}: {error}"
-    return failed
 
 
 def _baselines(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -173,8 +150,6 @@ def _row(seed: int, run: Path, metrics: dict[str, Any]) -> dict[str, Any]:
         "seed": seed,
         "accuracy": metrics["accuracy"],
         **several,
-        "valid_accuracy": metrics["valid_accuracy"],
-        "steps": metrics["steps"],
-        "best_step": metrics["best_step"],
+        **{name: metrics[name] for name in ("valid_accuracy", "steps", "best_step")},
         "training_s": environment["training_s"],
     }

@@ -22,13 +22,16 @@ def check_run_folder(run: Path, *, resume: bool) -> None:
         )
 
 
-def read_settings(run: str | Path, known: Collection[str], *, writer: str) -> dict[str, Any]:
+def read_settings(
+    run: str | Path, known: Collection[str], *, writer: str, needed: Collection[str] = ("out",)
+) -> dict[str, Any]:
     """The values in the ``config.yaml`` of a run folder.
 
     Args:
         run: The folder.
         known: Names of the settings that there are.
         writer: What writes such folders, for messages.
+        needed: Names of settings that must be there.
 
     Raises:
         InputError: Not a run folder, or a ``config.yaml`` that this version does not know.
@@ -38,11 +41,14 @@ def read_settings(run: str | Path, known: Collection[str], *, writer: str) -> di
         raise InputError(f"{run} must be a run folder written by {writer}, but has no config.yaml")
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, OSError) as error:  # not in UTF-8; a date that there is not; no permission
         raise InputError(f"{file} must be YAML, but reading it failed: {error}") from error
-    unknown = sorted(set(values) - set(known)) if isinstance(values, dict) else ["(not a table of settings)"]
+    unknown = sorted(map(str, set(values) - set(known))) if isinstance(values, dict) else ["(not a table of settings)"]
     if unknown:
         raise InputError(f"{file} must hold known settings, got {', '.join(unknown)}")
+    missing = [name for name in needed if name not in values]
+    if missing:
+        raise InputError(f"{file} must have {', '.join(missing)}, got none")
     found: dict[str, Any] = values
     return found
 

@@ -1,10 +1,13 @@
-"""Image classifiers of the paper's section 3.2, whose layers pool by fixed or learned strides."""
+"""Image classifiers of the paper's section 3.2, whose layers pool by fixed or learned strides; saving and loading."""
 
 import copy
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -12,9 +15,11 @@ from audiostride.checks import Pooling, Size, Stem, check_choice, check_count, c
 from audiostride.errors import InputError
 from audiostride.models.pooled import PooledEncoder
 from audiostride.models.resnet import ResNetEncoder
+from audiostride.models.saving import read_model_file
 from audiostride.strides.convert import freeze_downsampling
 from audiostride.strides.diffstride import DiffStride2d, project_strides_
 from audiostride.strides.spectral_pool import SpectralPool2d
+from audiostride.writing import write_bytes
 from images.torchvision_networks import make_densenet, make_efficientnet
 
 Arch = Literal["resnet18", "preact_resnet18", "densenet121", "efficientnet_b0"]
@@ -24,6 +29,9 @@ N_STRIDES: dict[str, tuple[int, ...]] = {
 }  # fmt: skip
 _POOLS = (DiffStride2d, SpectralPool2d)
 WHO = "build_image_network"
+FORMAT_VERSION = 1
+KEY = "audiostride_images"
+LOADER = "load_image_classifier"
 # Of the colours in ImageNet, which most image models use.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -213,3 +221,51 @@ def count_multiply_adds(model: nn.Module, example: Tensor) -> int:
     finally:
         model.train(training)
     return int(counter.get_total_flops()) // 2
+
+
+def save_image_classifier(
+    model: ImageClassifier, path: str | Path, *, class_names: Sequence[str], config: dict[str, Any] | None = None
+) -> None:
+    """Write weights, the network's settings, class names and settings of the training to one safetensors file."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    header = {
+        "format": FORMAT_VERSION, "network": model.settings, "class_names": list(class_names), "config": config or {},
+    }  # fmt: skip
+    write_bytes(path, save(tensors, metadata={KEY: json.dumps(header)}))
+
+
+def load_image_classifier(path: str | Path, *, device: str | torch.device = "cpu") -> tuple[ImageClassifier, list[str]]:
+    """The trained image classifier of a run folder or of a ``model.safetensors`` file, and its class names.
+
+    Nothing is unpickled: the file holds tensors and JSON.
+
+    Args:
+        path: A run folder or a model file.
+        device: Where the model goes.
+
+    Returns:
+        The model in evaluation mode; the class names.
+
+    Raises:
+        InputError: No such file, not an image model, cut off or damaged, or written by a newer version.
+    """
+    file, header, tensors = _read(path)
+    try:
+        model, class_names = build_image_network(**header["network"]), list(header["class_names"])
+    except (InputError, KeyError, TypeError) as error:
+        raise InputError(f"{LOADER}: the metadata of {file} must be that of an image model: {error!r}") from error
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InputError(f"{LOADER}: the weights in {file} must fit its network: {error}") from error
+    return model.to(device).eval(), class_names
+
+
+def read_class_names(path: str | Path) -> list[str]:
+    """The class names of a model, as `load_image_classifier` gives them, without the model."""
+    _, header, _ = _read(path, weights=False)
+    return list(header["class_names"])
+
+
+def _read(path: str | Path, *, weights: bool = True) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:
+    return read_model_file(LOADER, path, key=KEY, kind="of image training", newest=FORMAT_VERSION, weights=weights)

@@ -1,14 +1,26 @@
-"""Settings of the training of an image classifier, as they stand in its run's ``config.yaml``."""
+"""Settings of the training of an image classifier, as in its run's ``config.yaml``, and those of the paper."""
 
 import math
 import os
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from audiostride.checks import Pooling, Size, Stem, check_choice, check_count, check_positive
+from audiostride.checks import (
+    Count,
+    NotNegative,
+    Pooling,
+    Positive,
+    RampBins,
+    Size,
+    Stem,
+    WholeNumber,
+    check_choice,
+    check_settings,
+)
 from audiostride.errors import InputError
 from audiostride.training.config import Device, Precision
 from audiostride.training.settings import check_equal_settings, read_settings
@@ -51,75 +63,53 @@ class ImageTrainConfig:
     """Stride of each layer that pools, a number for both axes or a pair; learned strides start from them."""
     shared_strides: bool = False
     """One learned stride for both axes of a layer."""
-    ramp_bins: float = 4.0
+    ramp_bins: RampBins = 4.0
     """Width of the mask's ramp in FFT bins (the paper's R)."""
-    width: float = 1.0
+    width: Positive = 1.0
     """Factor on the channels of the network; 0.25 suits a CPU."""
-    image_size: int | None = None
+    image_size: Count | None = None
     """Height and width in pixels that images are brought to (default: CIFAR's 32, 224 for folders)."""
-    epochs: float = 400.0
+    epochs: Positive = 400.0
     """Passes over the training images."""
-    max_steps: int | None = None
+    max_steps: Count | None = None
     """Optimizer steps, instead of epochs."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Images per step."""
-    lr: float = 0.1
+    lr: Positive = 0.1
     """Learning rate of SGD."""
-    momentum: float = 0.9
+    momentum: NotNegative = 0.9
     """Momentum of SGD."""
-    weight_decay: float = 5e-3
+    weight_decay: NotNegative = 5e-3
     """Weight decay; never on strides."""
-    milestones: Sequence[float] = (200, 300)
+    milestones: Sequence[Positive] = (200, 300)
     """Epochs from which on both learning rates are a tenth of what they were."""
-    stride_lr: float | None = None
+    stride_lr: NotNegative | None = None
     """Learning rate of the strides; none is that of the weights, as in the paper."""
-    stride_cost: float = 0.0
+    stride_cost: NotNegative = 0.0
     """Weight of the paper's cost term (eq. 6), which drives strides up."""
-    mixup: float = 0.0
+    mixup: NotNegative = 0.0
     """Augmentation: alpha of the shares that mixup mixes pairs of images by; 0 mixes none."""
     augment: bool = True
     """Augmentation: random flips, and crops (of CIFAR from a border of 4 pixels, else of 8 to 100 % of the image)."""
-    seed: int = 0
+    seed: WholeNumber = 0
     """Seed of weights, order and augmentation."""
-    valid_every: float = 1.0
+    valid_every: Positive = 1.0
     """Epochs between validations, each of which saves a checkpoint."""
     device: Device = "auto"
     """Where to train; auto takes a GPU where there is one."""
-    devices: int = 1
+    devices: Count = 1
     """Processes on each machine that train together, one per GPU; each computes its share of a batch."""
-    num_nodes: int = 1
+    num_nodes: Count = 1
     """Machines that train together."""
     precision: Precision = "auto"
     """Arithmetic; auto is bf16-mixed on a GPU that has it, else 32."""
-    workers: int = 0
+    workers: WholeNumber = 0
     """Processes that read images; 0 suits CIFAR, which is in memory."""
 
     def __post_init__(self) -> None:
-        check_choice(WHO, "arch", self.arch, Arch)
-        check_choice(WHO, "stem", self.stem, Stem)
-        check_choice(WHO, "pooling", self.pooling, Pooling)
-        check_choice(WHO, "size", self.size, Size)
-        check_choice(WHO, "device", self.device, Device)
-        check_choice(WHO, "precision", self.precision, Precision)
-        check_count(WHO, devices=self.devices, num_nodes=self.num_nodes, batch_size=self.batch_size)
-        if self.max_steps is not None:
-            check_count(WHO, max_steps=self.max_steps)
-        if self.image_size is not None:
-            check_count(WHO, image_size=self.image_size)
-        check_positive(
-            WHO,
-            width=self.width,
-            epochs=self.epochs,
-            lr=self.lr,
-            valid_every=self.valid_every,
-            ramp_bins=self.ramp_bins,
-        )
-        for name in ("momentum", "weight_decay", "stride_lr", "stride_cost", "mixup", "workers", "seed"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise InputError(f"{WHO}: {name} must be finite and >= 0, got {value}")
-        if any(after <= before for before, after in pairwise([0, *self.milestones])):
-            raise InputError(f"{WHO}: milestones must be > 0 and rising epochs, got {list(self.milestones)}")
+        check_settings(WHO, self)
+        if any(after <= before for before, after in pairwise(self.milestones)):
+            raise InputError(f"{WHO}: milestones must be rising epochs, got {list(self.milestones)}")
         check_start_strides(WHO, self.arch, self.stride_pairs(), pooling=self.pooling)
         if self.data not in CIFAR:
             self.data = os.path.abspath(self.data)
@@ -200,3 +190,69 @@ RESUMABLE_CHANGES = ("out", "data_root", "download", "device", "devices", "num_n
 def check_same_image_settings(old: ImageTrainConfig, new: ImageTrainConfig) -> None:
     """Raise, showing the differences, unless `new` continues the training that `old` began."""
     check_equal_settings(old.to_dict(), new.to_dict(), out=new.out, changeable=RESUMABLE_CHANGES)
+
+
+# Riad et al. 2022 (arXiv 2202.01653), section 3.2: ResNet-18, SGD at 0.1 with momentum 0.9, batches of 256, random crop
+# and flip; maps of size n/S + 2R with R = 4. One learning rate is named, so that strides learn at it too. Every setting
+# that changes what is learned is written out: a default of this toolkit that changes must not change the paper's
+# experiment.
+PAPER: dict[str, Any] = {
+    "arch": "resnet18",
+    "pooling": "diffstride",
+    "size": "paper",
+    "ramp_bins": 4.0,
+    "shared_strides": False,
+    "width": 1.0,
+    "batch_size": 256,
+    "lr": 0.1,
+    "momentum": 0.9,
+    "stride_lr": None,
+    "stride_cost": 0.0,
+    "mixup": 0.0,
+    "augment": True,
+}
+# 400 epochs, a tenth of the rate from epoch 200 and again from 300.
+PAPER_CIFAR: dict[str, Any] = {
+    **PAPER,
+    "stem": "small",
+    "strides": [2, 2, 2],
+    "image_size": None,
+    "epochs": 400,
+    "milestones": [200, 300],
+    "weight_decay": 5e-3,
+    # The paper does not say how often; nothing is chosen by it.
+    "valid_every": 5,
+}
+IMAGE_PRESETS: dict[str, dict[str, Any]] = {
+    "paper_cifar": PAPER_CIFAR,
+    # A stride for the first identity block too. The size of the images, 224, is what is usual: the paper names none.
+    "paper_imagenet": {
+        **PAPER,
+        "stem": "large",
+        "strides": [1, 2, 2, 2],
+        "image_size": 224,
+        "epochs": 90,
+        "milestones": [30, 60, 80],
+        "weight_decay": 1e-3,
+        "valid_every": 1,
+    },
+    # The repository that the authors published, as far as it is known here: pre-activation ResNet-18 with mixup, five
+    # strides (1, 1, 2, 2, 2). Assumed, since its settings are not at hand: that the first of the five is the stem's,
+    # which does not pool; an alpha of 1 (Zhang et al. 2018 on CIFAR); the schedule, weight decay, crop and flip of the
+    # paper.
+    "published": {**PAPER_CIFAR, "arch": "preact_resnet18", "strides": [1, 2, 2, 2], "mixup": 1.0},
+}
+
+
+def image_preset_settings(name: str) -> dict[str, Any]:
+    """The settings of a preset, to be changed as one likes.
+
+    >>> settings = image_preset_settings("paper_imagenet")
+    >>> settings["epochs"], settings["milestones"]
+    (90, [30, 60, 80])
+
+    Raises:
+        InputError: There is no such preset.
+    """
+    check_choice("image training", "preset", name, tuple(IMAGE_PRESETS))
+    return deepcopy(IMAGE_PRESETS[name])

@@ -6,11 +6,14 @@ which is enough for importers: they read names and metadata only.
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import soundfile
+
+from lab.data_stages import say
 
 SCENES = ["airport", "bus", "metro", "metro_station", "park", "public_square", "shopping_mall", "street_pedestrian"]
 SCENES += ["street_traffic", "tram"]
@@ -163,3 +166,15 @@ BUILDERS: dict[str, Callable[..., Path]] = {
     "nsynth": build_nsynth,
     "speech-commands": build_speech,
 }
+
+
+def make_archive(data: str, folder: Path) -> Path:
+    """A miniature of a data set in its official layout, whole or not at all; one that stands is left alone."""
+    if folder.is_dir():
+        say("archive", f"{folder} stands, skipped")
+        return folder
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    BUILDERS[data](partial)
+    partial.rename(folder)
+    say("archive", f"miniature of {data} -> {folder}")
+    return folder

@@ -1,17 +1,18 @@
 """A table from run folders, as a program."""
 
 import argparse
-import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from audiostride.errors import InputError
 from audiostride.writing import write_text
+from lab.archives import make_archive
 from lab.data_stages import prepare_data
-from lab.program import SMOKE, end_program, make_archive, one_thread
+from lab.program import SMOKE, end_of_output, end_program, make_parser, open_folder
 from lab.results import TaskResult, find_runs, read_results
+from lab.runs import train_runs
+from lab.tables import describe_differences
 
 
 def main_table(
@@ -27,9 +28,7 @@ def main_table(
 
 def build_table_parser(name: str, head: str) -> argparse.ArgumentParser:
     """The options of a recipe."""
-    parser = argparse.ArgumentParser(
-        prog=f"{name}.py", description=head, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(name, head)
     add = parser.add_argument
     add("runs", metavar="RUN", nargs="*", help="run folder, folder of run folders, or a pattern for them in quotes")
     add("--names", nargs="+", metavar="TASK=ROW", default=[], help="rows for tasks that no importer has made, such as "
@@ -48,23 +47,17 @@ def print_table(name: str, table: Callable[[Sequence[TaskResult]], str], argumen
     Raises:
         InputError: No runs, or runs that do not fit together.
     """
-    # Loads matplotlib, through reporting, which help need not wait for.
-    from lab.tables import describe_differences
-
     names = {}
     for item in arguments.names:
         task, sign, row = item.rpartition("=")
         if not (sign and task and row):
             raise InputError(f"--names must be given TASK=ROW, got {item!r}")
         names[task] = row
-    with ExitStack() as cleaning:
-        given = list(arguments.runs)
-        if arguments.smoke:
-            if given:
-                raise InputError("--smoke makes its own runs; leave RUN out")
-            folder = cleaning.enter_context(tempfile.TemporaryDirectory(prefix=f"{name}-"))
-            cleaning.enter_context(one_thread())
-            given = [str(run) for run in make_smoke_runs(Path(folder))]
+    if arguments.smoke and arguments.runs:
+        raise InputError("--smoke makes its own runs; leave RUN out")
+    # Smoke has a folder of its own: --out is a file here.
+    with open_folder(name, None, smoke=arguments.smoke) as (folder, _):
+        given = [str(run) for run in make_smoke_runs(folder)] if arguments.smoke else arguments.runs
         if not given:
             raise InputError("RUN must be at least one run folder, got none; or try --smoke")
         results, left_out = read_results(find_runs(given), names=names)
@@ -74,19 +67,15 @@ def print_table(name: str, table: Callable[[Sequence[TaskResult]], str], argumen
         print(f"\n{shown}\n")
         if arguments.out:
             write_text(Path(arguments.out), f"{shown}\n")
-        for line in left_out:
-            print(line)
-        for line in describe_differences(results):
+        for line in [*left_out, *describe_differences(results)]:
             print(line)
         if arguments.smoke:
-            print("smoke: tones instead of a data set and a few steps, which shows that everything runs, no more")
+            print(end_of_output(smoke=True, data="tones instead of a data set"))
     return shown
 
 
 def make_smoke_runs(folder: Path) -> list[Path]:
     """A run of NSynth's instruments, and one of its instruments and pitches, on a miniature."""
-    from lab.run_stages import train_runs
-
     store = prepare_data("nsynth", make_archive("nsynth", folder / "archive"), folder / "data" / "nsynth-official")
     learned: dict[str, dict[str, Any]] = {
         "instrument": {"manifest": str(store), "label": "instrument_family"},

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -12,13 +11,10 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from audiostride.dataset.importers.imported import count_of
-from audiostride.reporting.drawing import COLORS, INK, STYLE, render
-from audiostride.writing import write_bytes, write_text
-from lab.cost_figure import MARKERS
-from lab.data_stages import say
-from lab.random_starts import Start, name_start
+from audiostride.reporting.style import COLORS, INK, STYLE
+from lab.figures import MARKERS
 from lab.random_strides_cells import CellResult
+from lab.random_strides_starts import Start, name_start
 from lab.random_strides_table import axis_names, group_cells, layer_columns, poolings_of, starts_of
 from lab.tables import POOLING_NAMES
 
@@ -63,27 +59,6 @@ def draw_recovery(results: Sequence[CellResult], *, unit: str, usual: Start) -> 
         _draw_strides(above, learned, n_rows=n_rows)
         _draw_accuracies(below, results, unit=unit, usual=usual)
         return figure
-
-
-def recovery_stage(results: Sequence[CellResult], text: str, folder: Path, *, unit: str, usual: Start) -> None:
-    """Write ``figure3.png``, ``figure3.svg`` and last ``table.md``, which says of which cells they are.
-
-    Args:
-        results: Of finished cells.
-        text: Their tables.
-        folder: Where, a folder that is there.
-        unit, usual: As for `draw_recovery`.
-    """
-    record, figures = folder / "table.md", {kind: folder / f"figure3.{kind}" for kind in ("png", "svg")}
-    drawn = all(file.is_file() for file in [record, *figures.values()])
-    if drawn and record.read_text(encoding="utf-8") == f"{text}\n":
-        say("figure", f"{record} stands, skipped")
-        return
-    figure = draw_recovery(results, unit=unit, usual=usual)
-    for kind, file in figures.items():
-        write_bytes(file, render(figure, format=kind))
-    write_text(record, f"{text}\n")
-    say("figure", f"{count_of(len(results), 'run')} -> {record}, {' and '.join(map(str, figures.values()))}")
 
 
 def color_starts(starts: Sequence[Start]) -> dict[Start, Any]:

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
 from audiostride.errors import InputError
-from lab.random_starts import PAPER_MEANS, Start, name_start, paper_data
 from lab.random_strides_cells import CellResult
+from lab.random_strides_starts import PAPER_MEANS, Start, name_start, paper_data
 from lab.tables import POOLING_NAMES, format_spread
 
 NONE = "-"  # where a cell has not been trained, or failed
@@ -51,7 +51,7 @@ def format_starts(results: Sequence[CellResult], *, arch: str, data: str, unit: 
 
     Args:
         results: Of finished cells.
-        arch: One of `lab.random_starts.USUAL`.
+        arch: One of `lab.random_strides_starts.USUAL`.
         data: cifar10 and cifar100 have the paper's figures of that data set only beside them.
         unit: What costs are of: window or image.
         usual: Strides of the strided network to which costs are relative.

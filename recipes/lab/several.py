@@ -1,22 +1,30 @@
-"""An experiment on the tasks of several archives at once, as a program: from their folders to the table."""
+"""An experiment on the tasks of several archives at once, as a program."""
 
 import argparse
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from audiostride.dataset.importers import SCHEMES
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
+from lab.archives import make_archive
 from lab.data_stages import prepare_data, processes_of
 from lab.paper import COLUMNS, TASKS
-from lab.program import DEFAULT_SEEDS, SMOKE, add_options, end_program, make_archive, one_thread, read_settings
-from lab.recipe import check_settings
+from lab.program import (
+    SMOKE,
+    add_options,
+    check_settings,
+    choose_seeds,
+    end_of_output,
+    end_program,
+    make_parser,
+    open_folder,
+    read_settings,
+)
 from lab.results import TaskResult, read_results
+from lab.runs import describe_setting, report_stage, train_runs
 
 # Option with the folder of each archive.
 FOLDERS = {"tut-urban-2018": "tut", "dcase2018-birds": "birds", "nsynth": "nsynth", "speech-commands": "speech"}
@@ -53,9 +61,7 @@ def main_several(recipe: SeveralRecipe, given: Sequence[str] | None = None) -> i
 
 def build_several_parser(recipe: SeveralRecipe) -> argparse.ArgumentParser:
     """The options of a recipe."""
-    parser = argparse.ArgumentParser(
-        prog=f"{recipe.name}.py", description=recipe.head, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(recipe.name, recipe.head)
     add = parser.add_argument
     for data, option in FOLDERS.items():
         add(f"--{option}", metavar="DIR", help=f"folder of {data}, unpacked; not needed once its manifest stands")
@@ -63,7 +69,7 @@ def build_several_parser(recipe: SeveralRecipe) -> argparse.ArgumentParser:
     add("--data", metavar="DIR", help="folder of the folders <data set>-<scheme> with manifest and store (default: "
         "OUT/data, or without --out runs/data, which recipes share)")  # fmt: skip
     add("--only", nargs="+", choices=list(recipe.variants), default=list(recipe.variants), help="what is compared")
-    add_options(parser, recipe.name, recipe.settings, splits=SCHEMES[0])
+    add_options(parser, recipe.name, recipe.settings)
     return parser
 
 
@@ -77,35 +83,26 @@ def run_several(recipe: SeveralRecipe, arguments: argparse.Namespace) -> str:
         InputError: Bad options, data or audio.
         KeyboardInterrupt: Stopped; the same call goes on.
     """
-    # Lightning and matplotlib take seconds to load, which help and errors need not wait for.
-    from lab.run_stages import describe_setting, report_stage, train_runs
-
     given = read_settings(recipe.name, arguments)
     taken = sorted({name for own in recipe.variants.values() for name in own if name in given})
     if taken:
         raise InputError(f"--set must leave what is compared alone, got {', '.join(taken)}")
     settings = {**recipe.settings, **(SMOKE if arguments.smoke else {}), **given}
-    seeds = list(dict.fromkeys(arguments.seeds or ([0] if arguments.smoke else DEFAULT_SEEDS)))
     tasks = [task for task in TASKS if task in arguments.tasks]
-    with ExitStack() as cleaning:
-        roots = {data: getattr(arguments, option) for data, option in FOLDERS.items()}
-        given_out = arguments.out
+    roots = {data: getattr(arguments, option) for data, option in FOLDERS.items()}
+    if arguments.smoke and (any(roots.values()) or arguments.download):
+        options = ", ".join(f"--{option}" for option in FOLDERS.values())
+        raise InputError(f"--smoke makes its own data; leave {options} and --download out")
+    with open_folder(recipe.name, arguments.out, smoke=arguments.smoke) as (out, home):
         if arguments.smoke:
-            if any(roots.values()) or arguments.download:
-                options = ", ".join(f"--{option}" for option in FOLDERS.values())
-                raise InputError(f"--smoke makes its own data; leave {options} and --download out")
-            given_out = given_out or cleaning.enter_context(tempfile.TemporaryDirectory(prefix=f"{recipe.name}-"))
-            cleaning.enter_context(one_thread())
-            archives = {COLUMNS[task][0] for task in tasks}
-            roots = {data: make_archive(data, Path(given_out) / "archives" / data) for data in FOLDERS
-                     if data in archives}  # fmt: skip
-        out = Path(given_out) if given_out else Path("runs") / recipe.name
-        folder = Path(arguments.data) if arguments.data else (out if given_out else Path("runs")) / "data"
+            needed = {COLUMNS[task][0] for task in tasks}
+            roots = {data: make_archive(data, out / "archives" / data) for data in FOLDERS if data in needed}
+        folder = Path(arguments.data) if arguments.data else home / "data"
         stores = prepare_several(tasks, roots, folder, arguments, processes_of(settings))
         runs = train_runs(
             out / arguments.splits,
             variants={variant: recipe.variants[variant] for variant in dict.fromkeys(arguments.only)},
-            seeds=seeds,
+            seeds=choose_seeds(arguments),
             settings=settings | what_is_learned(tasks, stores) | {"on_error": arguments.on_error},
         )
         report_stage(runs, out / arguments.splits / "report.html")
@@ -115,7 +112,7 @@ def run_several(recipe: SeveralRecipe, arguments: argparse.Namespace) -> str:
         print(f"\n{recipe.name} ({', '.join(tasks)}): {describe_setting(folders[0])}\n")
         print(f"test accuracy (%), mean (sd) over runs; the paper's is of five tasks on splits of its own\n\n{table}\n")
         if arguments.smoke:
-            print("smoke: tones instead of the data sets and a few steps, which shows that everything runs, no more")
+            print(end_of_output(smoke=True, data="tones instead of the data sets"))
     return table
 
 

@@ -218,7 +218,7 @@ def test_patterns_match_files_and_folders(
         (["--merge-gap", "1", "--per-window"], "merge-gap is for events only"),
         (["--events", "--threshold", "1.1"], "threshold must be a probability in [0, 1], got 1.1"),
         (["--events", "--threshold", "-0.1"], "threshold must be a probability in [0, 1], got -0.1"),
-        (["--events", "--merge-gap", "-1"], "merge-gap must be >= 0 s and finite, got -1.0"),
+        (["--events", "--merge-gap", "-1"], "merge_gap_s must be >= 0 s, got -1.0"),
         (["--events", "--per-window"], "exclude each other"),
         (["--batch-size", "0"], "batch_size must be a whole number >= 1, got 0"),
         (["--workers", "0"], "workers must be a whole number >= 1, got 0"),

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from audiostride import AudioClassifier, load_classifier
-from audiostride.inference.granularity import EventLevel, PredictionSettings, Tiling, softmax
+from audiostride.inference.granularity import EventResult, PredictionSettings, Tiling, softmax
 
 Run = Callable[..., int]
 
@@ -175,16 +175,16 @@ def test_events_are_those_found_sample_by_sample(window: int, hop: int, gap: int
         tiling = Tiling(n_samples, window, hop, 10, origin_s=2.0)
         logits = 1.5 * rng.standard_normal((tiling.n_windows, 3))
         for threshold in (0.3, 0.5, 0.8, 0.0, 1.0):
-            settings = PredictionSettings(level="event", threshold=threshold, merge_gap_s=gap / 10)
-            level = EventLevel({"t": ["a", "b", "c"]}, tiling, settings)
+            settings = PredictionSettings(granularity="event", threshold=threshold, merge_gap_s=gap / 10)
+            events = EventResult({"t": ["a", "b", "c"]}, tiling, settings)
             for first in range(0, tiling.n_windows, 4):
-                level.add(first, {"t": logits[first : first + 4]})
+                events.add(first, {"t": logits[first : first + 4]})
             expected = [
                 (2 + start / 10, 2 + end / 10, "t", "abc"[index], score)
                 for index, own in enumerate(softmax(logits).T)
                 for start, end, score in events_by_force(own, tiling, threshold, gap)
             ]
-            found = level.rows()
+            found = events.rows()
             assert [row[0] for row in found] == sorted(row[0] for row in found)
             assert sorted(row[:4] for row in found) == sorted(
                 (round(start, 4), round(end, 4), *rest) for start, end, *rest, _ in expected

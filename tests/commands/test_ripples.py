@@ -7,7 +7,7 @@ import torch
 
 from audiostride.audio.log_mel import log_mel_spectrogram
 from audiostride.commands.demo.ripples import class_label, synthesise_ripple, write_ripples
-from audiostride.commands.demo.run import compare_with_truth, demo, describe_outcome
+from audiostride.commands.demo.two_tasks import SETTINGS, compare_with_truth, demo, describe_outcome
 from audiostride.dataset.cards import card_folder, read_card
 from audiostride.errors import InputError
 
@@ -82,9 +82,9 @@ def test_the_demo_does_not_write_into_a_folder_in_use(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_demo_writes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.setattr(
-        "audiostride.commands.demo.run.read_card", lambda name: {**CARD, "clips": dict.fromkeys(CARD["clips"], 8)}
+        "audiostride.commands.demo.two_tasks.read_card", lambda name: {**CARD, "clips": dict.fromkeys(CARD["clips"], 8)}
     )
-    monkeypatch.setitem(__import__("audiostride.commands.demo.run", fromlist=["SETTINGS"]).SETTINGS, "max_steps", 3)
+    monkeypatch.setitem(SETTINGS, "max_steps", 3)
     table = demo(tmp_path / "out")
     assert table["task"].tolist() == ["slow, coarse", "fast, fine"]
     text = (tmp_path / "out" / "report.html").read_text()

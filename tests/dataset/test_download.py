@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 import shutil
 import tarfile
 import threading
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audiostride.dataset.download.download import download_archives
+from audiostride.dataset.download import download_archives
 from audiostride.errors import InputError
 
 PAYLOAD = np.random.default_rng(0).bytes(3_000_000)  # three chunks of a read, not compressible
@@ -226,7 +225,6 @@ def test_a_whole_part_that_was_never_checked_is_not_fetched_again(server: Server
     """As a process leaves it that was killed while it computed the checksum."""
     card = make_card(server, {"big.bin": PAYLOAD})
     (tmp_path / "big.bin.part").write_bytes(PAYLOAD)
-    os.link(tmp_path / "big.bin.part", tmp_path / "tmpx1y2")
     download(card, tmp_path)
     assert server.gets() == [("/big.bin", f"bytes={len(PAYLOAD)}-")]
     assert server.sent == 0
@@ -241,21 +239,12 @@ def test_a_part_that_is_too_long_starts_over(server: Server, tmp_path: Path) -> 
     assert (tmp_path / "big.bin").read_bytes() == PAYLOAD
 
 
-def test_a_file_system_without_links_is_enough(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_link(*_: Any) -> None:
-        raise OSError("not supported")
-
-    monkeypatch.setattr("audiostride.dataset.download.download.os.link", no_link)
-    download(make_card(server, {"big.bin": PAYLOAD}), tmp_path)
-    assert names_in(tmp_path) == ["big.bin"]
-
-
 def test_a_wrong_checksum_names_both_and_leaves_nothing_behind(server: Server, tmp_path: Path) -> None:
     card = make_card(server, {"a.zip": zip_of({"1.wav": b"one"})})
     expected, wrong = card["files"][0]["checksum"], zip_of({"1.wav": b"other"})
     server.files["/a.zip"] = wrong
     with pytest.raises(
-        InputError, match=rf"a\.zip must have the checksum {expected}, got {hashlib.md5(wrong).hexdigest()};"
+        InputError, match=rf"a\.zip must have the checksum {expected}, got md5:{hashlib.md5(wrong).hexdigest()};"
     ):
         download(card, tmp_path)
     assert names_in(tmp_path) == []
@@ -329,7 +318,7 @@ def test_too_little_room_is_an_error_with_both_numbers(
 ) -> None:
     card = make_card(server, {"a.zip": PAYLOAD, "b.zip": PAYLOAD}, unpacked_gb=0.002)
     usage = shutil.disk_usage(tmp_path)._replace(free=9_000_000)
-    monkeypatch.setattr("audiostride.dataset.download.download.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("audiostride.dataset.download.shutil.disk_usage", lambda _: usage)
     message = r"must have 0\.01 GB free \(6\.00 MB to download and 4\.00 MB unpacked\), got 9\.00 MB"
     with pytest.raises(InputError, match=message):
         download(card, tmp_path)

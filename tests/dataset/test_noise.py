@@ -8,9 +8,9 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from audiostride.audio.files import read_audio
+from audiostride.audio.resampling import read_audio
 from audiostride.dataset import noise as noise_module
-from audiostride.dataset.noise import load_noise, make_noise_bank
+from audiostride.dataset.noise import load_noise, make_noises
 from audiostride.errors import InputError
 
 PIECE = 64000  # 4 s at 16 kHz
@@ -142,7 +142,7 @@ def test_pieces_do_not_hold_the_recording_they_were_cut_from(tmp_path: Path, mon
 def test_synthetic_noises_are_those_of_the_seed() -> None:
     pieces = load_noise("synthetic", seed=5)
     assert pieces.shape == (64, PIECE)
-    assert np.array_equal(pieces, make_noise_bank(64, PIECE, seed=5, lowest=60 / 16000))
+    assert np.array_equal(pieces, make_noises(64, PIECE, seed=5, lowest=60 / 16000))
     assert not np.array_equal(pieces, load_noise("synthetic", seed=6))
     np.testing.assert_allclose(rms(pieces), 1, **RMS)
 

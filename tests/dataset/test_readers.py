@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from audiostride.dataset import prepare, readers, store, store_writer
 from audiostride.dataset.manifest import inspect_manifest, read_clips
 from audiostride.dataset.prepare import prepare_store
-from audiostride.dataset.readers import AudioBank, FileBank, StoreBank, clip_span, open_bank
+from audiostride.dataset.readers import AudioReader, FileReader, StoreReader, clip_span, open_reader
 from audiostride.errors import InputError
 
 BATCH = 1000
@@ -31,7 +31,7 @@ PART = 1e-6
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A manifest of clips of many kinds, and a store of it with short record batches."""
-    folder = tmp_path_factory.mktemp("bank")
+    folder = tmp_path_factory.mktemp("reader")
     rng = np.random.default_rng(0)
     write = soundfile.write
     write(str(folder / "plain.wav"), rng.uniform(-0.9, 0.9, 2345), 16000)
@@ -60,74 +60,81 @@ def short_batches() -> "object":
 
 
 @pytest.fixture(scope="module")
-def banks(root: Path) -> dict[str, AudioBank]:
+def opened(root: Path) -> dict[str, AudioReader]:
     clips = read_clips(root / "m.csv")
     with pytest.MonkeyPatch.context() as patched:
-        memory = open_bank(clips, progress=False)
-        no_memory = FileBank(clips, memory_mib=0, progress=False)
+        memory = open_reader(clips, progress=False)
+        no_memory = FileReader(clips, memory_mib=0, progress=False)
         patched.setattr(readers, "KEEP_BELOW_S", 0.1)  # clips longer than that are not kept
-        some = FileBank(clips, progress=False)
-    return {"memory": memory, "no memory": no_memory, "some": some, "store": open_bank(read_clips(root / "store"))}
+        some = FileReader(clips, progress=False)
+    return {"memory": memory, "no memory": no_memory, "some": some, "store": open_reader(read_clips(root / "store"))}
 
 
-def test_the_banks_are_those_that_are_meant(banks: dict[str, AudioBank]) -> None:
+def test_the_readers_are_those_that_are_meant(opened: dict[str, AudioReader]) -> None:
     kept = {}
     for name in ("memory", "no memory", "some"):
-        files = banks[name]
-        assert isinstance(files, FileBank)
+        files = opened[name]
+        assert isinstance(files, FileReader)
         kept[name] = len(files._decoded)
-    assert kept["memory"] == len(banks["memory"]) == 11
+    assert kept["memory"] == len(opened["memory"]) == 11
     assert kept["no memory"] == 0
     assert 0 < kept["some"] < 11
-    assert isinstance(banks["store"], StoreBank)
+    assert isinstance(opened["store"], StoreReader)
 
 
-def check_equal(banks: dict[str, AudioBank], index: int, read: Callable[[AudioBank], np.ndarray]) -> np.ndarray:
-    expected = read(banks["memory"])
-    scale = max(1.0, float(np.abs(banks["memory"].read_clip(index)).max()) * 1.001)
-    for name, other in banks.items():
+def read_clip(reader: AudioReader, index: int) -> np.ndarray:
+    """All samples of a clip."""
+    return reader.read(index, 0, int(reader.n_samples[index]))
+
+
+def check_equal(opened: dict[str, AudioReader], index: int, read: Callable[[AudioReader], np.ndarray]) -> np.ndarray:
+    expected = read(opened["memory"])
+    scale = max(1.0, float(np.abs(read_clip(opened["memory"], index)).max()) * 1.001)
+    for name, other in opened.items():
         tolerance = scale * STEP if name == "store" else PART
         np.testing.assert_allclose(read(other), expected, rtol=0, atol=tolerance, err_msg=name)
     return expected
 
 
-def test_all_clips_are_the_same_everywhere(banks: dict[str, AudioBank]) -> None:
-    for name, other in banks.items():
+def test_all_clips_are_the_same_everywhere(opened: dict[str, AudioReader]) -> None:
+    for name, other in opened.items():
         assert other.sample_rate == 16000
         assert len(other) == 11, name
-        np.testing.assert_array_equal(other.n_samples, banks["memory"].n_samples)
+        np.testing.assert_array_equal(other.n_samples, opened["memory"].n_samples)
         assert other.n_samples.dtype == np.int64
         np.testing.assert_array_equal(other.kept, np.arange(11))
         assert other.skipped == []
     for index in range(11):
-        clip = check_equal(banks, index, lambda one, index=index: one.read_clip(index))
-        assert len(clip) == banks["memory"].n_samples[index]
+        clip = check_equal(opened, index, lambda one, index=index: read_clip(one, index))
+        assert len(clip) == opened["memory"].n_samples[index]
         assert clip.dtype == np.float32
         assert np.abs(clip).max() > 0.1  # something to compare
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(index=st.integers(0, 10), start=st.integers(-3000, 21000), window=st.integers(0, 4000))
-def test_all_windows_are_the_same_everywhere(banks: dict[str, AudioBank], index: int, start: int, window: int) -> None:
-    got = check_equal(banks, index, lambda one: one.read(index, start, window))
+def test_all_windows_are_the_same_everywhere(
+    opened: dict[str, AudioReader], index: int, start: int, window: int
+) -> None:
+    got = check_equal(opened, index, lambda one: one.read(index, start, window))
     # What lies outside the clip is zero, in all of them; what lies inside is the clip.
     places = np.arange(start, start + window)
-    clip = banks["memory"].read_clip(index)
+    clip = read_clip(opened["memory"], index)
     inside = (places >= 0) & (places < len(clip))
-    for one in banks.values():
+    for one in opened.values():
         assert (one.read(index, start, window)[~inside] == 0).all()
     np.testing.assert_array_equal(got[inside], clip[places[inside]])
 
-    def read_into(one: AudioBank) -> np.ndarray:
+    def read_into(one: AudioReader) -> np.ndarray:
         out = np.full(window, np.nan, dtype=np.float32)
         assert one.read_into(index, start, out)
         return out
 
-    check_equal(banks, index, read_into)
+    check_equal(opened, index, read_into)
 
 
-def test_rows_of_a_batch_can_be_filled_in_place(banks: dict[str, AudioBank]) -> None:
-    for one in banks.values():
+def test_rows_of_a_batch_can_be_filled_in_place(opened: dict[str, AudioReader]) -> None:
+    for one in opened.values():
         batch = np.full((3, 500), np.nan, dtype=np.float32)
         for row, index in enumerate((0, 6, 4)):
             one.read_into(index, -20, batch[row])
@@ -137,46 +144,46 @@ def test_rows_of_a_batch_can_be_filled_in_place(banks: dict[str, AudioBank]) -> 
 # ---- processes ----
 
 
-def read_in_worker(one: AudioBank, index: int) -> np.ndarray:
-    return one.read_clip(index)
+def read_in_worker(one: AudioReader, index: int) -> np.ndarray:
+    return read_clip(one, index)
 
 
 @pytest.mark.parametrize("name", ["memory", "no memory", "store"])
-def test_banks_can_be_sent_to_other_processes(banks: dict[str, AudioBank], name: str) -> None:
-    original = banks[name]
-    original.read_clip(1)
+def test_readers_can_be_sent_to_other_processes(opened: dict[str, AudioReader], name: str) -> None:
+    original = opened[name]
+    read_clip(original, 1)
     content = pickle.dumps(original)
     if name == "store":
         assert len(content) < 5000  # places, not samples
     copy = pickle.loads(content)
     for index in range(len(original)):
-        np.testing.assert_array_equal(copy.read_clip(index), original.read_clip(index))
+        np.testing.assert_array_equal(read_clip(copy, index), read_clip(original, index))
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system")
 @pytest.mark.parametrize("read_before", [False, True])
 def test_a_store_is_read_by_forked_workers(root: Path, read_before: bool) -> None:
-    original = StoreBank(read_clips(root / "store"))
+    original = StoreReader(read_clips(root / "store"))
     if read_before:
-        original.read_clip(0)  # its files are mapped then
+        read_clip(original, 0)  # its files are mapped then
     context = multiprocessing.get_context("fork")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forking beside threads
         with ProcessPoolExecutor(2, mp_context=context, initializer=_receive, initargs=(original,)) as pool:
             results = list(pool.map(_read_forked, range(len(original))))
     for index, result in enumerate(results):
-        np.testing.assert_array_equal(result, original.read_clip(index))
+        np.testing.assert_array_equal(result, read_clip(original, index))
 
 
-_forked: list[AudioBank] = []
+_forked: list[AudioReader] = []
 
 
-def _receive(one: AudioBank) -> None:
+def _receive(one: AudioReader) -> None:
     _forked.append(one)
 
 
 def _read_forked(index: int) -> np.ndarray:
-    return _forked[0].read_clip(index)
+    return read_clip(_forked[0], index)
 
 
 # ---- bad clips ----
@@ -199,7 +206,7 @@ def bad(tmp_path: Path) -> Path:
 def test_all_bad_clips_are_reported_before_anything_starts(bad: Path, memory_mib: float) -> None:
     # Clips that are not kept are decoded all the same, so that none is found bad hours later.
     with pytest.raises(InputError) as caught:
-        FileBank(read_clips(bad), where="m.csv", memory_mib=memory_mib, progress=False)
+        FileReader(read_clips(bad), where="m.csv", memory_mib=memory_mib, progress=False)
     lines = str(caught.value).splitlines()
     assert lines[0] == "m.csv: 3 bad rows"
     for line, part in zip(lines[1:4], ("line 3: .*nan.wav", "line 4: .*text.wav", "line 5: .*0.2 s long"), strict=True):
@@ -208,24 +215,24 @@ def test_all_bad_clips_are_reported_before_anything_starts(bad: Path, memory_mib
 
 
 def test_bad_clips_can_be_left_out(bad: Path) -> None:
-    files = FileBank(read_clips(bad), on_error="skip", progress=False)
+    files = FileReader(read_clips(bad), on_error="skip", progress=False)
     assert [line for line, _ in files.skipped] == [3, 4, 5]
     assert "nan.wav holds 3200 samples" in files.skipped[0][1]
     assert files.kept.tolist() == [0, 4]
     assert files.n_samples.tolist() == [3200, 3200]
     for index, name in enumerate(("good", "better")):
         expected = soundfile.read(str(bad.with_name(f"{name}.wav")), dtype="float32")[0]
-        np.testing.assert_array_equal(files.read_clip(index), expected)
+        np.testing.assert_array_equal(read_clip(files, index), expected)
 
 
 def test_clips_that_are_not_kept_are_decoded_all_the_same_before_they_are_left_out(bad: Path) -> None:
-    files = FileBank(read_clips(bad), on_error="skip", memory_mib=0, progress=False)
+    files = FileReader(read_clips(bad), on_error="skip", memory_mib=0, progress=False)
     assert files.kept.tolist() == [0, 4]  # a NaN does not show in the header
     assert [line for line, _ in files.skipped] == [3, 4, 5]
 
 
-def test_a_bank_of_bad_clips_only_is_empty(bad: Path) -> None:
-    files = FileBank(read_clips(bad).iloc[1:4], on_error="skip", progress=False)
+def test_a_reader_of_bad_clips_only_is_empty(bad: Path) -> None:
+    files = FileReader(read_clips(bad).iloc[1:4], on_error="skip", progress=False)
     assert (len(files), len(files.skipped), files.kept.tolist()) == (0, 3, [])
 
 
@@ -234,9 +241,9 @@ def test_a_file_that_goes_bad_later_is_named(tmp_path: Path, fate: str) -> None:
     path = tmp_path / "a.wav"
     soundfile.write(str(path), np.full(3200, 0.5), 16000)
     (tmp_path / "m.csv").write_text("path,label\na.wav,x\n")
-    files = FileBank(read_clips(tmp_path / "m.csv"), memory_mib=0, progress=False)
-    skipping = FileBank(read_clips(tmp_path / "m.csv"), memory_mib=0, on_error="skip", progress=False)
-    memory = FileBank(read_clips(tmp_path / "m.csv"), progress=False)
+    files = FileReader(read_clips(tmp_path / "m.csv"), memory_mib=0, progress=False)
+    skipping = FileReader(read_clips(tmp_path / "m.csv"), memory_mib=0, on_error="skip", progress=False)
+    memory = FileReader(read_clips(tmp_path / "m.csv"), progress=False)
     if fate == "missing":
         path.unlink()
     elif fate == "shorter":
@@ -267,10 +274,10 @@ def test_memory_is_filled_up_to_what_is_allowed(tmp_path: Path) -> None:
     clips = read_clips(tmp_path / "m.csv")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(readers, "default_jobs", lambda: 1)  # each other thread may add a clip beyond
-        files = FileBank(clips, memory_mib=0.8, progress=False)  # three clips of 256 KiB
+        files = FileReader(clips, memory_mib=0.8, progress=False)  # three clips of 256 KiB
     assert len(files._decoded) == 3
     assert files.n_samples.tolist() == [2**16] * 8
-    assert all((files.read_clip(index) == files.read_clip(0)).all() for index in range(8))
+    assert all((read_clip(files, index) == read_clip(files, 0)).all() for index in range(8))
 
 
 # ---- spans ----

@@ -21,11 +21,11 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from audiostride.audio.files import stream_samples
+from audiostride.audio.resampling import stream_samples
 from audiostride.dataset import prepare, store, store_writer
 from audiostride.dataset.manifest import inspect_manifest, read_clips
 from audiostride.dataset.prepare import StoreSummary, prepare_store
-from audiostride.dataset.readers import StoreBank, open_bank
+from audiostride.dataset.readers import AudioReader, StoreReader, open_reader
 from audiostride.dataset.store import FULL_SCALE, audio_name, map_batches, read_store_header, verify_store
 from audiostride.dataset.store_writer import needed_scale, quantise
 from audiostride.errors import InputError
@@ -86,15 +86,20 @@ def check_store_is_clean(out: Path, n_files: int) -> None:
     assert verify_store(out, progress=False) == []
 
 
+def read_clip(reader: AudioReader, index: int) -> np.ndarray:
+    """All samples of a clip."""
+    return reader.read(index, 0, int(reader.n_samples[index]))
+
+
 def check_same_samples(manifest: Path, out: Path) -> list[float]:
     """Compare a store with the files, clip by clip; returns each clip's largest difference in int16 steps."""
-    bank, files = open_bank(read_clips(out)), open_bank(read_clips(manifest), progress=False)
+    reader, files = open_reader(read_clips(out)), open_reader(read_clips(manifest), progress=False)
     scales = read_clips(out)["store_scale"].tolist()
-    assert isinstance(bank, StoreBank)
-    np.testing.assert_array_equal(bank.n_samples, files.n_samples)
+    assert isinstance(reader, StoreReader)
+    np.testing.assert_array_equal(reader.n_samples, files.n_samples)
     steps = []
     for index, scale in enumerate(scales):
-        stored, read = bank.read_clip(index), files.read_clip(index)
+        stored, read = read_clip(reader, index), read_clip(files, index)
         # Half a step of the clip's own scale, and 2^-22 of it for the rounding of float32 at full scale.
         np.testing.assert_allclose(stored, read, rtol=0, atol=scale * (1 / 65536 + 2**-22))
         steps.append(float(np.abs(stored - read).max()) * FULL_SCALE)
@@ -155,10 +160,10 @@ def test_clips_beyond_full_scale_are_stored_with_a_scale_of_their_own(tmp_path: 
     assert prepare_manifest(manifest, tmp_path / "store").scaled == 5
     check_same_samples(manifest, tmp_path / "store")
     scales = dict(zip(names, read_clips(tmp_path / "store")["store_scale"], strict=True))
-    files = open_bank(read_clips(manifest), progress=False)
+    files = open_reader(read_clips(manifest), progress=False)
     for index, name in enumerate(names[:-1]):
         # The peak takes the whole range of int16, to a step.
-        assert scales[name] == pytest.approx(np.abs(files.read_clip(index)).max(), rel=1e-4)
+        assert scales[name] == pytest.approx(np.abs(read_clip(files, index)).max(), rel=1e-4)
     assert scales["plain.wav"] == 1.0
 
 
@@ -255,7 +260,7 @@ def test_manifest_and_store_give_the_same_table(tmp_path: Path, kind: str) -> No
     clips, stored = read_clips(manifest), read_clips(tmp_path / "store")
     assert set(clips.columns) < set(stored.columns)
     pd.testing.assert_frame_equal(clips, stored[clips.columns.tolist()])
-    np.testing.assert_array_equal(open_bank(clips, progress=False).n_samples, open_bank(stored).n_samples)
+    np.testing.assert_array_equal(open_reader(clips, progress=False).n_samples, open_reader(stored).n_samples)
 
 
 def test_groups_and_labels_of_any_column_are_in_the_store(tmp_path: Path) -> None:
@@ -784,8 +789,8 @@ def test_an_audio_file_of_another_size_is_found_at_once(whole_store: Path, tmp_p
 
 def test_a_store_can_be_moved(whole_store: Path, tmp_path: Path) -> None:
     shutil.copytree(whole_store, tmp_path / "elsewhere")
-    bank, moved = (StoreBank(read_clips(folder)) for folder in (whole_store, tmp_path / "elsewhere"))
-    assert bank.n_samples.tolist() == moved.n_samples.tolist()
+    reader, moved = (StoreReader(read_clips(folder)) for folder in (whole_store, tmp_path / "elsewhere"))
+    assert reader.n_samples.tolist() == moved.n_samples.tolist()
     assert read_clips(tmp_path / "elsewhere")["store"].unique().tolist() == [str(tmp_path / "elsewhere")]
 
 
@@ -802,9 +807,12 @@ def test_a_store_of_another_sample_rate_is_refused(tmp_path: Path) -> None:
     prepare_manifest(manifest, tmp_path / "store", sample_rate=8000)
     clips = read_clips(tmp_path / "store")
     with pytest.raises(InputError, match="must be at 16000 Hz, got 8000; prepare it anew"):
-        StoreBank(clips)
-    bank, files = StoreBank(clips, sample_rate=8000), open_bank(read_clips(manifest), sample_rate=8000, progress=False)
-    np.testing.assert_allclose(bank.read_clip(0), files.read_clip(0), rtol=0, atol=1 / 65536 + 2**-22)
+        StoreReader(clips)
+    reader, files = (
+        StoreReader(clips, sample_rate=8000),
+        open_reader(read_clips(manifest), sample_rate=8000, progress=False),
+    )
+    np.testing.assert_allclose(read_clip(reader, 0), read_clip(files, 0), rtol=0, atol=1 / 65536 + 2**-22)
 
 
 @given(data=st.data())

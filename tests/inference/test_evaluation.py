@@ -10,11 +10,11 @@ from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from audiostride.dataset.manifest import read_clips
-from audiostride.dataset.readers import AudioBank, open_bank
+from audiostride.dataset.readers import AudioReader, open_reader
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
 from audiostride.inference.baseline import baseline_accuracies
-from audiostride.inference.evaluation import accuracy_interval, classify_clips, evaluate_bank, evaluate_logits
+from audiostride.inference.evaluation import accuracy_interval, classify_clips, evaluate_logits, evaluate_reader
 from audiostride.inference.granularity import Tiling
 from audiostride.inference.reading import read_blocks
 from audiostride.inference.recordings import Recording, expand_paths
@@ -58,10 +58,10 @@ def test_logits_that_are_not_finite_are_refused() -> None:
 
 
 def test_clip_logits_are_the_weighted_mean_over_windows(manifest: Path, model: AudioClassifier) -> None:
-    bank = open_bank(read_clips(manifest, label="kind"), progress=False)
-    found = classify_clips(model, bank, progress=False)["kind"]
-    for index in range(len(bank)):
-        clip = torch.from_numpy(bank.read_clip(index))
+    reader = open_reader(read_clips(manifest, label="kind"), progress=False)
+    found = classify_clips(model, reader, progress=False)["kind"]
+    for index in range(len(reader)):
+        clip = torch.from_numpy(reader.read(index, 0, int(reader.n_samples[index])))
         total, weight = torch.zeros(2), 0.0
         for window in clip.split(16000):
             share = len(window) / 16000
@@ -74,25 +74,25 @@ def test_clip_logits_are_the_weighted_mean_over_windows(manifest: Path, model: A
 
 
 def test_a_clips_logits_do_not_depend_on_the_batch(manifest: Path, model: AudioClassifier) -> None:
-    bank = open_bank(read_clips(manifest, label="kind"), progress=False)
-    one, many = (classify_clips(model, bank, batch_size=size, progress=False)["kind"] for size in (1, 64))
+    reader = open_reader(read_clips(manifest, label="kind"), progress=False)
+    one, many = (classify_clips(model, reader, batch_size=size, progress=False)["kind"] for size in (1, 64))
     torch.testing.assert_close(one, many, rtol=1e-4, atol=1e-5)
 
 
 def test_windows_of_all_clips_come_in_order(manifest: Path) -> None:
-    bank = open_bank(read_clips(manifest, label="kind"), progress=False)
-    recordings = [Recording("clip", bank=bank, index=index) for index in range(len(bank))]
+    reader = open_reader(read_clips(manifest, label="kind"), progress=False)
+    recordings = [Recording("clip", reader=reader, index=index) for index in range(len(reader))]
     for workers in (1, 5):
         blocks = list(read_blocks(recordings, sample_rate=16000, window=16000, hop=16000, workers=workers))
         numbers = [number for number, _ in blocks]
         assert numbers == sorted(numbers)
-        assert set(numbers) == set(range(len(bank)))
+        assert set(numbers) == set(range(len(reader)))
         assert sum(
             block.tiling.audio_s(block.first, len(block.windows)) for _, block in blocks
-        ) * 16000 == pytest.approx(bank.n_samples.sum())
+        ) * 16000 == pytest.approx(reader.n_samples.sum())
         for number, block in blocks:
             for offset, window in enumerate(block.windows):
-                np.testing.assert_array_equal(window, bank.read(number, (block.first + offset) * 16000, 16000))
+                np.testing.assert_array_equal(window, reader.read(number, (block.first + offset) * 16000, 16000))
 
 
 def test_the_tail_weighs_its_share() -> None:
@@ -103,38 +103,38 @@ def test_the_tail_weighs_its_share() -> None:
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Callable[..., AudioBank]:
-    """A bank of six files of noise of 0.5 to 3 s, which reads from them each time."""
+def files(tmp_path: Path) -> Callable[..., AudioReader]:
+    """A reader of six files of noise of 0.5 to 3 s, which reads from them each time."""
     rng = np.random.default_rng(0)
     for number in range(6):
         soundfile.write(str(tmp_path / f"{number}.wav"), rng.uniform(-0.5, 0.5, 8000 * (number + 1)), 16000)
     (tmp_path / "m.csv").write_text("path,label\n" + "".join(f"{number}.wav,noise\n" for number in range(6)))
-    return lambda **options: open_bank(read_clips(tmp_path / "m.csv"), memory_mib=0, progress=False, **options)
+    return lambda **options: open_reader(read_clips(tmp_path / "m.csv"), memory_mib=0, progress=False, **options)
 
 
 def test_clips_that_can_no_longer_be_read_do_not_count(
-    files: Callable[..., AudioBank], model: AudioClassifier, tmp_path: Path
+    files: Callable[..., AudioReader], model: AudioClassifier, tmp_path: Path
 ) -> None:
-    bank, classes = files(on_error="skip"), {"kind": np.array([0, 1, 0, 1, 0, 1])}
-    whole = evaluate_bank(model, bank, classes, progress=False)["kind"]
+    reader, classes = files(on_error="skip"), {"kind": np.array([0, 1, 0, 1, 0, 1])}
+    whole = evaluate_reader(model, reader, classes, progress=False)["kind"]
     assert whole.clips.tolist() == [0, 1, 2, 3, 4, 5]
     (tmp_path / "5.wav").rename(tmp_path / "away.wav")
-    found = evaluate_bank(model, bank, classes, progress=False)["kind"]
-    assert "does not exist" in bank.failed.pop(5)
+    found = evaluate_reader(model, reader, classes, progress=False)["kind"]
+    assert "does not exist" in reader.failed.pop(5)
     assert (found.clips.tolist(), found.n_clips) == ([0, 1, 2, 3, 4], 5)
     # Batches of another size are summed in another order: float32 rounding.
     torch.testing.assert_close(found.logits, whole.logits[:5], rtol=1e-4, atol=1e-5)
     (tmp_path / "away.wav").rename(tmp_path / "5.wav")  # the disk is back
-    assert torch.equal(evaluate_bank(model, bank, classes, progress=False)["kind"].logits, whole.logits)
+    assert torch.equal(evaluate_reader(model, reader, classes, progress=False)["kind"].logits, whole.logits)
 
 
 def test_a_clip_that_vanishes_ends_it_unless_it_is_skipped(
-    files: Callable[..., AudioBank], model: AudioClassifier, tmp_path: Path
+    files: Callable[..., AudioReader], model: AudioClassifier, tmp_path: Path
 ) -> None:
-    bank = files()
+    reader = files()
     (tmp_path / "3.wav").unlink()
     with pytest.raises(InputError, match=r"3\.wav does not exist"):
-        classify_clips(model, bank, progress=False)
+        classify_clips(model, reader, progress=False)
 
 
 class Alone(Processes):
@@ -145,37 +145,41 @@ class Alone(Processes):
 
 
 @pytest.mark.parametrize("count", [2, 4, 7])
-def test_processes_share_the_clips_evenly(files: Callable[..., AudioBank], model: AudioClassifier, count: int) -> None:
-    bank = files()
-    expected = classify_clips(model, bank, progress=False)["kind"]
-    parts = [classify_clips(model, bank, progress=False, processes=Alone(rank, count))["kind"] for rank in range(count)]
+def test_processes_share_the_clips_evenly(
+    files: Callable[..., AudioReader], model: AudioClassifier, count: int
+) -> None:
+    reader = files()
+    expected = classify_clips(model, reader, progress=False)["kind"]
+    parts = [
+        classify_clips(model, reader, progress=False, processes=Alone(rank, count))["kind"] for rank in range(count)
+    ]
     own = torch.stack([(part != 0).any(dim=1) for part in parts])
     assert (own.sum(dim=0) == 1).all(), "each clip is one process's"
-    seconds = own.double() @ torch.from_numpy(bank.n_samples).double() / 16000
+    seconds = own.double() @ torch.from_numpy(reader.n_samples).double() / 16000
     assert seconds.max() - seconds.min() <= 3, "the longest clip"
     torch.testing.assert_close(sum(parts), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_tasks_of_one_bank_share_their_windows(manifest: Path) -> None:
+def test_tasks_of_one_reader_share_their_windows(manifest: Path) -> None:
     torch.manual_seed(0)
     model = AudioClassifier(ClassifierConfig(tasks={"kind": NAMES, "other": ["a", "b", "c"]}, width=0.03))
-    bank, calls = open_bank(read_clips(manifest, label="kind"), progress=False), []
+    reader, calls = open_reader(read_clips(manifest, label="kind"), progress=False), []
     model.encoder.register_forward_hook(lambda *_: calls.append(1))
-    classes = {"kind": np.arange(len(bank)) % 2, "other": np.arange(len(bank)) % 3}
-    found = evaluate_bank(model, bank, classes, batch_size=16, progress=False)
-    n_windows = sum(-(-int(n) // 16000) for n in bank.n_samples)
+    classes = {"kind": np.arange(len(reader)) % 2, "other": np.arange(len(reader)) % 3}
+    found = evaluate_reader(model, reader, classes, batch_size=16, progress=False)
+    n_windows = sum(-(-int(n) // 16000) for n in reader.n_samples)
     assert len(calls) == -(-n_windows // 16)
     for task, own in classes.items():
-        alone = evaluate_bank(model, bank, {task: own}, batch_size=16, progress=False)[task]
+        alone = evaluate_reader(model, reader, {task: own}, batch_size=16, progress=False)[task]
         assert (found[task].accuracy, found[task].loss) == (alone.accuracy, alone.loss)
 
 
 def test_evaluation_leaves_the_training_mode_alone(manifest: Path, model: AudioClassifier) -> None:
-    bank = open_bank(read_clips(manifest, label="kind").head(2), progress=False)
+    reader = open_reader(read_clips(manifest, label="kind").head(2), progress=False)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
     threads = torch.get_num_threads()
-    classify_clips(model, bank, progress=False)
+    classify_clips(model, reader, progress=False)
     assert model.training
     assert torch.get_num_threads() == threads
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -185,11 +189,11 @@ def test_the_classic_baseline_tells_tones_from_noise(manifest: Path) -> None:
     clips = read_clips(manifest, label="kind")
     classes = (clips["label"] == "tone").to_numpy(dtype=np.int64)
     train, test = clips["split"] == "train", clips["split"] == "test"
-    banks = [open_bank(clips[part], progress=False) for part in (train, test)]
-    found = baseline_accuracies(banks[0], classes[train], banks[1], classes[test])
+    readers = [open_reader(clips[part], progress=False) for part in (train, test)]
+    found = baseline_accuracies(readers[0], classes[train], readers[1], classes[test])
     assert found.classic == 1.0
     assert found.majority == 0.5
-    assert baseline_accuracies(banks[0], classes[train], banks[1], classes[test], max_train_clips=3).classic is None
+    assert baseline_accuracies(readers[0], classes[train], readers[1], classes[test], max_train_clips=3).classic is None
 
 
 def test_predictions_per_window_and_per_file(tmp_path: Path, model: AudioClassifier) -> None:
@@ -202,8 +206,8 @@ def test_predictions_per_window_and_per_file(tmp_path: Path, model: AudioClassif
     clip = model.predict(tmp_path / "a.wav")
     assert len(clip) == 1
     (tmp_path / "m.csv").write_text("path,label\na.wav,noise\n")
-    bank = open_bank(read_clips(tmp_path / "m.csv"), progress=False)
-    probs = classify_clips(model, bank, progress=False)["kind"].softmax(dim=1)[0]
+    reader = open_reader(read_clips(tmp_path / "m.csv"), progress=False)
+    probs = classify_clips(model, reader, progress=False)["kind"].softmax(dim=1)[0]
     assert clip["label"][0] == NAMES[int(probs.argmax())]
     assert clip["score"][0] == pytest.approx(float(probs.max()), abs=1e-4)  # parts of a resampled file, see read_audio
 
@@ -222,7 +226,7 @@ def test_paths_are_files_and_folders(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
     found = expand_paths([tmp_path / "notes.txt", tmp_path])
     assert [Path(recording.path).name for recording in found] == ["notes.txt", "b.wav", "a.flac"]
-    assert all((recording.start_s, recording.bank) == (0.0, None) for recording in found)
+    assert all((recording.start_s, recording.reader) == (0.0, None) for recording in found)
     with pytest.raises(InputError, match="does not exist"):
         expand_paths([tmp_path / "gone"])
     (tmp_path / "empty").mkdir()

@@ -208,9 +208,9 @@ def test_progress_adds_up_to_the_audio_there_is(saved: Path) -> None:
 def test_settings_must_be_numbers(value: float) -> None:
     for name in ("threshold", "merge_gap_s"):
         with pytest.raises(InputError, match=f"got {value}"):
-            PredictionSettings(level="event", **{name: value})
+            PredictionSettings(granularity="event", **{name: value})
     config = ClassifierConfig(tasks={"t": ["a", "b"]})
-    with pytest.raises(InputError, match=f"hop must lie in .*got {value}"):
+    with pytest.raises(InputError, match=f"hop_s must be a finite number, got {value}"):
         PredictionSettings(hop_s=value).hop_samples(config)
 
 

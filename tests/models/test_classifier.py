@@ -171,12 +171,12 @@ def test_a_newer_format_and_unknown_settings_are_refused(tmp_path: Path) -> None
         ({"tasks": {"t": [1, "1"]}}, "two or more different class names"),
         ({"pooling": "max"}, "pooling must be one of strided, spectral, diffstride, got 'max'"),
         ({"size": "small"}, "size must be one of paper, nominal, folded"),
-        ({"ramp_bins": 0}, "ramp_bins must be finite and > 0 FFT bins, got 0"),
+        ({"ramp_bins": 0}, "ramp_bins must be > 0 FFT bins, got 0"),
         ({"width": 0}, "width must be > 0"),
         ({"strides": ((2, 2),)}, r"one pair per block \(6\), got 1"),
-        ({"channels": (8,), "strides": ((2, 0.5),)}, "strides must be finite and >= 1"),
+        ({"channels": (8,), "strides": ((2, 0.5),)}, r"strides\[0\]\[1\] must be >= 1"),
         ({"channels": (8,), "strides": ((2,),)}, "one entry per axis"),
-        ({"channels": (0,), "strides": ((2, 2),)}, "channels must be one positive number"),
+        ({"channels": (0,), "strides": ((2, 2),)}, r"channels\[0\] must be a whole number >= 1, got 0"),
     ],
 )
 def test_bad_settings_are_refused(settings: dict[str, object], message: str) -> None:
@@ -187,6 +187,19 @@ def test_bad_settings_are_refused(settings: dict[str, object], message: str) -> 
 def test_fractional_strides_need_a_pooling_that_has_them() -> None:
     with pytest.raises(InputError, match="fractional strides need pooling"):
         make_model(pooling="strided", channels=(4,), strides=((1.5, 2),))
+
+
+def test_encoders_alone_check_their_settings() -> None:
+    for settings, message in (
+        ({"strides": [(2, 2)]}, r"Encoder: strides must have one pair per block \(6\), got 1"),
+        ({"strides": [(2, 0.5)], "channels": [4]}, r"strides\[0\]\[1\] must be >= 1 .*, got 0\.5"),
+        ({"pooling": "max"}, "pooling must be one of strided, spectral, diffstride, got 'max'"),
+        ({"size": "small"}, "size must be one of paper, nominal, folded, mixed, got 'small'"),
+        ({"pool_after": "norm"}, "pool_after must be one of block, convolution, got 'norm'"),
+        ({"ramp_bins": float("nan")}, "ramp_bins must be a finite number > 0 FFT bins, got nan"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Encoder(**settings)  # type: ignore[arg-type]
 
 
 def test_bad_shapes_are_refused() -> None:

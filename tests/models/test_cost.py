@@ -22,7 +22,6 @@ KINDS: list[dict[str, Any]] = [
         for place, size in product(("block", "convolution"), ("paper", "nominal", "folded", "mixed"))
     ),
     {"pooling": "diffstride", "shared_strides": True, "strides": [(2, 2), (1, 1), (3, 3)]},
-    {"pooling": "diffstride", "size_multiple": 8},
     {"pooling": "diffstride", "strides": [(1.37, 2.9), (1.0, 1.6), (2.4, 7.0)]},
     {"pooling": "spectral", "strides": [(1.37, 2.9), (1.0, 1.6), (2.4, 7.0)]},
 ]

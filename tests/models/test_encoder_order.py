@@ -10,6 +10,7 @@ from audiostride.checks import ModelSize, Pooling, PoolingPlace
 from audiostride.models.encoder import EncoderBlock
 from audiostride.strides.diffstride import DiffStride2d
 from audiostride.strides.pooling import diffstride_pool, spectral_pool
+from audiostride.strides.pooling_config import PoolingConfig
 from audiostride.strides.spectral_pool import SpectralPool2d
 
 
@@ -21,14 +22,10 @@ def block_of(
     block = EncoderBlock(
         n_in,
         5,
-        pooling=pooling,
+        pooling=PoolingConfig(
+            pooling=pooling, size=size, ramp_bins=3.0, shared_strides=shared_strides, pool_after=pool_after
+        ),
         strides=(1.6, 1.6) if shared_strides else (1.6, 2.3),
-        size=size,
-        ramp_bins=3.0,
-        shared_strides=shared_strides,
-        max_stride=None,
-        size_multiple=1,
-        pool_after=pool_after,
     ).double()
     for norm in (block.norm_time, block.norm_mel):
         torch.nn.init.normal_(norm.weight)

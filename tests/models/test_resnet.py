@@ -20,6 +20,7 @@ from audiostride.models.resnet import ResidualBlock
 from audiostride.reporting.measuring import largest_difference, measure_gains
 from audiostride.strides.diffstride import DiffStride2d
 from audiostride.strides.pooling import diffstride_pool, spectral_pool
+from audiostride.strides.pooling_config import PoolingConfig
 from audiostride.strides.spectral_pool import SpectralPool2d
 
 TASKS = {"word": ["no", "yes", "up"], "pitch": ["60", "61"]}
@@ -36,7 +37,7 @@ KINDS: list[dict[str, Any]] = [
 ]
 KINDS += [
     {"encoder": "resnet18", "pooling": "diffstride", "strides": ((1.3, 2.7), (1.0, 1.6), (2.4, 7.0))},
-    {"encoder": "resnet18", "pooling": "diffstride", "shared_strides": True, "size_multiple": 4, "max_stride": 3.0},
+    {"encoder": "resnet18", "pooling": "diffstride", "shared_strides": True, "max_stride": 3.0},
     {"encoder": "resnet18", "pooling": "strided", "strides": ((1, 1), (2, 2), (2, 2), (2, 2))},
 ]
 
@@ -174,15 +175,10 @@ def test_blocks_agree_with_the_plain_order(
     block = ResidualBlock(
         3,
         5 if project else 3,
+        pooling=PoolingConfig(pooling=pooling or "strided", size=size, ramp_bins=3.0, shared_strides=shared),
         strides=None if pooling is None else (2, 3) if pooling == "strided" else (1.6, 1.6 if shared else 2.3),
         project=project,
         pre_activation=pre_activation,
-        pooling=pooling or "strided",
-        size=size,
-        ramp_bins=3.0,
-        shared_strides=shared,
-        max_stride=None,
-        size_multiple=1,
     ).double()
     for norm in block.modules():
         if isinstance(norm, nn.BatchNorm2d):
@@ -404,9 +400,8 @@ def test_onnx_agrees(kind: dict[str, Any], tmp_path: Path) -> None:
         ({"strides": [(2, 2)] * 2}, r"strides must have 3 pairs \(stages 2 to 4\) or 4 \(all stages\), got 2"),
         ({"strides": [(2, 2)] * 5}, "or 4 .*, got 5"),
         ({"strides": [(2, 2), (2,), (2, 2)]}, "each entry of strides must have one entry per axis"),
-        ({"strides": [(2, 2), (0.5, 2), (2, 2)]}, "strides must be finite and >= 1 .*, got 0.5"),
+        ({"strides": [(2, 2), (0.5, 2), (2, 2)]}, r"strides\[1\]\[0\] must be >= 1 .*, got 0\.5; use 1"),
         ({"channels": (8, 8, 8)}, r"channels must be 4 positive numbers, one per stage, got \(8, 8, 8\)"),
-        ({"channels": (8, 8, 8, 0)}, "channels must be 4 positive numbers"),
         ({"pooling": "strided", "strides": [(1.5, 2)] * 3}, "strides must be integers, got .*'spectral' or"),
         ({"pooling": "max"}, "pooling must be one of strided, spectral, diffstride, got 'max'"),
     ],
@@ -423,6 +418,10 @@ def test_bad_input_says_what_to_do() -> None:
         ClassifierConfig(tasks=TASKS, encoder="vgg")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="stem must be one of small, large, got 'huge'"):
         ResNetEncoder(stem="huge")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="channels must be 4 positive numbers"):
+        ResNetEncoder(channels=(8, 8, 8, 0))
+    with pytest.raises(InputError, match=r"channels\[3\] must be a whole number >= 1, got 0"):
+        ClassifierConfig(tasks=TASKS, encoder="resnet18", channels=(8, 8, 8, 0))
     with pytest.raises(InputError, match="in_channels must be a whole number >= 1, got 0"):
         ResNetEncoder(in_channels=0)
     encoder = ResNetEncoder(in_channels=3, width=0.03)

@@ -82,8 +82,8 @@ def test_smoke_is_tiny_whatever_else_is_asked_for(bench: Any, monkeypatch: pytes
 def test_batches_are_drawn_for_all_tasks_alike_with_labels_of_their_source(bench: Any, tmp_path: Path) -> None:
     bench.make_stores(tmp_path, clips=3)
     batches = bench.open_batches(tmp_path, batch_size=20)
-    assert [len(source.bank) for source in batches.sources] == [3, 3, 3, 3]
-    assert [source.bank.n_samples[0] / 16000 for source in batches.sources] == [10, 10, 4, 1]
+    assert [len(source.reader) for source in batches.sources] == [3, 3, 3, 3]
+    assert [source.reader.n_samples[0] / 16000 for source in batches.sources] == [10, 10, 4, 1]
     batch = batches[0]
     assert batch["waveform"].shape == (20, 16000)
     assert (batch["waveform"].std(dim=1) > 0.005).all()  # noise and no silence

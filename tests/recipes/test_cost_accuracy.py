@@ -1,8 +1,7 @@
 """Accuracy against cost: table and figure of points by hand, options, and the sweep on tiny data."""
 
 import json
-import runpy
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,31 +15,27 @@ import yaml
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, multiply_adds, save_classifier
 from audiostride.training import TrainConfig
-from lab import Recipe, main_costs
-from lab.cost_figure import draw_costs, figure_stage
-from lab.cost_points import CostPoint, describe_spread, format_costs, measure_proxy, measure_run
-from lab.cost_sweep import make_variants
+from cost_accuracy import describe_spread, draw_figure, format_costs, main, measure_proxy, measure_run
+from lab.costs import CostPoint, make_variants
+from lab.figures import figure_stage
+from lab.recipe import Recipe
 
+Cells = Callable[[str], list[list[str]]]
 RECIPE = Recipe(
-    name="mine", head="Mine.\n\nExpected: little.\n", data="speech-commands", label="label", paper={},
+    name="mine", head="Mine.\n\nExpected: little.\n", data="speech-commands", label="label",
     settings={"max_steps": 2, "valid_every": 1, "batch_size": 4, "width": 0.03, "device": "cpu"},
 )  # fmt: skip
 POINT = CostPoint(
-    pooling="diffstride", weight=0.3, seed=0, accuracy=0.80, n_clips=400, proxy=2.5, multiply_adds=12_340_000,
-    relative=1.25, first_strides=(2.0, 2.5), last_map=(7, 4),
+    start=((2.0, 2.0), (1.0, 2.0)), pooling="diffstride", weight=0.3, seed=0, accuracy=0.80, n_tested=400, proxy=2.5,
+    multiply_adds=12_340_000, relative=1.25, strides=((2.0, 2.5), (1.0, 1.0)), last_map=(7, 4),
 )  # fmt: skip
 SWEEP = [
     POINT,
     replace(POINT, seed=1, accuracy=0.83, proxy=2.6, multiply_adds=12_360_000, last_map=(7, 5), relative=1.35),
-    replace(POINT, weight=0.0, accuracy=0.9, proxy=3.1, first_strides=(1.5, 2.0)),
+    replace(POINT, weight=0.0, accuracy=0.9, proxy=3.1, strides=((1.5, 2.0), (1.0, 1.0))),
     replace(POINT, weight=10.0, accuracy=0.5, proxy=0.5, relative=0.2),
     replace(POINT, pooling="strided", weight=0.0, proxy=3.0, multiply_adds=9_872_000, relative=1.0),
 ]
-
-
-def cells(table: str) -> list[list[str]]:
-    lines = [line for line in table.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
 
 
 def write_run(run: Path, strides: list[list[float]], **settings: Any) -> Path:
@@ -64,11 +59,12 @@ def write_run(run: Path, strides: list[list[float]], **settings: Any) -> Path:
 def test_a_run_is_measured_with_the_strides_that_it_has_learned(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a", [[4.0, 2.5], [1.0, 1.6]], stride_cost=3.0, seed=2)
     found = measure_run(run)
-    assert (found.pooling, found.weight, found.seed, found.accuracy, found.n_clips) == ("diffstride", 3.0, 2, 0.75, 40)
+    assert (found.pooling, found.weight, found.seed, found.accuracy, found.n_tested) == ("diffstride", 3.0, 2, 0.75, 40)
     assert found.name == "DiffStride, λ = 3"
     # 1 / 10 + 1 / 1.6
     assert found.proxy == pytest.approx(0.725, rel=1e-6)
-    assert found.first_strides == (4.0, 2.5)
+    assert found.start == ((2.0, 2.0), (1.0, 1.0))
+    assert found.strides == ((4.0, 2.5), (1.0, pytest.approx(1.6)))
     # 100 / 4; 64 / 2.5 = 25.6 and 26 / 1.6 = 16.25, both up.
     assert found.last_map == (25, 17)
     # The strided network with strides (2, 2) and (1, 1): maps of 50 x 64 and 50 x 32, and three classes.
@@ -91,7 +87,7 @@ def test_the_proxy_of_fixed_strides_is_that_of_learned_ones_before_training() ->
     assert len({multiply_adds(model) for model in models}) == 3
 
 
-def test_the_table_has_means_by_hand_in_the_order_of_lambda() -> None:
+def test_the_table_has_means_by_hand_in_the_order_of_lambda(cells: Cells) -> None:
     header, _, *rows = cells(format_costs(SWEEP))
     assert header == ["network", "seeds", "test accuracy (%), mean (sd)", "Σ 1/(S_t S_m)", "multiply-adds (M)",
                       "relative to strided", "strides of layer 1 (time, mel)", "last map (time x mel)"]  # fmt: skip
@@ -103,10 +99,12 @@ def test_the_table_has_means_by_hand_in_the_order_of_lambda() -> None:
 
 
 def test_points_that_are_none_or_twice_are_bad_input() -> None:
-    for make in (format_costs, draw_costs):
+    for make in (format_costs, draw_figure):
         with pytest.raises(InputError, match="there must be at least one run, got none"):
             make([])
-        with pytest.raises(InputError, match=r"runs of DiffStride, λ = 0.3 must have different seeds, got 0 0; leave"):
+        with pytest.raises(
+            InputError, match=r"runs of DiffStride, λ = 0.3 from \(2, 1x2\) must have different seeds, got 0 0; leave"
+        ):
             make([POINT, POINT])
 
 
@@ -119,7 +117,7 @@ def test_what_accuracies_are_worth_is_said() -> None:
 
 
 def test_the_figure_has_every_point_twice_with_its_lambda_beside_it() -> None:
-    figure = draw_costs(SWEEP)
+    figure = draw_figure(SWEEP)
     assert [panel.get_xlabel() for panel in figure.axes] == [
         "regulariser's value: Σ 1/(Sₜ Sₘ) over the layers",
         "multiply-adds of a 1 s window, relative to strided",  # 12.34 M / 1.25 is not 9.872 M for all: no unit
@@ -142,14 +140,15 @@ def test_the_figure_has_every_point_twice_with_its_lambda_beside_it() -> None:
             for x, y in [*places, panel.transData.transform(fixed)]:
                 assert not box.padded(3).contains(x, y)
     same = [replace(POINT, weight=weight, multiply_adds=12_340_000, relative=1.25) for weight in (0.0, 1.0)]
-    figure = draw_costs(same)
+    figure = draw_figure(same)
     assert figure.axes[1].get_xlabel().endswith("relative to strided (1 = 9.87 M)")
     assert figure.axes[0].get_ylabel() == "test accuracy (%), one run each"
 
 
 def test_table_and_figure_are_written_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = format_costs(SWEEP)
-    figure_stage(SWEEP, table, tmp_path)
+    figure_stage(lambda: draw_figure(SWEEP), table, tmp_path, n_runs=5)
+    assert "figure: 5 runs -> " in capsys.readouterr().out
     files = {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
     assert set(files) == {"table.md", "figure.png", "figure.svg"}
     assert (tmp_path / "table.md").read_text("utf-8") == f"{table}\n"
@@ -157,11 +156,10 @@ def test_table_and_figure_are_written_once(tmp_path: Path, capsys: pytest.Captur
     assert width > 1200
     assert height > 500
     assert "λ=0.3" in (tmp_path / "figure.svg").read_text("utf-8")
-    assert "stands, skipped" not in capsys.readouterr().out
-    figure_stage(SWEEP, table, tmp_path)
+    figure_stage(lambda: draw_figure([]), table, tmp_path, n_runs=5)  # which would fail
     assert "table.md stands, skipped" in capsys.readouterr().out
     assert {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == files
-    figure_stage(SWEEP[:3], format_costs(SWEEP[:3]), tmp_path)
+    figure_stage(lambda: draw_figure(SWEEP[:3]), format_costs(SWEEP[:3]), tmp_path, n_runs=3)
     assert "stands, skipped" not in capsys.readouterr().out
     assert (tmp_path / "figure.svg").stat().st_mtime_ns > files["figure.svg"]
 
@@ -195,18 +193,23 @@ def test_bad_options_are_bad_input_before_anything_is_written(
     given: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main_costs(RECIPE, given) == 2
+    assert main(RECIPE, given) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.rglob("config.yaml"))
 
 
 @pytest.mark.slow
 def test_the_sweep_runs_on_a_manifest_and_takes_up_what_stands(
-    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    manifest: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    cells: Cells,
+    times_of_change: Callable[[Path], dict[Path, int]],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     command = ["--manifest", str(manifest), "--label", "kind", "--lambdas", "3", "--seeds", "0"]
-    assert main_costs(RECIPE, command) == 0
+    assert main(RECIPE, command) == 0
     first = capsys.readouterr().out
     folder = tmp_path / "runs" / "mine" / f"{manifest.parent.name}-kind"
     rows = cells(first)
@@ -215,30 +218,26 @@ def test_the_sweep_runs_on_a_manifest_and_takes_up_what_stands(
     assert first.endswith("expected: little.\n")
     config = TrainConfig.load(folder / "lambda3_seed0")
     assert (config.pooling, config.stride_cost, config.label) == ("diffstride", 3.0, "kind")
-    before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
-    assert main_costs(RECIPE, command) == 0
+    before = times_of_change(folder)
+    assert main(RECIPE, command) == 0
     second = capsys.readouterr().out
-    assert second.count("stands, skipped") == 2 * 4 + 1
+    assert second.count("stands, skipped") == 4 + 1
     assert cells(second) == rows
-    assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == before
+    assert times_of_change(folder) == before
     # One more seed: only its runs are trained, and table and figure are made again.
-    assert main_costs(RECIPE, [*command[:-1], "0", "1"]) == 0
+    assert main(RECIPE, [*command[:-1], "0", "1"]) == 0
     third = capsys.readouterr().out
-    assert third.count("stands, skipped") == 2 * 4
+    assert third.count("stands, skipped") == 4
     assert [row[1] for row in cells(third)[2:]] == ["0 1"] * 4
 
 
 @pytest.mark.slow
 def test_smoke_of_the_recipe_runs_whole_and_a_second_call_skips_every_stage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], cells: Cells, run_recipe: Callable[..., int]
 ) -> None:
-    file = Path(__file__).parents[2] / "recipes" / "cost_accuracy.py"
-    monkeypatch.setattr(sys, "argv", [str(file), "--smoke", "--out", str(tmp_path)])
     threads = torch.get_num_threads()
-    for skipped in (0, 4 + 2 * 4 + 1):  # archive and data stages, four runs trained and evaluated, the figure
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(file), run_name="__main__")
-        assert not ended.value.code
+    for skipped in (0, 4 + 4 + 1):  # archive and data stages, four runs, the figure
+        assert run_recipe("cost_accuracy", "--smoke", "--out", tmp_path) == 0
         shown = capsys.readouterr().out
         assert shown.count("stands, skipped") == skipped
         assert [row[0] for row in cells(shown)[2:]] == ["strided", "spectral", "DiffStride, λ = 0", "DiffStride, λ = 3"]

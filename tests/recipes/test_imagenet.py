@@ -1,27 +1,23 @@
 """Image runs by start, pooling and lambda: tables and figure by hand, options, and the recipe on drawn pictures."""
 
-import runpy
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-import matplotlib.image
 import numpy as np
 import pytest
 import torch
 
 from audiostride import InputError
-from audiostride.commands.demo.pictures import make_pictures
-from images import ImageTrainConfig
-from lab import main_images
-from lab.imagenet import parse_start
-from lab.imagenet_figure import draw_image_costs, image_figure_stage
-from lab.imagenet_points import ImagePoint, format_image_costs, format_over_starts, format_start, measure_image_run
+from imagenet_resnet18 import draw_figure, format_costs, format_over_starts, main, measure_run, parse_start
+from images.config import ImageTrainConfig
+from images.pictures import make_pictures
+from lab.costs import CostPoint, format_start
 
-POINT = ImagePoint(
-    start=((1.0, 1.0), (2.0, 2.0)), pooling="diffstride", weight=0.3, seed=0, accuracy=0.60, n_images=400, proxy=1.2,
+Cells = Callable[[str], list[list[str]]]
+POINT = CostPoint(
+    start=((1.0, 1.0), (2.0, 2.0)), pooling="diffstride", weight=0.3, seed=0, accuracy=0.60, n_tested=400, proxy=1.2,
     multiply_adds=12_340_000, relative=1.25, strides=((1.5, 1.0), (2.0, 3.0)),
 )  # fmt: skip
 SWEEP = [
@@ -35,16 +31,8 @@ SWEEP = [
 OTHER = [replace(point, start=((3.0, 3.0), (1.0, 2.0)), accuracy=point.accuracy - 0.02) for point in SWEEP]
 
 
-def cells(text: str) -> list[list[str]]:
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
-
-
-def run_options(given: Sequence[str]) -> int:
-    return main_images("mine", "Head.", preset="paper_imagenet", expected="little.", given=given)
-
-
-def test_the_table_has_means_by_hand_in_the_order_of_lambda() -> None:
-    header, _, *rows = cells(format_image_costs(SWEEP))
+def test_the_table_has_means_by_hand_in_the_order_of_lambda(cells: Cells) -> None:
+    header, _, *rows = cells(format_costs(SWEEP))
     assert header == ["start", "network", "seeds", "top-1 (%), mean (sd)", "Σ 1/(S_h S_w)", "multiply-adds (M)",
                       "relative to strided", "strides at the end (height x width)"]  # fmt: skip
     assert [row[1] for row in rows] == ["strided", "DiffStride, λ = 0", "DiffStride, λ = 0.3", "DiffStride, λ = 10"]
@@ -53,11 +41,11 @@ def test_the_table_has_means_by_hand_in_the_order_of_lambda() -> None:
         "(1, 2)", "DiffStride, λ = 0.3", "0 1", "61.5 (2.1)", "1.150", "12.35", "1.30 x", "1.50 x 1.00, 2.00 x 3.00",
     ]  # fmt: skip
     assert rows[0][2:4] == ["0", "65.0 (one run)"]
-    assert [row[0] for row in cells(format_image_costs(SWEEP + OTHER))[2:]] == 4 * ["(1, 2)"] + 4 * ["(3, 1x2)"]
+    assert [row[0] for row in cells(format_costs(SWEEP + OTHER))[2:]] == 4 * ["(1, 2)"] + 4 * ["(3, 1x2)"]
     assert format_start(OTHER[0].start) == "(3, 1x2)"
 
 
-def test_the_spread_over_starts_is_by_hand_and_beside_the_papers() -> None:
+def test_the_spread_over_starts_is_by_hand_and_beside_the_papers(cells: Cells) -> None:
     rows = {row[0]: row[1:] for row in cells(format_over_starts(SWEEP + OTHER))[2:]}
     # 65 and 63: mean 64, sd sqrt(2); of lambda 0.3 the means over seeds, 61.5 and 59.5.
     assert rows["strided"] == ["2", "64.00 (1.41)", "65.53 (4.49)"]
@@ -67,7 +55,7 @@ def test_the_spread_over_starts_is_by_hand_and_beside_the_papers() -> None:
 
 
 def test_points_that_are_none_or_twice_are_bad_input() -> None:
-    for make in (format_image_costs, format_over_starts, draw_image_costs):
+    for make in (format_costs, format_over_starts, draw_figure):
         with pytest.raises(InputError, match="there must be at least one run, got none"):
             make([])
         with pytest.raises(InputError, match=r"runs of DiffStride, λ = 0.3 from \(1, 2\) must have different seeds"):
@@ -75,7 +63,7 @@ def test_points_that_are_none_or_twice_are_bad_input() -> None:
 
 
 def test_the_figure_has_every_point_with_its_lambda_beside_it() -> None:
-    figure = draw_image_costs(SWEEP)
+    figure = draw_figure(SWEEP)
     assert [panel.get_xlabel() for panel in figure.axes] == [
         "regulariser's value: Σ 1/(S_h S_w) over the layers",
         "multiply-adds of one image (M)",
@@ -89,21 +77,11 @@ def test_the_figure_has_every_point_with_its_lambda_beside_it() -> None:
         assert not boxes["λ=0"].overlaps(boxes["λ=0.3"])
     [legend] = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["strided, fixed strides", "DiffStride, λ = 0 to 10"]
-    several = draw_image_costs(SWEEP + OTHER)
+    several = draw_figure(SWEEP + OTHER)
     assert [text.get_text() for text in several.legends[0].get_texts()][2:] == ["from (1, 2)", "from (3, 1x2)"]
     assert not several.axes[0].texts
     large = [replace(point, multiply_adds=1000 * point.multiply_adds) for point in SWEEP]
-    assert draw_image_costs(large).axes[1].get_xlabel() == "multiply-adds of one image (G)"
-
-
-def test_table_and_figure_are_written_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for points, skipped in ((SWEEP, False), (SWEEP, True), (SWEEP[:3], False)):
-        image_figure_stage(points, format_image_costs(points), tmp_path)
-        assert ("table.md stands, skipped" in capsys.readouterr().out) == skipped
-    height, width = matplotlib.image.imread(tmp_path / "figure.png").shape[:2]
-    assert width > 1200
-    assert height > 500
-    assert "λ=0.3" in (tmp_path / "figure.svg").read_text("utf-8")
+    assert draw_figure(large).axes[1].get_xlabel() == "multiply-adds of one image (G)"
 
 
 def test_starts_are_numbers_or_the_papers_six() -> None:
@@ -133,7 +111,7 @@ def test_bad_options_are_bad_input_before_anything_is_written(
     given: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run_options(given) == 2
+    assert main(given) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -152,15 +130,11 @@ def test_pictures_are_made_once_and_are_a_function_of_the_seed(tmp_path: Path) -
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("torchvision") is None, reason="the extra audiostride[vision]")
 def test_smoke_of_the_recipe_runs_whole_and_a_second_call_skips_every_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], cells: Cells, run_recipe: Callable[..., int]
 ) -> None:
-    file = Path(__file__).parents[2] / "recipes" / "imagenet_resnet18.py"
-    monkeypatch.setattr(sys, "argv", [str(file), "--smoke", "--out", str(tmp_path)])
     threads = torch.get_num_threads()
     for skipped in (0, 4 + 1):  # four runs, the figure
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(file), run_name="__main__")
-        assert not ended.value.code
+        assert run_recipe("imagenet_resnet18", "--smoke", "--out", tmp_path) == 0
         shown = capsys.readouterr().out
         assert shown.count("stands, skipped") == skipped
         assert [row[1] for row in cells(shown)[2:]] == ["strided", "spectral", "DiffStride, λ = 0", "DiffStride, λ = 3"]
@@ -169,8 +143,8 @@ def test_smoke_of_the_recipe_runs_whole_and_a_second_call_skips_every_run(
     assert (tmp_path / "figure.png").is_file()
     config = ImageTrainConfig.load(tmp_path / "1-2-2-2" / "lambda3_seed0")
     assert (config.stride_cost, config.epochs, config.milestones) == (3.0, 90, [30, 60, 80])
-    point = measure_image_run(tmp_path / "1-2-2-2" / "spectral_seed0")
+    point = measure_run(tmp_path / "1-2-2-2" / "spectral_seed0")
     assert point.proxy == 1 + 3 / 4
     assert point.strides == point.start
     assert point.relative > 1
-    assert measure_image_run(tmp_path / "1-2-2-2" / "strided_seed0").relative == 1
+    assert measure_run(tmp_path / "1-2-2-2" / "strided_seed0").relative == 1

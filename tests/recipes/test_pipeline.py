@@ -18,10 +18,11 @@ from audiostride.distributed import Processes
 from audiostride.errors import InputError
 from audiostride.training import TrainConfig
 from audiostride.training.results import finished_metrics
-from lab import Recipe, main, run_stages
+from lab import runs
 from lab.data_stages import prepare_data
-from lab.program import build_parser, choose_folders, read_settings
-from lab.run_stages import format_results, report_stage
+from lab.program import open_folder, read_settings
+from lab.recipe import Recipe, build_parser, format_results, main, prepare_archive
+from lab.runs import report_stage
 
 HEAD = """Birds.
 
@@ -74,13 +75,22 @@ def test_options_go_before_the_settings_of_the_recipe() -> None:
             read_settings(RECIPE.name, build_parser(RECIPE).parse_args(["--set", item]))
 
 
-def test_recipes_share_the_store_of_a_data_set_unless_a_folder_is_given() -> None:
-    def choose(out: str | None, data: str | None) -> tuple[str, ...]:
-        return tuple(folder.as_posix() for folder in choose_folders(RECIPE, out, data, splits="paper-like"))
+def test_recipes_share_the_store_of_a_data_set_unless_a_folder_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
 
-    assert choose(None, None) == ("runs/mine", "runs/data/dcase2018-birds-paper-like")
-    assert choose("a/b", None) == ("a/b", "a/b/data/dcase2018-birds-paper-like")
-    assert choose("a/b", "c") == ("a/b", "c")
+    def prepare(data: str, root: str, folder: Path, **options: Any) -> Path:
+        asked.append(folder.as_posix())
+        return folder
+
+    monkeypatch.setattr("lab.recipe.prepare_data", prepare)
+    for out, data in ((None, None), ("a/b", None), ("a/b", "c")):
+        with open_folder("mine", out, smoke=False) as (runs_folder, home):
+            given = ["root", "--splits", "paper-like", *(["--data", data] if data else [])]
+            prepare_archive(RECIPE, home, build_parser(RECIPE).parse_args(given), {})
+            asked.append(runs_folder.as_posix())
+    assert asked == [
+        "runs/data/dcase2018-birds-paper-like", "runs/mine", "a/b/data/dcase2018-birds-paper-like", "a/b", "c", "a/b",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -160,61 +170,59 @@ def test_a_stop_between_runs_goes_on_and_other_settings_are_shown(
     birds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = [str(birds), "--out", str(tmp_path / "out"), "--pooling", "strided", "--seeds", "3", "1", "3"]
-    train = run_stages.train
+    train = runs.train
 
     def stop_at_the_second(config: Any, **options: Any) -> Any:
         if config.seed == 1:
             raise KeyboardInterrupt
         return train(config, **options)
 
-    monkeypatch.setattr(run_stages, "train", stop_at_the_second)
+    monkeypatch.setattr(runs, "train", stop_at_the_second)
     assert main(RECIPE, given) == 130
     assert "mine: interrupted; the same command goes on" in capsys.readouterr().err
-    monkeypatch.setattr(run_stages, "train", train)
+    monkeypatch.setattr(runs, "train", train)
     assert main(RECIPE, given) == 0
     shown = capsys.readouterr().out
-    runs = tmp_path / "out" / "official"
-    assert f"train: {runs / 'strided_seed3'} stands, skipped" in shown
-    assert "train: strided, seed 1 -> " in shown
+    folder = tmp_path / "out" / "official"
+    assert f"train: {folder / 'strided_seed3'} stands, skipped" in shown
+    assert f"train: {folder / 'strided_seed1'}: test accuracy " in shown
     assert "| strided | 3 1 | " in shown
     assert "expected: not run yet." in shown
-    assert sorted(entry.name for entry in runs.iterdir() if entry.is_dir()) == ["strided_seed1", "strided_seed3"]
+    assert sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) == ["strided_seed1", "strided_seed3"]
     assert main(RECIPE, [*given, "--max-steps", "3"]) == 2
     assert "max_steps: 2 -> 3" in capsys.readouterr().err
 
 
 def test_the_table_has_mean_and_sd_and_the_papers_figures_apart(tmp_path: Path) -> None:
-    runs = {
+    folders = {
         "strided": [write_metrics(tmp_path / f"strided_seed{seed}", value) for seed, value in ((0, 0.7), (4, 0.8))],
         "spectral": [write_metrics(tmp_path / "spectral_seed0", 0.123)],
     }
-    rows = format_results(RECIPE, runs, splits="paper-like").splitlines()[2:]
+    rows = format_results(RECIPE, folders, splits="paper-like").splitlines()[2:]
     sd = f"{np.std([70, 80], ddof=1):.1f}"
     assert rows == [f"| strided | 0 4 | 75.0 ({sd}) | paper-like | 78.8 (0.3) |",
                     "| spectral | 0 | 12.3 (one run) | paper-like |  |"]  # fmt: skip
 
 
-def test_a_run_is_finished_when_its_page_stands_and_it_was_not_stopped(tmp_path: Path) -> None:
+def test_a_run_is_finished_when_its_metrics_stand_and_it_was_not_stopped(tmp_path: Path) -> None:
     assert finished_metrics(tmp_path / "none") is None
     run = write_metrics(tmp_path / "run", 0.5)
-    assert finished_metrics(run) is None
-    (run / "report.html").write_text("")
-    assert finished_metrics(run) is not None
+    assert finished_metrics(run) == {"accuracy": 0.5, "stopped_early": False}
     assert finished_metrics(write_metrics(run, 0.5, stopped_early=True)) is None
 
 
 def test_the_report_is_written_again_for_other_runs_or_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[list[str]] = []
 
-    def write(runs: list[Path], page: Path) -> None:
-        written.append([run.name for run in runs])
+    def write(folders: list[Path], page: Path) -> None:
+        written.append([run.name for run in folders])
         page.write_text("")
 
-    monkeypatch.setattr(run_stages, "write_report", write)
+    monkeypatch.setattr(runs, "write_report", write)
     first, second = (write_metrics(tmp_path / name, 0.5) for name in ("a", "b"))
     page = tmp_path / "report.html"
-    for runs in ([first], [first], [first, second]):
-        report_stage({"strided": runs}, page)
+    for folders in ([first], [first], [first, second]):
+        report_stage({"strided": folders}, page)
     assert written == [["a"], ["a", "b"]]
     write_metrics(second, 0.6)
     report_stage({"strided": [first], "spectral": [second]}, page)
@@ -238,15 +246,15 @@ def test_of_several_processes_the_first_one_alone_shows_results(
 ) -> None:
     trained: list[str] = []
 
-    def train(config: TrainConfig, *, resume: bool) -> dict[str, Any]:
+    def train(config: TrainConfig, *, resume: bool, progress: bool) -> dict[str, Any]:
         trained.append(Path(config.out).name)
         return {"stopped_early": False}
 
-    monkeypatch.setattr(run_stages, "train", train)
+    monkeypatch.setattr(runs, "train", train)
     monkeypatch.setenv("LOCAL_RANK", "1")
     settings = {"manifest": "m", "devices": 2}
     with pytest.raises(SystemExit) as ended:
-        run_stages.train_runs(tmp_path, variants={"a": {}, "b": {}}, seeds=[0, 1], settings=settings)
+        runs.train_runs(tmp_path, variants={"a": {}, "b": {}}, seeds=[0, 1], settings=settings)
     assert not ended.value.code
     assert trained == ["a_seed0", "b_seed0", "a_seed1", "b_seed1"]
     assert capsys.readouterr().out == ""

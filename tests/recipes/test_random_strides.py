@@ -3,8 +3,7 @@
 import json
 import math
 import random
-import runpy
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -17,12 +16,15 @@ import pytest
 import torch
 import yaml
 
+import random_strides
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, multiply_adds, save_classifier
+from audiostride.reporting.style import render
 from audiostride.training import TrainConfig
-from images import ImageTrainConfig
-from lab import main_random_strides
-from lab.random_starts import (
+from images.config import ImageTrainConfig
+from lab.random_strides_cells import AudioCells, Cell, CellResult, ImageCells, encoder_settings
+from lab.random_strides_figure import draw_recovery
+from lab.random_strides_starts import (
     CIFAR_STARTS,
     EFFICIENTNET_STARTS,
     IMAGENET_STARTS,
@@ -33,13 +35,10 @@ from lab.random_starts import (
     Start,
     parse_starts,
 )
-from lab.random_strides_cells import AudioCells, Cell, CellResult, encoder_settings, make_cells
-from lab.random_strides_data import find_kind
-from lab.random_strides_figure import draw_recovery, recovery_stage
-from lab.random_strides_report import describe_failures
 from lab.random_strides_table import describe_recovery, format_learned, format_starts
+from random_strides import find_kind, main, make_cells
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "random_strides.py"
+Cells = Callable[[str], list[list[str]]]
 POOLINGS = ("strided", "spectral", "diffstride")
 # Accuracies of two seeds and multiply-adds of (2,2,2) and (1,3,1), relative costs to 10 M.
 CELLS: dict[tuple[Start, str], tuple[tuple[float, float], int]] = {
@@ -69,11 +68,6 @@ def make_results(cells: dict[tuple[Start, str], tuple[tuple[float, float], int]]
             )  # fmt: skip
             results.append(result)
     return results
-
-
-def rows_of(table: str) -> list[list[str]]:
-    lines = [line for line in table.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
 
 
 def write_audio_run(cell: Cell, strides: list[list[float]]) -> None:
@@ -159,11 +153,11 @@ def test_bad_starts_are_bad_input(arch: str, given: list[str], message: str) -> 
         parse_starts(arch, given)
 
 
-def test_the_table_has_means_by_hand_and_the_papers_figures_beside_them() -> None:
+def test_the_table_has_means_by_hand_and_the_papers_figures_beside_them(cells: Cells) -> None:
     table = format_starts(make_results(), arch="resnet18", data="words.csv", unit="window", usual=(2, 2, 2))
     assert "multiply-adds in millions of one window" in table
     assert "relative to strided convolution at (2,2,2)" in table
-    header, _, *rows = rows_of(table)
+    header, _, *rows = cells(table)
     assert header == ["start", "strided", "spectral", "DiffStride", "cost, strided", "cost, spectral",
                       "cost, DiffStride", "the paper's, CIFAR-10", "the paper's, CIFAR-100"]  # fmt: skip
     assert rows[0] == ["(2,2,2)", "81.0 (1.4)", "84.0 (1.4)", "85.0 (1.4)", "10 (1.00 x)", "16 (1.60 x)",
@@ -182,33 +176,27 @@ def test_the_table_has_means_by_hand_and_the_papers_figures_beside_them() -> Non
     assert rows[2][7:] == rows[3][7:] == ["", ""]
 
 
-def test_the_papers_means_stand_beside_its_own_starts_only() -> None:
-    cells = {(start, pooling): ((0.5, 0.6), 10) for start in CIFAR_STARTS for pooling in POOLINGS}
-    results = make_results(cells)
-    rows = rows_of(format_starts(results, arch="resnet18", data="cifar100", unit="image", usual=(2, 2, 2)))
+def test_the_papers_means_stand_beside_its_own_starts_only(cells: Cells) -> None:
+    results = make_results({(start, pooling): ((0.5, 0.6), 10) for start in CIFAR_STARTS for pooling in POOLINGS})
+    rows = cells(format_starts(results, arch="resnet18", data="cifar100", unit="image", usual=(2, 2, 2)))
     assert rows[0][-1] == "the paper's, CIFAR-100"
     assert "the paper's, CIFAR-10" not in rows[0]
     assert rows[-1][-1] == "59.1 (6.7) / 70.6 (2.6) / 73.5 (0.3)"
     columns = list(zip(*PAPER["CIFAR-100"].values(), strict=True))
     assert rows[-2][-1] == " / ".join(f"{mean(values):.1f} ({stdev(values):.1f})" for values in columns)
-    rows = rows_of(format_starts(results, arch="densenet121", data="cifar10", unit="image", usual=(2, 2, 2)))
+    rows = cells(format_starts(results, arch="densenet121", data="cifar10", unit="image", usual=(2, 2, 2)))
     assert [row[-1] for row in rows[2:]] == [""] * 7 + ["91.9 / 91.3 / 91.6"]
-    rows = rows_of(format_starts(results, arch="preact_resnet18", data="x", unit="image", usual=(2, 2, 2)))
+    rows = cells(format_starts(results, arch="preact_resnet18", data="x", unit="image", usual=(2, 2, 2)))
     assert len(rows[0]) == 7
 
 
-def test_cells_that_failed_are_left_out_and_counted() -> None:
+def test_cells_that_failed_are_left_out_and_counted(cells: Cells) -> None:
     results = [result for result in make_results() if (result.start, result.pooling) != ((1, 3, 1), "strided")]
-    rows = rows_of(format_starts(results, arch="audio", data="x", unit="window", usual=(2, 2, 2)))
+    rows = cells(format_starts(results, arch="audio", data="x", unit="window", usual=(2, 2, 2)))
     assert rows[3] == ["(1,3,1)", "-", "80.0 (0.0)", "84.0 (2.8)", "-", "40 (4.00 x)", "45 (4.50 x)"]
     assert rows[4][1] == "81.0, 1 of 2 starts"
     assert rows[5][1] == "81.0 (1.4), 1 of 2 starts"
     assert describe_recovery(results) == "A spread over starts needs two that every pooling has, here there are 1."
-    failed = {Cell((1, 3, 1), pooling, 0, Path("out") / pooling): f"out/{pooling} is bad" for pooling in POOLINGS[:2]}
-    failed[Cell((1, 1, 1), "strided", 0, Path("out/last"))] = "another"
-    assert describe_failures(failed) == (
-        "3 cells failed:\n\n- strided, spectral: its folder is bad\n- last: another"
-    )  # fmt: skip
     with pytest.raises(InputError, match="there must be at least one finished cell, got none"):
         format_learned([])
     with pytest.raises(InputError, match="there must be at least one finished cell, got none"):
@@ -229,8 +217,8 @@ def test_recovery_is_told_by_spreads_over_starts() -> None:
     assert "DiffStride 0.7 points, against that of strided convolution (0.0) and 0.25 times" in describe_recovery(even)
 
 
-def test_learned_strides_are_means_over_seeds() -> None:
-    header, _, *rows = rows_of(format_learned(make_results()))
+def test_learned_strides_are_means_over_seeds(cells: Cells) -> None:
+    header, _, *rows = cells(format_learned(make_results()))
     assert header == ["start", *(f"layer {layer} (time, mel)" for layer in (1, 2, 3)), "product of all strides",
                       "last map (time x mel)"]  # fmt: skip
     # Seeds end at (2, 2.5) and (2.2, 2.5) in every layer.
@@ -273,23 +261,16 @@ def test_the_figure_has_a_line_per_start_and_axis_and_a_mark_per_run() -> None:
     assert len(colors) == 8
 
 
-def test_figure_and_tables_are_written_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def stage(text: str, results: list[CellResult] | None = None) -> str:
-        recovery_stage(results or make_results(), text, tmp_path, unit="window", usual=(2, 2, 2))
-        return capsys.readouterr().out
-
-    assert stage("some text").startswith("figure: 12 runs -> ")
-    files = {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
-    assert set(files) == {"table.md", "figure3.png", "figure3.svg"}
+def test_the_figure_is_drawn_whole(tmp_path: Path) -> None:
+    figure = draw_recovery(make_results(), unit="window", usual=(2, 2, 2))
+    for kind in ("png", "svg"):
+        (tmp_path / f"figure3.{kind}").write_bytes(render(figure, format=kind))
     picture = matplotlib.image.imread(tmp_path / "figure3.png")
     assert picture.shape[0] > 800
     assert picture.shape[1] > 1400
     assert len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 20
     shown = (tmp_path / "figure3.svg").read_text("utf-8")
     assert all(text in shown for text in ("(1,3,1)", "over time", "DiffStride", "validation accuracy"))
-    assert "stands, skipped" in stage("some text")
-    assert {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == files
-    assert "stands, skipped" not in stage("other text", make_results()[:2])
 
 
 def test_a_cell_is_measured_as_it_was_tested(tmp_path: Path) -> None:
@@ -326,8 +307,6 @@ def test_the_settings_of_cells(tmp_path: Path) -> None:
 
 
 def test_the_settings_of_cells_of_images(tmp_path: Path) -> None:
-    from lab.random_strides_images import ImageCells
-
     def configure(arch: str, start: Start, preset: str, **given: Any) -> ImageTrainConfig:
         learner = ImageCells(arch, data="cifar10", root=tmp_path, preset=preset, settings=given, download=False)
         return learner.configure(Cell(start, "strided", 3, tmp_path / "run"))
@@ -385,7 +364,7 @@ def test_bad_options_are_bad_input_before_anything_is_written(
     (tmp_path / "empty").mkdir()
     (tmp_path / "both" / "a.WAV").touch()
     (tmp_path / "both" / "b" / "c.png").touch()
-    assert main_random_strides("Mine.", given) == 2
+    assert main(given) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
@@ -406,47 +385,52 @@ def test_a_cell_that_fails_does_not_end_the_others_and_a_stop_ends_all(
     asked: list[str] = []
     stop = False
 
-    def pretend(config: TrainConfig, *, resume: bool) -> dict[str, Any]:
-        asked.append(Path(config.out).name)
+    def pretend(config: TrainConfig, *, resume: bool, progress: bool) -> dict[str, Any]:
+        run = Path(config.out)
+        asked.append(run.name)
         if config.pooling == "strided":
             raise InputError("strides must be whole")
         if config.pooling == "spectral":
             raise RuntimeError("out of memory")
-        return {"stopped_early": stop, "accuracy": 0.5}
+        run.mkdir(parents=True, exist_ok=True)
+        metrics = {"stopped_early": stop, "accuracy": 0.5}
+        (run / "metrics.json").write_text(json.dumps(metrics))
+        return metrics
 
-    monkeypatch.setattr("lab.random_strides_cells.train", pretend)
-    monkeypatch.setattr("lab.random_strides_report.report_cells", lambda *args, **kwargs: "")
+    monkeypatch.setattr(random_strides, "train", pretend)
+    monkeypatch.setattr("lab.runs.report_run", lambda run: None)
+    monkeypatch.setattr(AudioCells, "measure", lambda *_: None)
+    monkeypatch.setattr(random_strides, "describe_cells", lambda results, listed, *args, **kwargs: listed)
+    monkeypatch.setattr(random_strides, "figure_stage", lambda *args, **kwargs: None)
     command = ["--data", str(manifest), "--label", "kind", "--starts", "2,2,2", "1.5,2,2", "--seeds", "0"]
-    assert main_random_strides("Mine.", [*command, "--out", str(tmp_path)]) == 2
+    assert main([*command, "--out", str(tmp_path)]) == 2
     assert asked == [f"{start}_{pooling}_seed0" for start in ("2-2-2", "1.5-2-2") for pooling in POOLINGS]
     shown = capsys.readouterr()
     assert "4 of 6 cells failed, listed above; mend this and give the same command again, or leave them" in shown.err
-    assert "RuntimeError: out of memory" in shown.out
+    assert "4 of 6 runs failed; mend this" in shown.out
+    assert "2-2-2_spectral_seed0: RuntimeError: out of memory" in shown.out
     assert "1.5-2-2_diffstride_seed0: test accuracy 50.0 %" in shown.out
     stop = True
     asked.clear()
-    assert main_random_strides("Mine.", [*command, "--out", str(tmp_path)]) == 130
+    assert main([*command, "--out", str(tmp_path / "new")]) == 130
     assert len(asked) == 3
     assert "interrupted; the same command goes on where this one stopped" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_smoke_runs_whole_a_second_call_skips_every_stage_and_other_settings_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], cells: Cells, run_recipe: Callable[..., int]
 ) -> None:
     threads = torch.get_num_threads()
     shown = []
     for _ in range(2):
-        monkeypatch.setattr(sys, "argv", [str(RECIPE), "--smoke", "--out", str(tmp_path)])
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(RECIPE), run_name="__main__")
-        assert not ended.value.code
+        assert run_recipe("random_strides", "--smoke", "--out", tmp_path) == 0
         shown.append(capsys.readouterr().out)
     assert torch.get_num_threads() == threads
     # Archive and data stages, six cells, the figure.
     assert [text.count("stands, skipped") for text in shown] == [0, 4 + 6 + 1]
-    rows = rows_of(shown[0])
-    assert rows == rows_of(shown[1])
+    rows = cells(shown[0])
+    assert rows == cells(shown[1])
     assert [row[0] for row in rows[2:6]] == ["(2,2,2)", "(3,2,3)", "mean (sd) of the starts' means",
                                              "mean (sd) of all runs"]  # fmt: skip
     assert rows[2][4].endswith("(1.00 x)")
@@ -458,8 +442,8 @@ def test_smoke_runs_whole_a_second_call_skips_every_stage_and_other_settings_are
     config = TrainConfig.load(folder / "3-2-3_diffstride_seed0")
     assert (config.encoder, config.pooling, config.seed) == ("resnet18", "diffstride", 0)
     assert "shows that everything runs, no more" in shown[0]
-    assert main_random_strides("Mine.", ["--smoke", "--out", str(tmp_path), "--set", "lr=0.5"]) == 2
-    assert "every cell failed:" in (refused := capsys.readouterr().err)
+    assert main(["--smoke", "--out", str(tmp_path), "--set", "lr=0.5"]) == 2
+    assert "6 of 6 runs failed; mend this" in (refused := capsys.readouterr().err)
     assert refused.count("lr: 0.002 -> 0.5") == 1  # once for all six
 
 
@@ -467,17 +451,17 @@ def test_smoke_runs_whole_a_second_call_skips_every_stage_and_other_settings_are
 def test_cells_of_audio_train_side_by_side(manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["--data", str(manifest), "--label", "kind", "--arch", "audio", "--starts", "1.5,2,2,2", "--seeds", "0"]
     command += ["--width", "0.03", "--max-steps", "2", "--batch-size", "4", "--out", str(tmp_path), "--jobs", "2"]
-    assert main_random_strides("Mine.", [*command, "--pooling", "strided", "diffstride"]) == 2
+    assert main([*command, "--pooling", "strided", "diffstride"]) == 2
     shown = capsys.readouterr()
     assert "1 of 2 cells failed" in shown.err
     folder = tmp_path / f"{manifest.parent.name}-kind" / "audio"
     text = (folder / "table.md").read_text("utf-8")
-    assert "1 cell failed:\n\n- 1.5-2-2-2_strided_seed0: " in text
+    assert "1 of 2 runs failed; mend this and give the same command again\n1.5-2-2-2_strided_seed0: " in text
     assert (folder / "1.5-2-2-2_diffstride_seed0" / "report.html").is_file()
 
 
 @pytest.mark.slow
-def test_images_of_a_folder_are_learned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_of_a_folder_are_learned(tmp_path: Path, capsys: pytest.CaptureFixture[str], cells: Cells) -> None:
     pytest.importorskip("torchvision")
     rng = np.random.default_rng(0)
     for split, count in (("train", 6), ("val", 3)):
@@ -490,9 +474,9 @@ def test_images_of_a_folder_are_learned(tmp_path: Path, capsys: pytest.CaptureFi
                 matplotlib.image.imsave(file, image)
     command = ["--data", str(tmp_path / "pictures"), "--starts", "2,2,2", "3,1,3", "--seeds", "0", "--width", "0.03"]
     command += ["--max-steps", "2", "--batch-size", "4", "--set", "image_size=32", "--out", str(tmp_path / "out")]
-    assert main_random_strides("Mine.", command) == 0
+    assert main(command) == 0
     first = capsys.readouterr().out
-    rows = rows_of(first)
+    rows = cells(first)
     assert [row[0] for row in rows[2:4]] == ["(2,2,2)", "(3,1,3)"]
     assert rows[2][4].endswith("(1.00 x)")
     assert "layer 1 (height, width)" in first
@@ -500,7 +484,7 @@ def test_images_of_a_folder_are_learned(tmp_path: Path, capsys: pytest.CaptureFi
     folder = tmp_path / "out" / "pictures" / "resnet18"
     metrics = json.loads((folder / "3-1-3_strided_seed0" / "metrics.json").read_text())
     assert rows[3][4].startswith(f"{metrics['multiply_adds'] / 1e6:.4g} (")
-    assert main_random_strides("Mine.", command) == 0
+    assert main(command) == 0
     second = capsys.readouterr().out
     assert second.count("stands, skipped") == 6 + 1
-    assert rows_of(second) == rows
+    assert cells(second) == rows

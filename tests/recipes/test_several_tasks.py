@@ -7,8 +7,7 @@ import pytest
 
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
-from lab import SeveralRecipe, main_several
-from lab.several import build_several_parser, prepare_several, what_is_learned
+from lab.several import SeveralRecipe, build_several_parser, main_several, prepare_several, what_is_learned
 from lab.tables import format_poolings
 
 RECIPE = SeveralRecipe(
@@ -29,7 +28,7 @@ def test_a_setting_that_training_does_not_have_is_refused() -> None:
         (["--birds", ".", "--tasks", "birds", "pitch"], r"missing are\n  --nsynth DIR  nsynth\ngive the folders"),
         (["--smoke", "--nsynth", "."], "--smoke makes its own data; leave --tut, --birds, --nsynth, --speech and"),
         (["--smoke", "--download"], "and --download out"),
-        (["--smoke", "--set", "batch_size=1"], "train: batch_size must be at least 2"),
+        (["--smoke", "--set", "batch_size=1"], "train: batch_size must be a whole number >= 2"),
     ],
 )
 def test_bad_options(

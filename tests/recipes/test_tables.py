@@ -1,6 +1,7 @@
 """Tables from run folders: values by hand, names, schemes, and what must not be averaged."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lab.from_runs import build_table_parser, main_table
 from lab.results import TaskResult, find_runs, read_results
 from lab.tables import describe_differences, format_shared, format_table_1, format_table_2
 
+Cells = Callable[[str], list[list[str]]]
 ORIGINS = {"instrument_family": "nsynth", "pitch": "nsynth"}
 
 
@@ -42,16 +44,14 @@ def read(*runs: Path, **names: str) -> list[TaskResult]:
     return read_results(runs, names=names)[0]
 
 
-def cells(table: str) -> list[list[str]]:
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
-
-
 @pytest.fixture
 def nsynth(tmp_path: Path) -> str:
     return write_store(tmp_path / "data" / "a", "nsynth", "official")
 
 
-def test_table_1_has_means_by_hand_and_the_papers_figures_beside_them(tmp_path: Path, nsynth: str) -> None:
+def test_table_1_has_means_by_hand_and_the_papers_figures_beside_them(
+    tmp_path: Path, nsynth: str, cells: Cells
+) -> None:
     two = [f"families={nsynth}:instrument_family", f"notes={nsynth}:pitch"]
     runs = [
         write_run(tmp_path / "s0", {"pitch": 0.90}, manifest=nsynth, label="pitch", pooling="strided", seed=0),
@@ -73,7 +73,7 @@ def test_table_1_has_means_by_hand_and_the_papers_figures_beside_them(tmp_path: 
     assert mean == ["mean of 2", "official", *[""] * 10, "75.0 (5.0), 3 runs", ""]
 
 
-def test_all_five_tasks_have_the_papers_mean(tmp_path: Path) -> None:
+def test_all_five_tasks_have_the_papers_mean(tmp_path: Path, cells: Cells) -> None:
     tasks, accuracies = [], {}
     for number, (task, (data, column)) in enumerate(paper.COLUMNS.items()):
         store = write_store(tmp_path / data, data, "paper-like")
@@ -89,7 +89,9 @@ def test_all_five_tasks_have_the_papers_mean(tmp_path: Path) -> None:
     assert describe_differences(results) == []
 
 
-def test_single_means_are_means_of_means_and_schemes_are_rows_of_their_own(tmp_path: Path, nsynth: str) -> None:
+def test_single_means_are_means_of_means_and_schemes_are_rows_of_their_own(
+    tmp_path: Path, nsynth: str, cells: Cells
+) -> None:
     other = write_store(tmp_path / "data" / "b", "nsynth", "paper-like")
     runs = [
         write_run(tmp_path / "p0", {"pitch": 0.6}, manifest=nsynth, label="pitch"),
@@ -104,7 +106,7 @@ def test_single_means_are_means_of_means_and_schemes_are_rows_of_their_own(tmp_p
     assert [row[6] for row in rows] == ["80.0 (14.1), 2 runs", "60.0, 1 run", "70.0", "10.0, 1 run"]
 
 
-def test_table_a_7_has_both_kinds_of_strides(tmp_path: Path, nsynth: str) -> None:
+def test_table_a_7_has_both_kinds_of_strides(tmp_path: Path, nsynth: str, cells: Cells) -> None:
     two = [f"instrument={nsynth}:instrument_family", f"pitch={nsynth}:pitch"]
     found = {"instrument": 0.5, "pitch": 0.7}
     runs = [
@@ -120,7 +122,7 @@ def test_table_a_7_has_both_kinds_of_strides(tmp_path: Path, nsynth: str) -> Non
         format_table_1(read(*runs))
 
 
-def test_own_data_are_named_by_their_runs_or_by_the_caller(tmp_path: Path) -> None:
+def test_own_data_are_named_by_their_runs_or_by_the_caller(tmp_path: Path, cells: Cells) -> None:
     manifest = str(tmp_path / "words" / "clips.csv")
     alone = write_run(tmp_path / "alone", {"label": 0.5}, manifest=manifest)
     both = [f"words={manifest}:label", f"sex={manifest}:sex"]
@@ -219,7 +221,7 @@ def write_model(run: Path, strides: tuple[float, float], *, pooling: Any = "diff
     save_classifier(AudioClassifier(config), run / "model.safetensors")
 
 
-def test_table_2_has_cutoffs_by_hand_continuous_and_as_the_papers(tmp_path: Path, nsynth: str) -> None:
+def test_table_2_has_cutoffs_by_hand_continuous_and_as_the_papers(tmp_path: Path, nsynth: str, cells: Cells) -> None:
     for seed, strides in enumerate([(1.5, 1.8), (1.3, 1.7)]):
         run = write_run(tmp_path / f"d{seed}", {"pitch": 0.5}, manifest=nsynth, label="pitch", seed=seed)
         write_model(run, strides)
@@ -241,7 +243,7 @@ def test_table_2_has_cutoffs_by_hand_continuous_and_as_the_papers(tmp_path: Path
         format_table_2(read(fixed))
 
 
-def test_table_2_has_a_row_for_tasks_learned_together(tmp_path: Path) -> None:
+def test_table_2_has_a_row_for_tasks_learned_together(tmp_path: Path, cells: Cells) -> None:
     tasks = [f"{task}={write_store(tmp_path / data, data, 'official')}:{column}"
              for task, (data, column) in paper.COLUMNS.items()]  # fmt: skip
     five = write_run(tmp_path / "five", dict.fromkeys(paper.TASKS, 0.5), task=tasks)

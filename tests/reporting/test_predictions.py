@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
-from audiostride.audio.files import read_audio
+from audiostride.audio.resampling import read_audio
 from audiostride.dataset.manifest import read_clips
 from audiostride.dataset.prepare import prepare_store
 from audiostride.reporting.predictions import (

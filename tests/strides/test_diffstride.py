@@ -1,17 +1,22 @@
 """The DiffStride layers: sizes, state, dtypes, learning."""
 
 import copy
+import inspect
 import io
+from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from audiostride import DiffStride1d, DiffStride2d, DiffStride3d
+from audiostride import DiffStride1d, DiffStride2d, DiffStride3d, Encoder
 from audiostride.checks import Size
 from audiostride.errors import InputError
+from audiostride.strides.masks import minimum_stride, output_length, passband_mask
+from audiostride.strides.matrices import pooling_matrix
 from audiostride.strides.pooling import diffstride_pool
 
 SIZES: tuple[Size, ...] = ("paper", "nominal")
@@ -203,6 +208,44 @@ def test_errors_of_shared_strides_sizes_and_inputs() -> None:
         layer(torch.ones(8, 8, dtype=torch.int64))
     with pytest.raises(InputError, match=r"DiffStride2d: pooled axes must not be empty, got shape \(8, 0\)"):
         layer(torch.ones(8, 0))
+
+
+@pytest.mark.parametrize("layer", [DiffStride1d, DiffStride2d, DiffStride3d])
+def test_one_number_serves_all_axes(layer: type[DiffStride2d]) -> None:
+    n = layer.n_axes
+    for number in (3.0, 3, np.int64(3)):
+        assert layer(number).strides.tolist() == [3.0] * n  # type: ignore[arg-type]
+        assert layer(number, shared=True).strides.tolist() == [3.0]  # type: ignore[arg-type]
+    assert layer().strides.tolist() == [2.0] * n
+    shown = inspect.signature(layer).parameters
+    assert list(shown) == ["strides", "ramp_bins", "size", "shared", "max_stride"]
+    assert all(shown[name].kind is inspect.Parameter.KEYWORD_ONLY for name in list(shown)[1:])
+
+
+def test_a_ramp_of_none_is_the_same_wherever_it_is_given() -> None:
+    x = noise(2, 40)
+    bins: dict[Any, float] = {"paper": 4.0, "nominal": 4.0, "folded": 8.0}
+    assert set(bins) == set(get_args(Size))
+    for size, ramp_bins in bins.items():
+        layer = DiffStride1d(2.3, size=size)
+        assert layer.axes[0].ramp_bins == ramp_bins
+        for options in ({}, {"ramp_bins": None}):
+            expected = pooling_matrix(40, 2.3, ramp_bins=ramp_bins, size=size)
+            torch.testing.assert_close(pooling_matrix(40, 2.3, size=size, **options), expected, rtol=0, atol=0)
+            torch.testing.assert_close(diffstride_pool(x, [2.3], size=size, **options), layer(x), rtol=0, atol=0)
+            mask = passband_mask(40, 2.3, ramp_bins=ramp_bins, size=size)
+            assert passband_mask(40, 2.3, size=size, **options).equal(mask)
+            assert output_length(40, 2.3, size=size, **options) == layer.output_size(40)[0]
+            assert (minimum_stride(40, size=size, **options), 40.0) == layer.axes[0].limits(40)
+        # Twice the ramp, another mask.
+        assert not passband_mask(40, 2.3, ramp_bins=2 * ramp_bins, size=size).equal(mask)
+    mixed = DiffStride2d(size=("nominal", "folded"))
+    assert [axis.ramp_bins for axis in mixed.axes] == [4.0, 8.0]
+    assert [axis.ramp_bins for axis in DiffStride2d(size="folded", ramp_bins=(None, 3.0)).axes] == [8.0, 3.0]
+    for size in bins:
+        pool = Encoder(size=size, width=0.05).block_list()[0].pool
+        assert isinstance(pool, DiffStride2d)
+        assert [axis.ramp_bins for axis in pool.axes] == [bins[size]] * 2
 
 
 @pytest.mark.gpu

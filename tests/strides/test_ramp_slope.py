@@ -110,5 +110,5 @@ def test_another_slope_is_told_apart(size: Size) -> None:
 
 def test_slope_keeps_the_dtype() -> None:
     for dtype in (torch.float32, torch.float64):
-        k, slope = ramp_slope(64, torch.tensor(2.3, dtype=dtype))
+        k, slope = ramp_slope(64, torch.tensor(2.3, dtype=dtype), ramp_bins=4.0, size="paper")
         assert k.dtype == slope.dtype == dtype

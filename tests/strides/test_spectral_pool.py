@@ -100,6 +100,12 @@ def test_settings_are_shown() -> None:
 
 
 @pytest.mark.parametrize("layer", LAYERS)
+def test_one_number_serves_all_axes(layer: Layer) -> None:
+    assert layer(3).strides == layer(3.0).strides == (3.0,) * layer.n_axes
+    assert layer().strides == (2.0,) * layer.n_axes
+
+
+@pytest.mark.parametrize("layer", LAYERS)
 def test_errors(layer: Layer) -> None:
     name, n_axes = layer.__name__, layer.n_axes
     with pytest.raises(InputError, match=rf"^{name}: strides must be finite and >= 1 .* got 0\.5"):

@@ -42,8 +42,7 @@ def quick_run(run_command: Callable[..., int]) -> Callable[..., int]:
     def run(manifest: object, out: object, *options: object) -> int:
         with pytest.MonkeyPatch.context() as patch:
             # Drawing takes longer than such a training, and has tests of its own.
-            patch.setattr("audiostride.training.results.draw_confusion", lambda table, format: b"")
-            patch.setattr("audiostride.training.results.write_report", lambda runs, file: file.write_text(""))
+            patch.setattr("audiostride.reporting.page.report_run", lambda run: None)
             return run_command("train", "--manifest", manifest, "--out", out, *QUICK, *options)
 
     return run
@@ -75,8 +74,7 @@ def plain_run(set_manifest: Path, quick_run: Callable[..., int], tmp_path_factor
 def no_figures() -> Iterator[None]:
     """Drawing takes longer than these trainings; processes of their own draw."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("audiostride.training.results.draw_confusion", lambda table, format: b"")
-        patch.setattr("audiostride.training.results.write_report", lambda runs, file: file.write_text(""))
+        patch.setattr("audiostride.reporting.page.report_run", lambda run: None)
         yield
 
 

@@ -11,8 +11,7 @@ import soundfile
 import torch
 
 from audiostride.models import load_classifier
-from audiostride.training.clips import SkippedClips
-from audiostride.training.module import augment_waveform
+from audiostride.training.loss import ClassifierTraining, augment_waveform
 
 EVERYTHING = ["--time-shift-s", "0.2", "--gain-db", "6", "--noise", "synthetic", "--noise-snr-db", "[0,20]"]
 EVERYTHING += ["--mixup", "0.3", "--time-masks", "2", "--mel-masks", "2"]
@@ -89,12 +88,12 @@ def test_a_training_that_died_goes_on_with_the_same_numbers(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def die(self: object, trainer: object, *_: object) -> None:
-        if trainer.global_step == 5:
+    def die(self: object, step: int) -> None:
+        if step == 5:
             raise RuntimeError("power cut")
 
     with monkeypatch.context() as patch:
-        patch.setattr(SkippedClips, "on_train_batch_end", die)
+        patch.setattr(ClassifierTraining, "check_step", die)
         with pytest.raises(RuntimeError, match="power cut"):
             quick_run(set_manifest, tmp_path / "run", *EVERYTHING)
     assert read_history(tmp_path / "run")["step"].tolist() == [3]
@@ -105,7 +104,7 @@ def test_a_training_that_died_goes_on_with_the_same_numbers(
         steps.append(len(steps))
         return augment_waveform(batch, noises)
 
-    monkeypatch.setattr("audiostride.training.module.augment_waveform", count)
+    monkeypatch.setattr("audiostride.training.loss.augment_waveform", count)
     assert quick_run(set_manifest, tmp_path / "run", *EVERYTHING, "--resume") == 0
     assert len(steps) == 3, "steps 4 to 6, the checkpoint being of step 3"
     assert same_training(augmented_run, tmp_path / "run", read_history)
@@ -123,7 +122,7 @@ def test_checkpoints_hold_neither_noises_nor_class_weights(augmented_run: Path, 
     plain = torch.load(plain_run / "checkpoints" / "last.ckpt", weights_only=True)
     assert stored["state_dict"].keys() == plain["state_dict"].keys()
     assert not any("noise" in name or "class_weights" in name for name in stored["state_dict"])
-    assert (augmented_run / "checkpoints" / "last.ckpt").stat().st_size < 2**20  # the bank of noises alone takes 16 MB
+    assert (augmented_run / "checkpoints" / "last.ckpt").stat().st_size < 2**20  # the noises alone take 16 MB
 
 
 def plain_loss(run: Path, clips: pd.DataFrame) -> float:
@@ -161,9 +160,9 @@ def test_augmentation_is_done_once_per_step_and_never_in_evaluation(
         assert noises.shape == (64, 64000)
         return augment_waveform(batch, noises)
 
-    monkeypatch.setattr("audiostride.training.module.augment_waveform", count)
+    monkeypatch.setattr("audiostride.training.loss.augment_waveform", count)
     assert quick_run(set_manifest, tmp_path / "run", "--noise", "synthetic", "--mixup", "0.2") == 0
-    names = ["class_index", "failed", "mixup_partner", "mixup_share", "noise_pick", "noise_place", "noise_snr_db"]
+    names = ["class_index", "failed", "mixup_partner", "mixup_weight", "noise_pick", "noise_place", "noise_snr_db"]
     assert seen == [[*names, "waveform"]] * 6
 
 

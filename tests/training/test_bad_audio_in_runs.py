@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from audiostride.training.callbacks import RunRecorder
+from audiostride.training.run import RunRecorder
 
 Run = Callable[..., int]
 
@@ -120,14 +120,14 @@ def test_a_split_that_loses_all_its_clips_is_an_error(
 
 
 def lose_when_training_starts(monkeypatch: pytest.MonkeyPatch, files: list[Path]) -> None:
-    start = RunRecorder.on_train_start
+    start = RunRecorder.begin
 
-    def lose(self: RunRecorder, *arguments: object) -> None:
+    def lose(self: RunRecorder) -> None:
         for file in files:
             file.unlink()
-        start(self, *arguments)
+        start(self)
 
-    monkeypatch.setattr(RunRecorder, "on_train_start", lose)
+    monkeypatch.setattr(RunRecorder, "begin", lose)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -166,7 +166,7 @@ def test_files_that_vanish_are_listed_at_once(
 
     manifest, run = write_table(copies, tmp_path), tmp_path / "run"
     lose_when_training_starts(monkeypatch, [tmp_path / copies["path"][row] for row in (1, 6)])
-    monkeypatch.setattr(RunRecorder, "_validate", die)  # after two steps, which show each of the eight clips once
+    monkeypatch.setattr(RunRecorder, "validate", die)  # after two steps, which show each of the eight clips once
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(RuntimeError, match="power cut"):
         quick_run(manifest, run, "--memory-mib", "0", "--on-error", "skip", "--workers", workers)

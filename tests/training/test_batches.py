@@ -9,9 +9,9 @@ import torch
 
 from audiostride.audio.windows import cut_window, draw_excerpt_starts
 from audiostride.dataset.manifest import read_clips
-from audiostride.dataset.readers import AudioBank, open_bank
+from audiostride.dataset.readers import AudioReader, open_reader
 from audiostride.errors import InputError
-from audiostride.training.batches import ExcerptBatches, StepSampler, load_batches
+from audiostride.training.batches import ExcerptBatches, load_batches
 
 
 @pytest.mark.parametrize("start", [-700, -3, 0, 4, 9, 10, 500])
@@ -29,25 +29,25 @@ def test_excerpts_cover_all_starts_and_reach_beyond_the_ends_by_the_shift_only()
     assert set(short.tolist()) == {0}
 
 
-def make_batches(bank: AudioBank, *, seed: int = 0) -> ExcerptBatches:
-    classes = np.arange(len(bank))
-    return ExcerptBatches(bank, classes, batch_size=5, window=16000, shift=800, seed=seed)
+def make_batches(reader: AudioReader, *, seed: int = 0) -> ExcerptBatches:
+    classes = np.arange(len(reader))
+    return ExcerptBatches(reader, classes, batch_size=5, window=16000, shift=800, seed=seed)
 
 
 def test_batches_are_a_function_of_seed_and_step(manifest: Path) -> None:
-    bank = open_bank(read_clips(manifest, label="kind"), progress=False)
-    batches, again = make_batches(bank), make_batches(bank)
+    reader = open_reader(read_clips(manifest, label="kind"), progress=False)
+    batches, again = make_batches(reader), make_batches(reader)
     later = again[7]  # asked for first: no order, no state
     for step in range(8):
         expected = batches[step]
     assert later.keys() == expected.keys() == {"waveform", "class_index", "failed"}
     assert all(torch.equal(later[name], expected[name]) for name in expected)
-    assert not torch.equal(make_batches(bank, seed=1)[7]["waveform"], later["waveform"])
+    assert not torch.equal(make_batches(reader, seed=1)[7]["waveform"], later["waveform"])
 
 
 def test_every_clip_comes_once_per_pass(manifest: Path) -> None:
-    bank = open_bank(read_clips(manifest, label="kind"), progress=False)
-    batches = make_batches(bank)
+    reader = open_reader(read_clips(manifest, label="kind"), progress=False)
+    batches = make_batches(reader)
     seen = torch.cat([batches[step]["class_index"] for step in range(22)])
     passes = seen.reshape(-1, 22)
     assert all(sorted(row.tolist()) == list(range(22)) for row in passes)
@@ -55,17 +55,17 @@ def test_every_clip_comes_once_per_pass(manifest: Path) -> None:
 
 
 def test_worker_processes_give_the_same_batches(manifest: Path) -> None:
-    bank = open_bank(read_clips(manifest, label="kind"), progress=False)
-    loaded = list(load_batches(make_batches(bank), workers=1, sampler=StepSampler(3, 6)))
+    reader = open_reader(read_clips(manifest, label="kind"), progress=False)
+    loaded = list(load_batches(make_batches(reader), workers=1, sampler=range(3, 6)))
     assert len(loaded) == 3
     for step, batch in enumerate(loaded, start=3):
-        expected = make_batches(bank)[step]
+        expected = make_batches(reader)[step]
         assert all(torch.equal(batch[name], expected[name]) for name in ("waveform", "class_index", "failed"))
 
 
 def test_reading_from_files_gives_the_samples_that_memory_gives(manifest: Path) -> None:
     clips = read_clips(manifest, label="kind")
-    memory, files = open_bank(clips, progress=False), open_bank(clips, memory_mib=0, progress=False)
+    memory, files = open_reader(clips, progress=False), open_reader(clips, memory_mib=0, progress=False)
     np.testing.assert_array_equal(memory.n_samples, files.n_samples)
     for index in range(len(clips)):
         for start in (-500, 100, 8000, 40000):
@@ -77,10 +77,10 @@ def test_parts_of_a_file_are_clips(tmp_path: Path) -> None:
     samples = np.linspace(-0.5, 0.5, 32000, dtype=np.float32)
     soundfile.write(str(tmp_path / "long.wav"), samples, 16000, subtype="FLOAT")
     (tmp_path / "m.csv").write_text("path,label,start_s,duration_s\nlong.wav,a,0.5,0.25\nlong.wav,b,1.5,\n")
-    bank = open_bank(read_clips(tmp_path / "m.csv"), progress=False)
-    assert bank.n_samples.tolist() == [4000, 8000]
-    np.testing.assert_array_equal(bank.read_clip(0), samples[8000:12000])
-    np.testing.assert_array_equal(bank.read_clip(1), samples[24000:])
+    reader = open_reader(read_clips(tmp_path / "m.csv"), progress=False)
+    assert reader.n_samples.tolist() == [4000, 8000]
+    np.testing.assert_array_equal(reader.read(0, 0, 4000), samples[8000:12000])
+    np.testing.assert_array_equal(reader.read(1, 0, 8000), samples[24000:])
 
 
 def test_all_bad_audio_is_reported_with_lines_before_anything_starts(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_all_bad_audio_is_reported_with_lines_before_anything_starts(tmp_path: P
     rows = ["good.wav,a,", "nan.wav,a,", "empty.wav,a,", "text.wav,a,", "good.wav,a,3"]
     (tmp_path / "m.csv").write_text("\n".join(["path,label,duration_s", *rows]))
     with pytest.raises(InputError) as caught:
-        open_bank(read_clips(tmp_path / "m.csv"), where="m.csv", progress=False)
+        open_reader(read_clips(tmp_path / "m.csv"), where="m.csv", progress=False)
     message = str(caught.value)
     assert message.startswith("m.csv: 4 bad rows")
     for part in ("line 3: .*nan.wav", "line 4: .*empty.wav", "line 5: .*text.wav", "line 6: .*good.wav is 0.1 s long"):
@@ -99,26 +99,26 @@ def test_all_bad_audio_is_reported_with_lines_before_anything_starts(tmp_path: P
 
 
 @pytest.fixture
-def constants(tmp_path: Path) -> Callable[..., AudioBank]:
-    """A bank of six files, clip k holding the value (k + 1) / 8, that reads from the files each time."""
+def constants(tmp_path: Path) -> Callable[..., AudioReader]:
+    """A reader of six files, clip k holding the value (k + 1) / 8, that reads from the files each time."""
     for k in range(6):
         soundfile.write(str(tmp_path / f"{k}.wav"), np.full(2000, (k + 1) / 8), 16000)
     (tmp_path / "m.csv").write_text("path,label\n" + "".join(f"{k}.wav,a\n" for k in range(6)))
-    return lambda **options: open_bank(read_clips(tmp_path / "m.csv"), memory_mib=0, progress=False, **options)
+    return lambda **options: open_reader(read_clips(tmp_path / "m.csv"), memory_mib=0, progress=False, **options)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_clips_that_vanish_are_replaced_by_others_of_the_batch(
-    constants: Callable[..., AudioBank], tmp_path: Path, workers: int
+    constants: Callable[..., AudioReader], tmp_path: Path, workers: int
 ) -> None:
-    bank = constants(on_error="skip")
+    reader = constants(on_error="skip")
     classes = np.arange(6) + 10
-    batches = ExcerptBatches(bank, classes, batch_size=4, window=1000, seed=0)
+    batches = ExcerptBatches(reader, classes, batch_size=4, window=1000, seed=0)
     whole = [batches[step] for step in range(12)]
     assert all(item["failed"].numel() == 0 for item in whole)
     for k in (1, 4):
         (tmp_path / f"{k}.wav").unlink()
-    loaded = list(load_batches(batches, workers=workers, sampler=StepSampler(0, 12)))
+    loaded = list(load_batches(batches, workers=workers, sampler=range(0, 12)))
     n_failed = 0
     for before, item in zip(whole, loaded, strict=True):
         clips = before["class_index"] - 10
@@ -132,10 +132,10 @@ def test_clips_that_vanish_are_replaced_by_others_of_the_batch(
         assert torch.equal(item["waveform"], expected.float().expand(4, 1000))
     assert n_failed == 16  # two of six clips, each once in each of eight passes
     if workers == 0:
-        assert {index: "does not exist" in reason for index, reason in bank.failed.items()} == {1: True, 4: True}
+        assert {index: "does not exist" in reason for index, reason in reader.failed.items()} == {1: True, 4: True}
 
 
-def test_a_batch_without_any_readable_clip_is_an_error(constants: Callable[..., AudioBank], tmp_path: Path) -> None:
+def test_a_batch_without_any_readable_clip_is_an_error(constants: Callable[..., AudioReader], tmp_path: Path) -> None:
     batches = ExcerptBatches(constants(on_error="skip"), np.arange(6), batch_size=4, window=1000, seed=0)
     for k in range(6):
         (tmp_path / f"{k}.wav").unlink()
@@ -143,7 +143,7 @@ def test_a_batch_without_any_readable_clip_is_an_error(constants: Callable[..., 
         batches[0]
 
 
-def test_a_clip_that_vanishes_is_an_error_unless_skipped(constants: Callable[..., AudioBank], tmp_path: Path) -> None:
+def test_a_clip_that_vanishes_is_an_error_unless_skipped(constants: Callable[..., AudioReader], tmp_path: Path) -> None:
     batches = ExcerptBatches(constants(), np.arange(6), batch_size=6, window=1000, seed=0)
     (tmp_path / "3.wav").unlink()
     with pytest.raises(InputError, match=r"3\.wav does not exist"):

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,9 @@ import torch
 
 from audiostride.errors import InputError
 from audiostride.training import TrainConfig, evaluate_run
+from audiostride.training.batches import BatchParts
 from audiostride.training.clips import LabelledClips, read_source
-from audiostride.training.module import ClassifierTraining
+from audiostride.training.loss import ClassifierTraining
 
 Run = Callable[..., int]
 
@@ -151,14 +153,15 @@ def test_balance_decides_what_training_shows(
 ) -> None:
     seen: list[torch.Tensor] = []
     drawn: list[np.ndarray] = []
-    step = ClassifierTraining.training_step
+    part = BatchParts.__getitem__
 
-    def note(self: ClassifierTraining, batch: dict[str, torch.Tensor], number: int) -> torch.Tensor:
-        seen.append(batch["class_index"])
-        drawn.append(self._batches.order.clips_at(4 * len(drawn), 4))
-        return step(self, batch, number)
+    def note(self: BatchParts, index: int) -> dict[str, torch.Tensor]:
+        item = part(self, index)
+        seen.append(item["class_index"])
+        drawn.append(self.batches.order.clips_at(4 * len(drawn), 4))
+        return item
 
-    monkeypatch.setattr(ClassifierTraining, "training_step", note)
+    monkeypatch.setattr(BatchParts, "__getitem__", note)
     # 36 excerpts: all training clips once, 18 of each class, or each of the 12 speakers three times.
     options = ["--balance", balance, "--group", "speaker", "--max-steps", "9"]
     assert quick_run(set_manifest, tmp_path / "run", *options) == 0
@@ -178,13 +181,13 @@ def test_class_weights_are_those_of_the_training_clips(
     set_manifest: Path, quick_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights: list[torch.Tensor] = []
-    start = ClassifierTraining.on_train_start
+    start = ClassifierTraining.make_optimizer
 
-    def note(self: ClassifierTraining) -> None:
+    def note(self: ClassifierTraining) -> Any:
         weights.append(self.class_weights_0.clone())
-        start(self)
+        return start(self)
 
-    monkeypatch.setattr(ClassifierTraining, "on_train_start", note)
+    monkeypatch.setattr(ClassifierTraining, "make_optimizer", note)
     assert quick_run(set_manifest, tmp_path / "run", "--class-weights", "balanced", "--max-steps", "1") == 0
     torch.testing.assert_close(weights[0], torch.tensor([36 / (2 * 24), 36 / (2 * 12)]))  # noise, tone
 

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from audiostride.dataset.manifest import read_clips
-from audiostride.dataset.readers import open_bank
+from audiostride.dataset.readers import open_reader
 from audiostride.inference.reading import read_blocks
 from audiostride.inference.recordings import Recording
 from audiostride.models import load_classifier
@@ -102,10 +102,10 @@ def test_a_long_recording_takes_a_fraction_of_its_size_in_memory(
         return size
 
     def read_all() -> None:
-        bank = open_bank(read_clips(tmp_path / "m.csv"), progress=False)
-        batches = ExcerptBatches(bank, np.zeros(1, dtype=np.int64), batch_size=4, window=16000, seed=0)
+        reader = open_reader(read_clips(tmp_path / "m.csv"), progress=False)
+        batches = ExcerptBatches(reader, np.zeros(1, dtype=np.int64), batch_size=4, window=16000, seed=0)
         assert batches[0]["waveform"].abs().amax(dim=1).min() > 0.5
-        clip = Recording("clip", bank=bank)
+        clip = Recording("clip", reader=reader)
         blocks = read_blocks([clip], sample_rate=16000, window=16000, hop=16000, workers=1)
         assert sum(len(block.windows) for _, block in blocks) == SECONDS
 

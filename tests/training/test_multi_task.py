@@ -11,13 +11,13 @@ import torch
 from torch.nn import functional as F
 
 from audiostride.dataset.manifest import read_clips
-from audiostride.dataset.readers import open_bank
-from audiostride.dataset.sampling import mixing_weights
+from audiostride.dataset.readers import open_reader
+from audiostride.dataset.sampling import source_shares
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
 from audiostride.training import TrainConfig
-from audiostride.training.batches import ExcerptBatches, MixedBatches, StepSampler, load_batches
-from audiostride.training.module import ClassifierTraining, mean_cross_entropy
+from audiostride.training.batches import ExcerptBatches, MixedBatches, load_batches
+from audiostride.training.loss import ClassifierTraining, mean_cross_entropy
 
 Run = Callable[..., int]
 SMALL = ["--pooling", "strided", "--channels", "[4]", "--strides", "[[4,4]]", "--max-steps", "6", "--valid-every", "3"]
@@ -49,16 +49,16 @@ def multi_run(manifests: tuple[Path, Path], run_command: Run, tmp_path_factory: 
 def make_sources(manifests: tuple[Path, Path], *, seed: int = 0) -> list[ExcerptBatches]:
     sources = []
     for number, manifest in enumerate(manifests):
-        bank = open_bank(read_clips(manifest, label="kind"), progress=False)
-        classes = np.full((len(bank), 2), -1)
-        classes[:, number] = np.arange(len(bank))
-        sources.append(ExcerptBatches(bank, classes, batch_size=1, window=8000, seed=seed))
+        reader = open_reader(read_clips(manifest, label="kind"), progress=False)
+        classes = np.full((len(reader), 2), -1)
+        classes[:, number] = np.arange(len(reader))
+        sources.append(ExcerptBatches(reader, classes, batch_size=1, window=8000, seed=seed))
     return sources
 
 
 def test_batches_mix_sources_as_a_function_of_seed_and_step(manifests: tuple[Path, Path]) -> None:
     batches, again = (
-        MixedBatches(make_sources(manifests), mixing_weights([1, 1], "uniform"), batch_size=6, seed=0) for _ in range(2)
+        MixedBatches(make_sources(manifests), source_shares([1, 1], "uniform"), batch_size=6, seed=0) for _ in range(2)
     )
     later = again[5]  # asked for first: no order, no state
     items = [batches[step] for step in range(6)]
@@ -67,22 +67,22 @@ def test_batches_mix_sources_as_a_function_of_seed_and_step(manifests: tuple[Pat
         known = item["class_index"] >= 0
         assert known.sum(dim=1).tolist() == [1] * 6  # a row has the labels of its own source only
         assert known.sum(dim=0).tolist() == [3, 3]
-    loaded = list(load_batches(batches, workers=1, sampler=StepSampler(2, 4)))
+    loaded = list(load_batches(batches, workers=1, sampler=range(2, 4)))
     assert all(torch.equal(batch["waveform"], items[2 + n]["waveform"]) for n, batch in enumerate(loaded))
 
 
 def test_each_source_shows_each_clip_once_per_pass(manifests: tuple[Path, Path]) -> None:
     sources = make_sources(manifests)
-    batches = MixedBatches(sources, mixing_weights([3, 1], "proportional"), batch_size=8, seed=0)
+    batches = MixedBatches(sources, source_shares([3, 1], "proportional"), batch_size=8, seed=0)
     classes = torch.cat([batches[step]["class_index"] for step in range(40)])
     for number, source in enumerate(sources):
         own = classes[:, number][classes[:, number] >= 0]
-        n_clips = len(source.bank)
+        n_clips = len(source.reader)
         assert len(own) >= n_clips
         passes = own[: len(own) // n_clips * n_clips].reshape(-1, n_clips)
         assert all(sorted(row) == list(range(n_clips)) for row in passes.tolist())
     # The smaller set has begun anew while the larger one was still on its first pass.
-    assert (classes[:, 1] >= 0).sum() > len(sources[1].bank)
+    assert (classes[:, 1] >= 0).sum() > len(sources[1].reader)
 
 
 def test_excerpts_are_those_of_the_clips_they_are_labelled_as(manifests: tuple[Path, Path]) -> None:
@@ -90,7 +90,8 @@ def test_excerpts_are_those_of_the_clips_they_are_labelled_as(manifests: tuple[P
     item = MixedBatches(sources, np.array([0.5, 0.5]), batch_size=6, seed=0)[3]
     for waveform, classes in zip(item["waveform"].numpy(), item["class_index"].tolist(), strict=True):
         number = int(classes[1] >= 0)
-        clip = sources[number].bank.read_clip(classes[number])
+        reader, index = sources[number].reader, classes[number]
+        clip = reader.read(index, 0, int(reader.n_samples[index]))
         if len(clip) < 8000:
             clip = np.pad(clip, (0, 8000 - len(clip)))
         starts = np.flatnonzero(clip[: len(clip) - 7999] == waveform[0])
@@ -126,7 +127,7 @@ def test_the_loss_is_the_mean_over_the_tasks_present(weights: list[float] | None
     classes = torch.tensor([[0, -1], [1, -1], [-1, 2], [-1, 0]])
     if not present[1]:
         classes[:, 1] = -1
-    loss = module.training_step({"waveform": waveform, "class_index": classes, "failed": torch.empty(0, 2)}, 0)
+    loss = module({"waveform": waveform, "class_index": classes, "failed": torch.empty(0, 2)}, 0)
     logits = model(waveform)
     first = F.cross_entropy(logits["a"][:2], classes[:2, 0])
     expected = first
@@ -135,7 +136,7 @@ def test_the_loss_is_the_mean_over_the_tasks_present(weights: list[float] | None
         share = (weights or [1.0, 1.0])[0] / sum(weights or [1.0, 1.0])
         expected = share * first + (1 - share) * second
     torch.testing.assert_close(loss, expected)
-    means = module.take_mean_losses()
+    means = module.take_mean_losses(1)
     assert {task: count for task, (_, count) in means.items()} == {"a": 2, "b": 2 if present[1] else 0}
     assert means["a"][0] == pytest.approx(first.item(), rel=1e-6)
 
@@ -177,18 +178,16 @@ def test_a_run_on_several_tasks_is_evaluated_and_predicts_all(
 def test_a_run_on_several_tasks_resumes_to_the_bit(
     multi_run: Path, manifests: tuple[Path, Path], run_command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from audiostride.training.clips import SkippedClips
-
     both, few = manifests
     out = tmp_path / "run"
     tasks = ["--task", f"kind={both}:kind", f"size={both}:size", f"few={few}:kind"]
 
-    def die(self: SkippedClips, trainer: object, *arguments: object) -> None:
-        if trainer.global_step == 4:  # type: ignore[attr-defined]
+    def die(self: ClassifierTraining, step: int) -> None:
+        if step == 4:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(SkippedClips, "on_train_batch_end", die)
+        patch.setattr(ClassifierTraining, "check_step", die)
         assert run_command("train", *tasks, "--out", out, *SMALL) != 0
     assert run_command("train", "--out", out, "--resume") == 0
     first, second = (pd.read_csv(run / "history.csv").drop(columns="elapsed_s") for run in (multi_run, out))

@@ -110,7 +110,7 @@ def test_a_run_that_goes_on_keeps_its_settings(
 ) -> None:
     assert quick_run(set_manifest, tmp_path / "run", "--preset", "modern") == 0
     before = saved_settings(tmp_path / "run")
-    (tmp_path / "run" / "report.html").unlink()  # as if it had been killed before
+    (tmp_path / "run" / "metrics.json").unlink()  # as if it had been killed before
     assert run_command("train", "--out", tmp_path / "run", "--resume", "--preset", "paper") == 0
     assert saved_settings(tmp_path / "run") == before
     assert before["lr"] == PRESETS["modern"]["lr"]

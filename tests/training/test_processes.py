@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from audiostride.dataset.manifest import read_clips
-from audiostride.dataset.readers import open_bank
+from audiostride.dataset.readers import open_reader
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
@@ -22,7 +22,7 @@ from audiostride.training import TrainConfig
 from audiostride.training.augmentation.drawing import AugmentationConfig
 from audiostride.training.batches import BatchParts, ExcerptBatches, MixedBatches, TrainingBatches
 from audiostride.training.loggers import make_loggers
-from audiostride.training.module import ClassifierTraining, augment_waveform
+from audiostride.training.loss import ClassifierTraining, augment_waveform
 
 Run = Callable[..., int]
 EVERYTHING = AugmentationConfig(gain_db=6.0, noise_prob=0.5, mixup=0.4, time_masks=2, mel_masks=1)
@@ -32,13 +32,13 @@ TASKS = {"kind": ["noise", "tone"], "third": ["a", "b", "c"]}
 @pytest.fixture(scope="module")
 def sources(set_manifest: Path) -> tuple[TrainingBatches, TrainingBatches]:
     """Batches of 8 of one source, and of two of which one has no labels for the second task."""
-    bank = open_bank(read_clips(set_manifest, label="kind").query("split == 'train'"), progress=False)
+    reader = open_reader(read_clips(set_manifest, label="kind").query("split == 'train'"), progress=False)
     rng = np.random.default_rng(0)
-    classes = np.stack([rng.integers(0, 2, len(bank)), rng.integers(0, 3, len(bank))], axis=1)
+    classes = np.stack([rng.integers(0, 2, len(reader)), rng.integers(0, 3, len(reader))], axis=1)
     settings = {"batch_size": 8, "window": 16000, "seed": 3, "augmentation": EVERYTHING}
-    one = ExcerptBatches(bank, classes, shift=800, **settings)
+    one = ExcerptBatches(reader, classes, shift=800, **settings)
     lone = np.where([True, False], classes, -1)
-    others = [ExcerptBatches(bank, labels, batch_size=1, window=16000, seed=3) for labels in (classes, lone)]
+    others = [ExcerptBatches(reader, labels, batch_size=1, window=16000, seed=3) for labels in (classes, lone)]
     return one, MixedBatches(others, np.array([0.4, 0.6]), batch_size=8, seed=3, augmentation=EVERYTHING)
 
 
@@ -54,7 +54,7 @@ def test_the_parts_of_a_batch_are_its_rows(
         own = part["rows"].tolist()
         rows += own
         torch.testing.assert_close(augment_waveform(part, noises), expected[own])
-        for name in ("class_index", "mixup_share", "mixup_partner"):
+        for name in ("class_index", "mixup_weight", "mixup_partner"):
             assert torch.equal(part[name], whole[name]), "the loss needs those of the whole batch"
         for name in ("time_mask_starts", "mel_mask_lengths"):
             assert torch.equal(part[name], whole[name][own])
@@ -87,8 +87,8 @@ def gradients(batches: TrainingBatches, parts: int, *, weighted: bool) -> tuple[
     for turn in range(parts):
         item = BatchParts(batches, turns=parts)[4 * parts + turn]
         batch = {name: value.double() if value.is_floating_point() else value for name, value in item.items()}
-        (training.training_step(batch, turn) / parts).backward()
-    means = training.take_mean_losses()
+        (training(batch, 4, turn) / parts).backward()
+    means = training.take_mean_losses(5)
     assert [count for _, count in means.values()] == [8, int((item["class_index"][:, 1] >= 0).sum())]
     found = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
     return sum(loss for loss, _ in means.values()), found
@@ -150,19 +150,20 @@ from audiostride.audio.log_mel import LogMel
 from audiostride.distributed import Processes
 from audiostride.training import TrainConfig, run
 
-plain, fit = LogMel.forward, run._fit
+plain, fit = LogMel.forward, run.fit
 LogMel.forward = lambda self, waveform: plain(self, waveform.double())
+run.RunRecorder.note_validation = lambda *_, **__: None
 
 
-def fit_only(module, callbacks, **others):
-    module.model.double()
-    fit(module, [], **others)
+def fit_only(training, *others, **settings):
+    training.model.double()
+    fit(training, *others, **settings)
     rank = Processes.of_environment(config.devices, 1).rank
-    np.savez(f"{config.out}.{rank}.npz", **{name: value.numpy() for name, value in module.model.state_dict().items()})
+    np.savez(f"{config.out}.{rank}.npz", **{name: value.numpy() for name, value in training.model.state_dict().items()})
     sys.exit()
 
 
-run._fit = fit_only
+run.fit = fit_only
 config = TrainConfig.load(sys.argv[1])
 config.out, config.devices = sys.argv[2], int(sys.argv[3])
 run.train(config, progress=False)
@@ -232,7 +233,7 @@ def test_two_processes_write_one_run_which_one_process_takes_up(set_manifest: Pa
     # As if it had been stopped at step 6 of 9; one process and two worker processes go on.
     text = (out / "config.yaml").read_text()
     (out / "config.yaml").write_text(text.replace("max_steps: 6", "max_steps: 9"))
-    (out / "report.html").unlink()
+    (out / "metrics.json").unlink()
     done = run_in_processes("train", "--out", out, "--resume", "--devices", "1", "--workers", "2")
     assert done.returncode == 0, done.stderr
     assert pd.read_csv(out / "history.csv")["step"].tolist() == [3, 6, 9]
@@ -254,7 +255,7 @@ def test_parts_of_batches_train_and_go_on(
         ({"devices": 0}, "devices must be a whole number >= 1, got 0"),
         ({"num_nodes": 0}, "num_nodes must be a whole number >= 1"),
         ({"strategy": "fsdp"}, "strategy must be one of auto, ddp"),
-        ({"logger": ["cvs"]}, "logger must be one of csv, tensorboard, wandb, got 'cvs'"),
+        ({"logger": ["cvs"]}, r"logger\[0\] must be one of csv, tensorboard, wandb, got 'cvs'"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings: dict[str, object], message: str) -> None:
@@ -287,7 +288,7 @@ def test_memory_that_runs_out_is_told_with_what_to_lower(
     def fail(*_: object) -> None:
         raise RuntimeError(text)
 
-    monkeypatch.setattr(ClassifierTraining, "training_step", fail)
+    monkeypatch.setattr(ClassifierTraining, "forward", fail)
     assert quick_run(set_manifest, tmp_path / "run") == 2
     said = capsys.readouterr().err
     assert f"ran out: {text}" in said
@@ -301,7 +302,7 @@ def test_a_run_with_other_classes_is_not_taken_up(
     rows = pd.read_csv(set_manifest)
     rows.to_csv(manifest, index=False)
     assert quick_run(manifest, tmp_path / "run") == 0
-    (tmp_path / "run" / "report.html").unlink()
+    (tmp_path / "run" / "metrics.json").unlink()
     rows.assign(kind=rows["kind"].replace({"noise": "unvoiced"})).to_csv(manifest, index=False)
     assert quick_run(manifest, tmp_path / "run", "--resume") == 2
     assert "  kind: noise, tone -> tone, unvoiced" in capsys.readouterr().err
@@ -323,11 +324,14 @@ def test_the_network_can_be_compiled(
     pd.testing.assert_frame_equal(read_history(tmp_path / "run"), read_history(plain_run), rtol=1e-5)
 
 
-def test_a_logger_without_its_package_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def lack(**_: object) -> None:
-        raise ModuleNotFoundError("No module named 'wandb'")
+@pytest.mark.parametrize(("name", "logger"), [("wandb", "WandbLogger"), ("tensorboard", "TensorBoardLogger")])
+def test_a_logger_without_its_package_says_how_to_get_it(
+    name: str, logger: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lack(*_: object, **__: object) -> None:
+        raise ModuleNotFoundError("No module named 'that'")
 
-    monkeypatch.setattr("audiostride.training.loggers.WandbLogger", lack)
-    with pytest.raises(InputError, match=r"needs the package wandb.*pip install 'audiostride\[wandb\]'"):
-        make_loggers(tmp_path, ["wandb"])
+    monkeypatch.setattr(f"audiostride.training.loggers.{logger}", lack)
+    with pytest.raises(InputError, match=rf"--logger {name} needs a package.*pip install 'audiostride\[{name}\]'"):
+        make_loggers(tmp_path, [name])
     assert list(tmp_path.iterdir()) == []

@@ -29,7 +29,7 @@ def test_training_from_a_store_is_that_from_its_manifest(
     run = tmp_path / "run"
     assert quick_run(store, run, "--workers", workers) == 0
     pd.testing.assert_frame_equal(read_history(run), read_history(plain_run), check_exact=True)
-    for name in ("metrics.json", "model.safetensors", "per_class.csv", "confusion_matrix.csv", "cutoffs.csv"):
+    for name in ("metrics.json", "model.safetensors", "per_class.csv", "confusion_matrix.csv"):
         assert (run / name).read_bytes() == (plain_run / name).read_bytes(), name
 
 

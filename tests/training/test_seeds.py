@@ -10,7 +10,8 @@ import pytest
 
 from audiostride.errors import InputError
 from audiostride.training import TrainConfig, train
-from audiostride.training.seeds import describe_failures, describe_seeds, mean_and_sd, summarise_seeds, train_seeds
+from audiostride.training.seeds import describe_seeds, mean_and_sd, summarise_seeds, train_seeds
+from audiostride.training.sweep import describe_failures
 
 BAD_INPUT = 2
 SMALL = {"pooling": "strided", "channels": [4], "strides": [[4, 4]], "max_steps": 6, "valid_every": 3, "batch_size": 4}
@@ -62,7 +63,6 @@ def test_several_tasks_have_a_mean_each(tmp_path: Path) -> None:
         metrics |= {"steps": 6, "best_step": 3, "stopped_early": False}
         for name, content in (("metrics", metrics), ("environment", {"training_s": 1.5})):
             (run / f"{name}.json").write_text(json.dumps(content))
-        (run / "report.html").write_text("")
     summarise_seeds(tmp_path, [0, 1, 2])
     summary = json.loads((tmp_path / "summary.json").read_text())
     for name, values in (
@@ -129,16 +129,17 @@ def test_a_run_that_fails_is_named_and_the_others_finish(
         return train(config, **options)
 
     monkeypatch.setattr("audiostride.training.seeds.train", fail_once)
-    with pytest.raises(InputError, match=rf"1 of 3 runs failed; (.|\n)*\nseed 1: .*{error}"):
+    with pytest.raises(InputError, match=rf"1 of 3 runs failed; (.|\n)*\nseed1: .*{error}"):
         train_seeds(make_config(set_manifest, tmp_path / "runs"), [0, 1, 2], progress=False)
     assert pd.read_csv(tmp_path / "runs" / "summary.csv")["seed"].tolist() == [0, 2]
     assert ("Traceback" in capsys.readouterr().err) == isinstance(error, RuntimeError)
 
 
 def test_messages_that_are_alike_are_said_once() -> None:
-    message = describe_failures({2: "bad clips", 0: "bad clips", 1: "NaN"}, n_seeds=4)
-    assert message.splitlines()[0].startswith("train: 3 of 4 runs failed")
-    assert message.splitlines()[1:] == ["seed 0, 2: bad clips", "seed 1: NaN"]
+    reasons = {"seed2": "runs/seed2 is bad", "seed0": "runs/seed0 is bad", "seed1": "NaN"}
+    message = describe_failures({Path("runs") / name: reason for name, reason in reasons.items()}, n_runs=4)
+    assert message.splitlines()[0].startswith("3 of 4 runs failed")
+    assert message.splitlines()[1:] == ["seed0, seed2: its folder is bad", "seed1: NaN"]
 
 
 def test_one_seed_has_no_spread() -> None:
@@ -151,7 +152,7 @@ def test_one_seed_has_no_spread() -> None:
     [
         (["--seeds", "0", "1", "--seed", "3"], "either --seed or --seeds must be given, got both"),
         (["--seeds", "0", "0"], "seeds must be one or more, each once, got [0, 0]"),
-        (["--seeds", "-1"], "seed must be >= 0, got -1"),
+        (["--seeds", "-1"], "seed must be a whole number >= 0, got -1"),
         (["--seeds", "0", "--jobs", "0"], "jobs must be at least 1, got 0"),
         (["--jobs", "2"], "give --seeds too"),
         (["--seeds", "x"], "Got value: x"),

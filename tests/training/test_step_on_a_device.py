@@ -28,9 +28,8 @@ from audiostride.strides.diffstride import diffstride_layers
 from audiostride.training import TrainConfig
 from audiostride.training.augmentation.drawing import AugmentationConfig
 from audiostride.training.batches import TrainingBatches
-from audiostride.training.fitting import make_trainer
-from audiostride.training.module import ClassifierTraining
-from audiostride.training.quiet import without_advice
+from audiostride.training.loop import Learner, launch_fabric
+from audiostride.training.loss import ClassifierTraining
 
 TASKS = {"word": ["no", "yes"], "place": ["road", "wood", "sea"]}
 EVERYTHING = AugmentationConfig(gain_db=6.0, noise_prob=0.7, mixup=0.4, time_masks=2, mel_masks=2)
@@ -162,8 +161,8 @@ def mode_of(device: str) -> Any:
 
 
 def step(training: ClassifierTraining, optimizer: torch.optim.Optimizer, batch: dict[str, Tensor]) -> None:
-    """What a trainer does at a step, but for the strides; fake tensors of a GPU have no backward pass."""
-    loss = training.training_step(batch, 0)
+    """What the loop does at a step, but for the strides; fake tensors of a GPU have no backward pass."""
+    loss = training(batch, 0)
     if loss.device.type == "meta":
         loss.backward()
     else:
@@ -181,7 +180,7 @@ def test_a_step_reads_and_copies_its_strides_only(device: str, settings: dict[st
     assert ("rows" in batch) == (parts == 2)
     with mode_of(device):
         batch = place(training, batch, device)
-        optimizer = training.configure_optimizers()["optimizer"]
+        optimizer = training.make_optimizer()[0]
         assert all(group["fused"] is (True if device == "cuda" else None) for group in optimizer.param_groups)
     n_strides = sum(layer.strides.numel() for layer in diffstride_layers(training.model))
     with Watch(device):
@@ -247,7 +246,7 @@ def steps_of(training: ClassifierTraining, optimizer: torch.optim.Optimizer, cou
     batch = {name: values.to(weight) for name, values in NoiseBatches()[0].items()}
     losses = []
     for _ in range(count):
-        loss = training.training_step(batch, 0)
+        loss = training(batch, 0)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -259,13 +258,13 @@ def steps_of(training: ClassifierTraining, optimizer: torch.optim.Optimizer, cou
 @pytest.mark.parametrize("written_on_a_gpu", [False, True])
 def test_a_checkpoint_does_not_bring_the_kind_of_its_optimizer(written_on_a_gpu: bool) -> None:
     straight = make_training()
-    writer = straight.configure_optimizers()["optimizer"]
+    writer = straight.make_optimizer()[0]
     if written_on_a_gpu:  # whose fused Adam there is for CPUs too
         writer = torch.optim.Adam([{**group, "fused": True} for group in writer.param_groups], fused=True)
     steps_of(straight, writer, 2)
     state, resumed = copy.deepcopy(writer.state_dict()), make_training()
     resumed.load_state_dict(straight.state_dict())
-    optimizer = resumed.configure_optimizers()["optimizer"]
+    optimizer = resumed.make_optimizer()[0]
     optimizer.load_state_dict(state)
     assert {group["fused"] for group in state["param_groups"]} == {written_on_a_gpu or None}
     assert {group["fused"] for group in optimizer.param_groups} == {None}
@@ -277,13 +276,13 @@ def test_a_checkpoint_does_not_bring_the_kind_of_its_optimizer(written_on_a_gpu:
 @with_cuda
 def test_a_checkpoint_of_a_cpu_goes_on_with_the_fused_optimizer_of_a_gpu() -> None:
     straight = make_training()
-    writer = straight.configure_optimizers()["optimizer"]
+    writer = straight.make_optimizer()[0]
     steps_of(straight, writer, 1)
     assert {values["step"].device.type for values in writer.state.values()} == {"cpu"}
     resumed = make_training()
     with mode_of("cuda"):
         resumed.to_empty(device="cuda")
-        optimizer = resumed.configure_optimizers()["optimizer"]
+        optimizer = resumed.make_optimizer()[0]
         optimizer.load_state_dict(writer.state_dict())
         assert {group["fused"] for group in optimizer.param_groups} == {True}
         for parameter in resumed.model.parameters():
@@ -339,12 +338,12 @@ def test_waits_are_counted() -> None:
 def test_a_step_on_a_gpu_waits_for_its_strides_only(settings: dict[str, Any], precision: torch.dtype | None) -> None:
     training = make_training(**settings)
     batch = to_gpu(training)
-    optimizer = training.configure_optimizers()["optimizer"]
+    optimizer = training.make_optimizer()[0]
     strided = bool(diffstride_layers(training.model))
 
     def whole_step() -> None:
         with torch.autocast("cuda", precision) if precision else nullcontext():
-            loss = training.training_step(batch, 0)
+            loss = training(batch, 0)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -373,12 +372,12 @@ def test_fused_steps_change_the_sizes_of_maps() -> None:
     training = make_training(size="nominal")
     batch = to_gpu(training)
     layers, encoder = diffstride_layers(training.model), training.model.encoder
-    optimizer = training.configure_optimizers()["optimizer"]
+    optimizer = training.make_optimizer()[0]
     assert all(group["fused"] for group in optimizer.param_groups)
     optimizer.param_groups[1]["lr"] = 0.5
     before = encoder.map_sizes(100, 64)
     for _ in range(3):
-        training.training_step(batch, 0).backward()
+        training(batch, 0).backward()
         for layer in layers:
             layer.strides.grad = -torch.ones_like(layer.strides)  # the first steps of Adam are its learning rate
         optimizer.step()
@@ -415,7 +414,7 @@ def test_a_step_with_held_strides_is_a_graph(held: str) -> None:
 
         def one_step() -> Tensor:
             training.model.zero_grad()
-            loss = training.training_step(batch, 0)
+            loss = training(batch, 0)
             loss.backward()
             optimizer.step()
             return loss.detach()  # whose graph is not kept: its nodes know the stream that they were made on
@@ -444,14 +443,13 @@ def test_a_step_with_held_strides_is_a_graph(held: str) -> None:
 @pytest.mark.gpu
 @on_gpu
 @pytest.mark.parametrize("precision", ["32", "bf16-mixed", "16-mixed"])
-def test_lightning_takes_the_fused_optimizer(precision: str) -> None:
+def test_fabric_takes_the_fused_optimizer(precision: str) -> None:
     training = make_training()
     batches = [NoiseBatches()[number] for number in range(4)]
-    loader = torch.utils.data.DataLoader(batches, batch_size=None, pin_memory=True)
-    settings: dict[str, Any] = {"device": torch.device("cuda"), "devices": 1, "n_nodes": 1, "precision": precision}
-    with without_advice():
-        trainer = make_trainer(**settings, max_steps=4, callbacks=[])
-        trainer.fit(training, loader)
-    assert trainer.global_step == 4
-    assert all(group["fused"] for group in trainer.optimizers[0].param_groups)
+    loader = iter(torch.utils.data.DataLoader(batches, batch_size=None, pin_memory=True))
+    learner = Learner(training, launch_fabric(device=torch.device("cuda"), precision=precision))
+    losses = [float(learner.take_step(loader, step)) for step in range(4)]
+    assert np.isfinite(losses).all()
+    assert learner.scheduler.last_epoch == 4
+    assert all(group["fused"] for group in learner.optimizer.param_groups)
     assert all(bool(parameter.isfinite().all()) for parameter in training.model.parameters())

@@ -1,9 +1,11 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +17,7 @@ from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
 from audiostride.training import TrainConfig, evaluate_run, train
 from audiostride.training.config import check_same_settings
-from audiostride.training.module import ClassifierTraining, learning_rate_factor
+from audiostride.training.loss import ClassifierTraining, learning_rate_factor
 
 RUN_FILES = [
     "checkpoints/last.ckpt",
@@ -83,7 +85,6 @@ def test_evaluating_a_run_gives_its_metrics_again(trained_run: Path) -> None:
         "metrics_valid.json",
         "per_class_valid.csv",
         "confusion_matrix_valid.csv",
-        "confusion_matrix_valid.png",
     ):
         (trained_run / name).unlink()
 
@@ -166,6 +167,33 @@ def test_a_finished_run_is_not_trained_again(trained_run: Path) -> None:
     assert os.stat(trained_run / "model.safetensors").st_mtime_ns == before
 
 
+def test_a_page_that_is_missing_or_older_than_the_results_is_written_again(
+    trained_run: Path, tmp_path: Path, run_command: Callable[..., int]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    page, drawing = run / "report.html", run / "confusion_matrix.png"
+    before = os.stat(run / "model.safetensors").st_mtime_ns
+    for name in ("report.html", "confusion_matrix.png", "cutoffs.csv"):
+        (run / name).unlink()
+    assert run_command("train", "--out", run, "--resume") == 0
+    assert drawing.read_bytes().startswith(b"\x89PNG")
+    assert (run / "cutoffs.csv").read_bytes() == (trained_run / "cutoffs.csv").read_bytes()
+    assert os.stat(run / "model.safetensors").st_mtime_ns == before, "it was not trained again"
+    written = page.stat().st_mtime_ns
+    assert run_command("train", "--out", run, "--resume") == 0
+    assert page.stat().st_mtime_ns == written
+    assert run_command("evaluate", run) == 0
+    assert page.stat().st_mtime_ns > written
+
+
+def test_training_from_python_draws_nothing(manifest: Path, tmp_path: Path) -> None:
+    train(make_config(manifest, tmp_path / "run", pooling="strided", max_steps=1), progress=False)
+    found = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    drawn = {"confusion_matrix.png", "cutoffs.csv", "report.html", "report_cutoffs.csv"}
+    assert found == set(RUN_FILES) - drawn - {"strides.csv"}
+
+
 def test_resuming_with_other_settings_shows_the_difference(trained_run: Path) -> None:
     config = TrainConfig.load(trained_run)
     other = TrainConfig(**{**config.to_dict(), "lr": 0.5, "workers": 3})
@@ -231,12 +259,12 @@ def test_a_loss_that_is_not_finite_ends_the_training(manifest: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_steps": 0}, "max_steps must be > 0, got 0"),
-        ({"batch_size": 1}, "batch_size must be at least 2"),
+        ({"max_steps": 0}, "max_steps must be a whole number >= 1, got 0"),
+        ({"batch_size": 1}, r"batch_size must be a whole number >= 2 \(batch norm\)"),
         ({"stride_lr": -1}, "stride_lr must be >= 0, got -1"),
         ({"pooling": "max"}, "pooling must be one of"),
         ({"schedule": "linear"}, "schedule must be one of cosine, constant"),
-        ({"ramp_bins": 0}, "ramp_bins must be > 0, got 0"),
+        ({"ramp_bins": 0}, "ramp_bins must be > 0 FFT bins, got 0"),
     ],
 )
 def test_bad_settings_are_refused(settings: dict[str, object], message: str) -> None:
@@ -253,7 +281,7 @@ def test_the_learning_rate_falls_along_half_a_cosine() -> None:
 def test_strides_have_their_own_rate_and_no_weight_decay() -> None:
     model = AudioClassifier(ClassifierConfig(tasks={"t": ["a", "b"]}, width=0.03))
     config = TrainConfig(manifest="m", out="o", lr=0.1, stride_lr=0.2, weight_decay=0.3)
-    groups = ClassifierTraining(model, config).configure_optimizers()["optimizer"].param_groups
+    groups = ClassifierTraining(model, config).make_optimizer()[0].param_groups
     strides = {id(block.pool.strides) for block in model.encoder.blocks}
     assert {id(parameter) for parameter in groups[1]["params"]} == strides
     assert (groups[1]["initial_lr"], groups[1]["weight_decay"]) == (0.2, 0.0)

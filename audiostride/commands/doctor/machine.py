@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from audiostride.commands.doctor.findings import Finding, reason_of, try_import
+from audiostride.commands.doctor.verdict import Finding, reason_of, try_import
+from audiostride.distributed import default_jobs
 
 LITTLE_MEMORY_GIB = 2.0
 LITTLE_DISK_GIB = 5.0
@@ -45,7 +46,7 @@ def look_at_processor() -> Finding:
 
 def usable_cores() -> float:
     """Cores that this process may use: those of its affinity, or fewer where its control group has a quota."""
-    cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    cores = float(default_jobs())
     quota = Path("/sys/fs/cgroup/cpu.max")
     if quota.is_file():
         allowed, period = quota.read_text(encoding="ascii").split()
@@ -78,7 +79,7 @@ def look_at_gpus() -> Iterator[Finding]:
             yield Finding("gpu", "warning", "there is a driver, and torch does not import", "mend torch first")
         else:
             built = "is built without CUDA" if torch.version.cuda is None else f"is built for CUDA {torch.version.cuda}"
-            cure = 'update a driver that is too old; replace a torch without CUDA: pip install "torch>=2.11,<2.15"'
+            cure = 'update a driver that is too old; replace a torch without CUDA: pip install "torch>=2.11"'
             yield Finding("gpu", "warning", f"there is a driver, but torch sees no device; it {built}", cure)
         return
     for index in range(torch.cuda.device_count()):

@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from audiostride.dataset.bad_rows import BadRows
-from audiostride.dataset.check.audio_facts import AudioFacts
-from audiostride.dataset.check.audio_faults import find_audio_faults, judge_formats, read_facts, read_store_facts
-from audiostride.dataset.check.findings import KINDS, Finding, name_files
+from audiostride.dataset.check.audio_faults import (
+    AudioFacts,
+    find_audio_faults,
+    judge_formats,
+    read_facts,
+    read_store_facts,
+)
+from audiostride.dataset.check.findings import KINDS, CheckResult, Finding, name_files
 from audiostride.dataset.check.label_faults import (
     choose_label_columns,
     find_duplicates,
@@ -19,12 +23,12 @@ from audiostride.dataset.check.label_faults import (
     find_label_faults,
     find_split_faults,
 )
-from audiostride.dataset.check.result import CheckResult
-from audiostride.dataset.manifest import SPLITS, inspect_manifest
+from audiostride.dataset.manifest import SPLITS, BadRows, inspect_manifest
+from audiostride.dataset.readers import StoreReader
 from audiostride.dataset.splits import class_names
-from audiostride.dataset.store import PLACE_COLUMNS, StoreAudio, is_store, read_store_header, verify_store
+from audiostride.dataset.store import is_store, read_store_header, verify_store
+from audiostride.distributed import default_jobs, map_in_threads
 from audiostride.errors import InputError
-from audiostride.parallel import default_jobs, map_in_threads
 from audiostride.progress import progress_bar
 
 QUANTILES = {"min": 0.0, "5 %": 0.05, "median": 0.5, "95 %": 0.95, "max": 1.0}
@@ -153,11 +157,9 @@ def _read_all_stored(
     """As `_read_all` for a store; nothing is read of a store that is damaged."""
     if damage:
         return [None] * len(clips)
-    sample_rate, audio = read_store_header(store)["sample_rate"], StoreAudio(store)
-    files, offsets, lengths, scales = (clips[column].tolist() for column in PLACE_COLUMNS)
-    places = list(zip(files, offsets, lengths, scales, strict=True))
-    found = map_in_threads(lambda place: read_store_facts(audio, place, sample_rate=sample_rate), places, jobs=jobs)
-    return list(progress_bar(found, total=len(places), desc="reading", unit="clip", disable=not progress, leave=False))
+    reader = StoreReader(clips, sample_rate=read_store_header(store)["sample_rate"])
+    found = map_in_threads(lambda index: read_store_facts(reader, index), range(len(clips)), jobs=jobs)
+    return list(progress_bar(found, total=len(clips), desc="reading", unit="clip", disable=not progress, leave=False))
 
 
 def _note_store(store: str | Path) -> list[Finding]:

@@ -7,10 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from audiostride.audio.files import AUDIO_SUFFIXES
-from audiostride.dataset.importers.hashing import hash_split
-from audiostride.dataset.importers.imported import Imported, compare_with_card, count_of, name_some
-from audiostride.dataset.importers.listing import list_below, list_folder, path_prefix
+from audiostride.audio.resampling import AUDIO_SUFFIXES
+from audiostride.dataset.importers.imported import Imported, count_of, finish_import, list_below, list_folder, name_some
+from audiostride.dataset.splits import hash_split
 from audiostride.errors import InputError
 
 COLUMNS = ["itemid", "datasetid", "hasbird"]
@@ -55,12 +54,11 @@ def import_dcase_birds(root: Path, card: Mapping[str, Any], *, splits: str, seed
         findings.append(
             "paper-like: clips of one set and recording are in train and in test, as in the paper: groups leak"
         )
-    clips = clips.sort_values("file", ignore_index=True)
-    clips["path"] = path_prefix(root, home) + clips["file"]
     clips["label"] = clips["hasbird"].map(LABELS)
-    findings += compare_with_card(clips, card, splits=splits)
-    columns = ["path", "label", "hasbird", "group", "split", "itemid"]
-    return Imported(card["name"], splits, ("label", "hasbird"), clips[columns], findings, contradictions)
+    columns = ["label", "hasbird", "group", "split", "itemid"]
+    return finish_import(
+        clips, columns, card, root=root, home=home, splits=splits, findings=findings, contradictions=contradictions
+    )
 
 
 def _find_home(root: Path, card: Mapping[str, Any]) -> Path:

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from audiostride.audio.files import AUDIO_SUFFIXES, find_audio_files
-from audiostride.dataset.importers.hashing import hash_split
-from audiostride.dataset.importers.imported import Imported, count_of, name_some
-from audiostride.dataset.importers.listing import list_folder
+from audiostride.audio.resampling import AUDIO_SUFFIXES, find_audio_files
+from audiostride.dataset.importers.imported import Imported, count_of, list_folder, name_some
 from audiostride.dataset.manifest import SPLIT_NAMES, SPLITS
+from audiostride.dataset.splits import hash_split
 from audiostride.errors import InputError
 
 # What `--splits paper-like` draws per class; no paper stands behind it.

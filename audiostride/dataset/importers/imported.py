@@ -1,7 +1,7 @@
-"""What an importer returns, and writing it as a manifest."""
+"""What all importers do: list folders, name what differs from the card, write the clips as a manifest."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -54,22 +54,43 @@ def count_of(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def compare_with_card(clips: pd.DataFrame, card: Mapping[str, Any], *, splits: str) -> list[str]:
-    """Findings: counts per split that are not the card's, and classes of the card without any clip.
+def finish_import(
+    clips: pd.DataFrame,
+    columns: Sequence[str],
+    card: Mapping[str, Any],
+    *,
+    root: Path,
+    home: Path,
+    splits: str,
+    findings: list[str],
+    contradictions: list[str],
+) -> Imported:
+    """The clips as a manifest has them, with their paths from `root` on and what differs from the card.
 
-    Classes that are numbers (pitch) are a range on the card, of which not every one need occur.
+    Args:
+        clips: With ``file``, relative to `home`, and ``split``.
+        columns: To be kept.
+        card: Of the data set.
+        root: As it was given.
+        home: Where the data set lies.
+        splits: Split scheme.
+        findings, contradictions: So far. Counts per split that are not the card's, and classes of the card without any
+            clip, are added to the findings. Classes that are numbers (pitch) are a range on the card, of which not
+            every one need occur.
     """
+    clips = clips.sort_values("file", ignore_index=True)
+    inner = os.path.relpath(home, root).replace(os.sep, "/")
+    clips["path"] = ("" if inner == "." else f"{inner}/") + clips["file"]
     found = clips["split"].value_counts()
-    findings = [
-        f"{split}: {count_of(int(found.get(split, 0)), 'clip')}, the card says {expected:,}"
-        for split in SPLITS
-        if found.get(split, 0) != (expected := card["splits"][splits][split])
-    ]
+    for split in SPLITS:
+        if found.get(split, 0) != (expected := card["splits"][splits][split]):
+            findings.append(f"{split}: {count_of(int(found.get(split, 0)), 'clip')}, the card says {expected:,}")
     for column, task in card["tasks"].items():
         absent = {name for name in task["classes"] if isinstance(name, str)} - set(clips[column])
         if absent:
             findings.append(f"{column}: no clips of {name_some(absent)}")
-    return findings
+    labels = tuple(card["tasks"])
+    return Imported(card["name"], splits, labels, clips[["path", *columns]], findings, contradictions)
 
 
 def write_manifest(imported: Imported, root: str | Path, out: str | Path) -> None:
@@ -98,3 +119,67 @@ def write_manifest(imported: Imported, root: str | Path, out: str | Path) -> Non
         raise InputError(
             f"import {imported.name}: file names must be text in UTF-8, got {bad!r}; rename those files"
         ) from error
+
+
+def list_folder(folder: str | Path) -> tuple[list[str], list[str]]:
+    """Names of the folders and of the files in a folder, sorted; hidden ones (with a leading dot) are left out.
+
+    Raises:
+        InputError: There is no such folder, or it may not be read.
+    """
+    folders: list[str] = []
+    files: list[str] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    (folders if entry.is_dir() else files).append(entry.name)
+    except OSError as error:
+        raise InputError(f"import: ROOT must be a folder that can be read, got {folder}: {error.strerror}") from error
+    return sorted(folders), sorted(files)
+
+
+def list_below(root: str | Path) -> list[str]:
+    """Files at any depth below a folder, with slashes and relative to it; ``.x`` and ``_x`` folders are left out."""
+    found: list[str] = []
+    waiting, seen = [""], set()
+    while waiting:
+        inner = waiting.pop()
+        folder = os.path.join(root, inner)
+        # A link that leads back up would otherwise never end.
+        if (real := os.path.realpath(folder)) in seen:
+            continue
+        seen.add(real)
+        folders, files = list_folder(folder)
+        waiting += [inner + name + "/" for name in folders if not name.startswith("_")]
+        found += [inner + name for name in files]
+    return sorted(found)
+
+
+def find_home(root: Path, accepts: Callable[[list[str], list[str]], bool], *, otherwise: str) -> Path:
+    """The folder that `accepts` its own folders and files: the root, else one below it, else the one above it.
+
+    People give the folder that holds the archive's top folder, or one inside it.
+
+    Raises:
+        InputError: There is none (the message is `otherwise`), or several folders below the root are one.
+    """
+    folders, files = list_folder(root)
+    if accepts(folders, files):
+        return root
+    below = [root / name for name in folders if _is_home(root / name, accepts)]
+    if len(below) > 1:
+        raise InputError(
+            f"import: ROOT must hold the data set once, got {', '.join(path.name for path in below)}; give one of them"
+        )
+    if below:
+        return below[0]
+    above = Path(os.path.abspath(root)).parent
+    if _is_home(above, accepts):
+        return above
+    raise InputError(otherwise)
+
+
+def _is_home(folder: Path, accepts: Callable[[list[str], list[str]], bool]) -> bool:
+    # A neighbour that may not be read is not what is looked for.
+    return os.access(folder, os.R_OK | os.X_OK) and accepts(*list_folder(folder))

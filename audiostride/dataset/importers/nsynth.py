@@ -8,9 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from audiostride.audio.files import AUDIO_SUFFIXES
-from audiostride.dataset.importers.imported import Imported, compare_with_card, count_of, name_some
-from audiostride.dataset.importers.listing import find_home, list_folder, path_prefix
+from audiostride.audio.resampling import AUDIO_SUFFIXES
+from audiostride.dataset.importers.imported import Imported, count_of, find_home, finish_import, list_folder, name_some
 from audiostride.errors import InputError
 
 FOLDERS = {"train": "nsynth-train", "valid": "nsynth-valid", "test": "nsynth-test"}
@@ -61,11 +60,11 @@ def import_nsynth(root: Path, card: Mapping[str, Any], *, splits: str, seed: int
         findings.append(
             "paper-like: the paper's test clips are the archive's valid split, so valid and test change places"
         )
-    clips = pd.concat(parts, ignore_index=True).sort_values("file", ignore_index=True)
-    clips["path"] = path_prefix(root, home) + clips["file"]
-    findings += compare_with_card(clips, card, splits=splits)
-    columns = ["path", "instrument_family", "pitch", "group", "split", "velocity", "instrument_source"]
-    return Imported(name, splits, ("instrument_family", "pitch"), clips[columns], findings, contradictions)
+    clips = pd.concat(parts, ignore_index=True)
+    columns = ["instrument_family", "pitch", "group", "split", "velocity", "instrument_source"]
+    return finish_import(
+        clips, columns, card, root=root, home=home, splits=splits, findings=findings, contradictions=contradictions
+    )
 
 
 def _read_notes(file: Path, card: Mapping[str, Any], findings: list[str]) -> pd.DataFrame:

@@ -7,10 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from audiostride.audio.files import AUDIO_SUFFIXES
-from audiostride.dataset.importers.hashing import hash_split
-from audiostride.dataset.importers.imported import Imported, compare_with_card, count_of, name_some
-from audiostride.dataset.importers.listing import find_home, list_folder, path_prefix
+from audiostride.audio.resampling import AUDIO_SUFFIXES
+from audiostride.dataset.importers.imported import Imported, count_of, find_home, finish_import, list_folder, name_some
+from audiostride.dataset.splits import hash_split
 from audiostride.errors import InputError
 
 LISTS = {"valid": "validation_list.txt", "test": "testing_list.txt"}
@@ -82,10 +81,10 @@ def import_speech_commands(root: Path, card: Mapping[str, Any], *, splits: str, 
     else:
         clips["split"] = hash_split(clips["file"], seed=seed, sizes=card["splits"][splits])
         findings.append("paper-like: clips of one speaker are in train and in test, as in the paper: groups leak")
-    clips = clips.sort_values("file", ignore_index=True)
-    clips.insert(0, "path", path_prefix(root, home) + clips["file"])
-    findings += compare_with_card(clips, card, splits=splits)
-    return Imported(name, splits, ("label",), clips[["path", "label", "group", "split"]], findings, contradictions)
+    columns = ["label", "group", "split"]
+    return finish_import(
+        clips, columns, card, root=root, home=home, splits=splits, findings=findings, contradictions=contradictions
+    )
 
 
 def _read_lists(

@@ -8,7 +8,7 @@ from torch import nn
 from audiostride.errors import InputError
 from audiostride.strides.convert.example import tensors_of, without_values
 from audiostride.strides.convert.functional_calls import Rewriting
-from audiostride.strides.convert.pooled import (
+from audiostride.strides.convert.pooled_modules import (
     Pooled,
     PooledAlone,
     PooledAverage,

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,19 +10,17 @@ from torch import Tensor, nn
 from audiostride.checks import Pooling, Size, check_choice, check_stride
 from audiostride.errors import InputError
 from audiostride.strides.convert.changes import Changes
+from audiostride.strides.convert.conversion_table import make_table
 from audiostride.strides.convert.example import Example, as_arguments
 from audiostride.strides.convert.recording import ForwardError, record
 from audiostride.strides.convert.sites import WHO, Group, Sites, find_sites
-from audiostride.strides.convert.tables import make_table
-from audiostride.strides.diffstride import DiffStride1d, DiffStride2d, DiffStride3d, diffstride_layers
-from audiostride.strides.spectral_pool import SpectralPool1d, SpectralPool2d, SpectralPool3d
+from audiostride.strides.diffstride import diffstride_layers
+from audiostride.strides.pooling_config import PoolingConfig
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Pools = Literal["unstrided", "none"]
-DIFFSTRIDE = {1: DiffStride1d, 2: DiffStride2d, 3: DiffStride3d}
-SPECTRAL = {1: SpectralPool1d, 2: SpectralPool2d, 3: SpectralPool3d}
 
 
 def convert_downsampling(
@@ -36,7 +34,7 @@ def convert_downsampling(
     also: Sequence[str] = (),
     leave: Sequence[str] = (),
     pools: Pools = "unstrided",
-    ramp_bins: float = 4.0,
+    ramp_bins: float | None = None,
     shared: bool = False,
     max_stride: float | None = None,
 ) -> "tuple[nn.Module, pd.DataFrame]":
@@ -81,8 +79,11 @@ def convert_downsampling(
     >>> table[["module", "size_before", "size_after"]].values.tolist()
     [['0', (50, 32), (50, 32)]]
     """
-    check_choice(WHO, "pooling", pooling, Pooling)
+    check_choice(WHO, "size", size, Size)
     check_choice(WHO, "pools", pools, Pools)
+    config = PoolingConfig(
+        pooling=pooling, size=size, ramp_bins=ramp_bins, shared_strides=shared, max_stride=max_stride
+    )
     check_devices(model, example_input)
     converted = copy.deepcopy(model)
     modes = {module: module.training for module in converted.modules()}
@@ -97,16 +98,11 @@ def convert_downsampling(
     starts = choose_strides(sites.groups, strides, whole=pooling == "strided")
     changes = Changes(converted, sites)
     if pooling != "strided":
-        options = {"ramp_bins": ramp_bins, "size": size, "shared": shared, "max_stride": max_stride}
         device = next((each.device for each in converted.parameters()), None)
         for group, start in zip(sites.groups, starts, strict=True):
-            layer: nn.Module = (
-                DIFFSTRIDE[len(start)](start, **options)  # type: ignore[arg-type]
-                if pooling == "diffstride"
-                else SPECTRAL[len(start)](start)
-            )
+            layer = cast(nn.Module, config.make_layer(start)).to(device)
             for step in group.steps:
-                changes.pool_after(step, layer.to(device), drop=pools == "none")
+                changes.pool_after(step, layer, drop=pools == "none")
     elif strides is not None:
         for group, start in zip(sites.groups, starts, strict=True):
             for step in group.steps:

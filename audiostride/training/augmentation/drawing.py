@@ -1,14 +1,22 @@
 """What augmentation does to a batch, drawn on the host as a function of (seed, step); it is done on the device."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from audiostride.checks import check_count, check_positive
+from audiostride.checks import (
+    Count,
+    Positive,
+    Probability,
+    Range,
+    WholeNumber,
+    check_count,
+    check_positive,
+    check_settings,
+)
 from audiostride.errors import InputError
 
 # Kinds of random draws, each a stream of its own, so that switching one on leaves the others as they are. Every kind
@@ -21,51 +29,38 @@ class AugmentationConfig:
     """How training examples are varied; everything is off unless set.
 
     Raises:
-        InputError: A value out of its range.
+        InputError: A value of another type or out of its range.
 
     >>> AugmentationConfig(gain_db=6.0, mixup=0.2).noise_prob
     0.0
     """
 
-    gain_db: float = 0.0
+    gain_db: Annotated[float, Range(0, unit="dB", advice="use 0 to leave the level alone")] = 0.0
     """Largest change of level in dB; that of an example is uniform in ± this. 0 is off."""
-    noise_prob: float = 0.0
+    noise_prob: Probability = 0.0
     """Probability that noise is added to an example, in [0, 1]. 0 is off."""
-    noise_snr_db: tuple[float, float] = (5.0, 30.0)
+    noise_snr_db: Sequence[float] = (5.0, 30.0)
     """Lowest and highest signal-to-noise ratio in dB; that of an example is uniform between them."""
-    mixup: float = 0.0
-    """Alpha of the beta distribution that mixup draws shares from (0.1 to 0.4 is usual). 0 is off."""
-    time_masks: int = 0
+    mixup: Annotated[float, Range(0, unit="(alpha, no unit)", advice="use 0 to mix nothing")] = 0.0
+    """Alpha of the beta distribution that mixup draws weights from (0.1 to 0.4 is usual). 0 is off."""
+    time_masks: WholeNumber = 0
     """Stretches of time blanked out per example. 0 is off."""
-    time_mask_s: float = 0.1
+    time_mask_s: Positive = 0.1
     """Longest stretch of time blanked out, in seconds; lengths are uniform from 0."""
-    mel_masks: int = 0
+    mel_masks: WholeNumber = 0
     """Stretches of mel bands blanked out per example. 0 is off."""
-    mel_mask_bands: int = 8
+    mel_mask_bands: Count = 8
     """Most mel bands blanked out in one stretch; numbers are uniform from 0."""
 
     def __post_init__(self) -> None:
-        _check_at_least_zero(self.gain_db, "gain_db", "dB", "use 0 to leave the level alone")
-        if not 0 <= self.noise_prob <= 1:
-            raise _out_of_range(
-                "noise_prob", "a probability in [0, 1]", self.noise_prob, "1 adds noise to every example"
-            )
+        check_settings("augmentation", self)
         if len(self.noise_snr_db) != 2:
             two = "two numbers in dB, the lowest and the highest"
             raise _out_of_range("noise_snr_db", two, tuple(self.noise_snr_db), "give one number twice to fix it")
         low, high = self.noise_snr_db
-        if not -math.inf < low <= high < math.inf:
-            raise _out_of_range(
-                "noise_snr_db", "finite with lowest <= highest, in dB", (low, high), "more dB is less noise"
-            )
+        if low > high:
+            raise _out_of_range("noise_snr_db", "lowest <= highest, in dB", (low, high), "more dB is less noise")
         object.__setattr__(self, "noise_snr_db", (float(low), float(high)))  # from YAML it comes as a list
-        _check_at_least_zero(self.mixup, "mixup", "(alpha, no unit)", "use 0 to mix nothing")
-        for name in ("time_masks", "mel_masks"):
-            value = getattr(self, name)
-            if value != int(value) or value < 0:
-                raise _out_of_range(name, "a whole number >= 0 of masks", value, "use 0 to mask nothing")
-        check_positive("augmentation", time_mask_s=self.time_mask_s)
-        check_count("augmentation", mel_mask_bands=self.mel_mask_bands)
 
 
 def draw_augmentation(
@@ -79,13 +74,13 @@ def draw_augmentation(
         noise_snr_db                            (B,) float32    dB, +inf where no noise is added
         noise_pick, noise_place                 (B,) float64    in [0, 1): which noise, and where in it
         mixup_partner                           (B,) int64      in one random cycle: none is its own partner if B > 1
-        mixup_share                             (B,) float32    of the example itself, in [0.5, 1]
+        mixup_weight                            (B,) float32    of the example itself, in [0.5, 1]
         time_mask_starts, time_mask_lengths     (B, masks) int64    frames
         mel_mask_starts, mel_mask_lengths       (B, masks) int64    mel bands
 
-    A share is ``max(l, 1 - l)`` of ``l ~ Beta(alpha, alpha)`` for each example, so that the example itself prevails;
-    as partners are a permutation, every pair is mixed as often in either sense. Lengths of masks are uniform from 0 to
-    the longest, starts uniform over all that keep the mask inside (Park et al. 2019, section 2).
+    A mixup weight is ``max(l, 1 - l)`` of ``l ~ Beta(alpha, alpha)`` for each example, so that the example itself
+    prevails; as partners are a permutation, every pair is mixed as often in either sense. Lengths of masks are uniform
+    from 0 to the longest, starts uniform over all that keep the mask inside (Park et al. 2019, section 2).
 
     Args:
         config: What is switched on.
@@ -116,16 +111,17 @@ def draw_augmentation(
         draws["gain_db"] = rng.uniform(-config.gain_db, config.gain_db, batch_size).astype(np.float32)
     if config.noise_prob:
         rng = np.random.default_rng([seed, NOISE, step])
-        noisy, snr_db = rng.random(batch_size) < config.noise_prob, rng.uniform(*config.noise_snr_db, batch_size)
+        low, high = config.noise_snr_db
+        noisy, snr_db = rng.random(batch_size) < config.noise_prob, rng.uniform(low, high, batch_size)
         draws["noise_snr_db"] = np.where(noisy, snr_db, np.inf).astype(np.float32)
         draws["noise_pick"], draws["noise_place"] = rng.random((2, batch_size))
     if config.mixup:
         rng = np.random.default_rng([seed, MIXUP, step])
-        cycle, shares = rng.permutation(batch_size), rng.beta(config.mixup, config.mixup, batch_size)
+        cycle, weights = rng.permutation(batch_size), rng.beta(config.mixup, config.mixup, batch_size)
         partners = np.empty(batch_size, dtype=np.int64)
         partners[cycle] = np.roll(cycle, 1)
         draws["mixup_partner"] = partners
-        draws["mixup_share"] = np.maximum(shares, 1 - shares).astype(np.float32)
+        draws["mixup_weight"] = np.maximum(weights, 1 - weights).astype(np.float32)
     if config.time_masks:
         rng = np.random.default_rng([seed, TIME_MASKS, step])
         longest = config.time_mask_s / frame_s + 1e-6  # in frames; 0.3 / 0.1 lies just below 3
@@ -150,11 +146,6 @@ def _draw_masks(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     lengths = rng.integers(0, longest + 1, shape)
     return rng.integers(0, n - lengths + 1), lengths
-
-
-def _check_at_least_zero(value: float, name: str, unit: str, what_to_do: str) -> None:
-    if not 0 <= value < math.inf:
-        raise _out_of_range(name, f"finite and >= 0 {unit}", value, what_to_do)
 
 
 def _out_of_range(name: str, constraint: str, value: float | Sequence[float], what_to_do: str) -> InputError:

@@ -8,21 +8,22 @@ from audiostride.errors import InputError
 from audiostride.training.augmentation.example_checks import check_indices, check_per_example, check_waveform
 
 
-def mix_up(waveform: Tensor, partner: Tensor, share: Tensor) -> Tensor:
-    """Each example mixed with another one of the batch: ``share x_i + (1 - share) x_partner`` (Zhang et al. 2018,
-    "mixup: Beyond Empirical Risk Minimization", section 2); the loss that belongs to it is `mixed_cross_entropy`.
+def mix_up(waveform: Tensor, partner: Tensor, mixup_weight: Tensor) -> Tensor:
+    """Each example mixed with another one of the batch: ``w x_i + (1 - w) x_partner``, w being its mixup weight (Zhang
+    et al. 2018, "mixup: Beyond Empirical Risk Minimization", section 2); its loss is `mixed_cross_entropy`.
 
     Args:
         waveform: Samples of the n examples, which others that are only mixed into them may follow.
         partner: Index of the other example within `waveform`.
-        share: Share of the example itself, in [0, 1].
+        mixup_weight: Weight of the example itself, in [0, 1].
 
     Shape:
-        waveform: ``(B, samples)``, B >= n. partner: ``(n,)`` int64. share: ``(n,)``. Result: ``(n, samples)`` in the
-        dtype of the waveform.
+        waveform: ``(B, samples)``, B >= n. partner: ``(n,)`` int64. mixup_weight: ``(n,)``. Result: ``(n, samples)``
+        in the dtype of the waveform.
 
     Raises:
-        InputError: A waveform that is not floating-point of shape ``(B, samples)``, partners or shares that do not fit.
+        InputError: A waveform that is not floating-point of shape ``(B, samples)``, partners or weights that do not
+            fit.
 
     >>> mix_up(torch.tensor([[0.0, 4.0], [8.0, 0.0]]), torch.tensor([1, 0]), torch.tensor([0.75, 1.0]))
     tensor([[2., 3.],
@@ -31,57 +32,59 @@ def mix_up(waveform: Tensor, partner: Tensor, share: Tensor) -> Tensor:
     who = "mix_up"
     check_waveform(who, waveform)
     n_examples = min(partner.numel(), len(waveform))
-    check_per_example(who, n_examples, partner=partner, share=share)
+    check_per_example(who, n_examples, partner=partner, mixup_weight=mixup_weight)
     check_indices(who, "partner", partner)
-    share = share.to(waveform.dtype)[:, None]
-    return share * waveform[:n_examples] + (1 - share) * waveform[partner]
+    mixup_weight = mixup_weight.to(waveform.dtype)[:, None]
+    return mixup_weight * waveform[:n_examples] + (1 - mixup_weight) * waveform[partner]
 
 
-def mixed_mass(classes: Tensor, partner_classes: Tensor, share: Tensor, *, weight: Tensor | None = None) -> Tensor:
+def mixed_normaliser(
+    classes: Tensor, partner_classes: Tensor, mixup_weight: Tensor, *, weight: Tensor | None = None
+) -> Tensor:
     """What the mean of `mixed_cross_entropy` divides by: the weights that mixed examples have, summed.
 
     Shape:
-        Arguments as there. Result: a scalar in the dtype of the shares.
+        Arguments as there. Result: a scalar in the dtype of the mixup weights.
     """
-    return _mixed_weights(classes, partner_classes, share, weight).sum()
+    return _mixed_weights(classes, partner_classes, mixup_weight, weight).sum()
 
 
-def _mixed_weights(classes: Tensor, partner_classes: Tensor, share: Tensor, weight: Tensor | None) -> Tensor:
+def _mixed_weights(classes: Tensor, partner_classes: Tensor, mixup_weight: Tensor, weight: Tensor | None) -> Tensor:
     """Weight of the class and of the partner's class of each example, ``(2, B)``; 0 for one without a class."""
     both = torch.stack([classes, partner_classes])
-    weights = torch.stack([share, 1 - share]) * (both >= 0)
-    return weights if weight is None else weights * weight.to(share.dtype)[both.clamp(min=0)]
+    weights = torch.stack([mixup_weight, 1 - mixup_weight]) * (both >= 0)
+    return weights if weight is None else weights * weight.to(mixup_weight.dtype)[both.clamp(min=0)]
 
 
 def mixed_cross_entropy(
     logits: Tensor,
     classes: Tensor,
     partner_classes: Tensor,
-    share: Tensor,
+    mixup_weight: Tensor,
     *,
     weight: Tensor | None = None,
-    mass: Tensor | None = None,
+    normaliser: Tensor | None = None,
 ) -> Tensor:
-    """Cross entropy of mixed examples: the mean of ``share CE(logits, class) + (1 - share) CE(logits, partner's)``
-    (Zhang et al. 2018).
+    """Cross entropy of mixed examples: the mean of ``w CE(logits, class) + (1 - w) CE(logits, partner's)``, w being the
+    mixup weights (Zhang et al. 2018).
 
     With weights of the classes it is the weighted mean that ``torch.nn.functional.cross_entropy`` defines, in which an
-    example counts as `share` of an example of its class and ``1 - share`` of one of its partner's:
+    example counts as `mixup_weight` of an example of its class and ``1 - mixup_weight`` of one of its partner's:
 
-        sum_i [s_i w[a_i] CE(i, a_i) + (1 - s_i) w[b_i] CE(i, b_i)]  /  sum_i [s_i w[a_i] + (1 - s_i) w[b_i]]
+        sum_i [m_i w[a_i] CE(i, a_i) + (1 - m_i) w[b_i] CE(i, b_i)]  /  sum_i [m_i w[a_i] + (1 - m_i) w[b_i]]
 
-    With shares of 1 both are torch's cross entropy of the classes.
+    With mixup weights of 1 both are torch's cross entropy of the classes.
 
     Args:
         logits: Scores of the classes.
         classes: Class index of each example, -1 for one without a class, which does not count.
         partner_classes: Class index of the example that it is mixed with.
-        share: Share of the example itself, in [0, 1].
+        mixup_weight: Weight of the example itself, in [0, 1].
         weight: Weight of each class, >= 0.
-        mass: What the sum is divided by, where the examples are a part of a batch: `mixed_mass` of the whole.
+        normaliser: What the sum is divided by, for a part of a batch: `mixed_normaliser` of the whole.
 
     Shape:
-        logits: ``(B, K)``. classes and partner_classes: ``(B,)`` int64. share: ``(B,)``. weight: ``(K,)``.
+        logits: ``(B, K)``. classes and partner_classes: ``(B,)`` int64. mixup_weight: ``(B,)``. weight: ``(K,)``.
         Result: a scalar in the dtype of the logits.
 
     Raises:
@@ -96,7 +99,7 @@ def mixed_cross_entropy(
         raise InputError(
             f"{who}: logits must be floating-point of shape (B, K), got {logits.dtype} of shape {tuple(logits.shape)}"
         )
-    check_per_example(who, logits.shape[0], classes=classes, partner_classes=partner_classes, share=share)
+    check_per_example(who, logits.shape[0], classes=classes, partner_classes=partner_classes, mixup_weight=mixup_weight)
     check_indices(who, "classes", classes)
     check_indices(who, "partner_classes", partner_classes)
     if weight is not None and weight.shape != logits.shape[1:]:
@@ -106,7 +109,7 @@ def mixed_cross_entropy(
     losses = torch.stack(
         [F.cross_entropy(logits, of, reduction="none", ignore_index=-1) for of in (classes, partner_classes)]
     )
-    weights = _mixed_weights(classes, partner_classes, share.to(logits.dtype), weight)
-    mass = weights.sum() if mass is None else mass
+    weights = _mixed_weights(classes, partner_classes, mixup_weight.to(logits.dtype), weight)
+    normaliser = weights.sum() if normaliser is None else normaliser
     # Without any class the sum is 0; only the division by zero is kept away.
-    return (weights * losses).sum() / mass.clamp(min=torch.finfo(logits.dtype).tiny)
+    return (weights * losses).sum() / normaliser.clamp(min=torch.finfo(logits.dtype).tiny)

@@ -71,54 +71,6 @@ def add_noise(waveform: Tensor, noise: Tensor, snr_db: Tensor) -> Tensor:
     return waveform + (scale.to(waveform.dtype)[:, None] * noise.to(waveform.dtype))
 
 
-def color_noise(white: Tensor, exponent: float | Tensor, *, lowest: float = 0.0) -> Tensor:
-    """Noise whose power density falls as ``1 / f^exponent``, with an rms of 1, from white noise.
-
-    Each Fourier bin k of the whole length is multiplied by ``k^(-exponent / 2)`` (Timmer and Koenig 1995, "On
-    generating power law noise", whose random phases and amplitudes are those of the white noise): the density falls by
-    ``3.01 exponent`` dB per octave. 0 is white, 1 pink, 2 brown noise. The result is periodic, its end fits its
-    beginning, and has no mean. Silence stays silence.
-
-    Args:
-        white: White noise of any level.
-        exponent: Of the power density; one for all examples or one for each.
-        lowest: Lowest frequency that is kept, in cycles per sample, in [0, 0.5). Without it nearly all power of brown
-            noise lies in the few lowest bins, where nothing is heard: 61 % in the first, one cycle per whole length.
-
-    Shape:
-        white: ``(B, samples)``. exponent: a number or ``(B,)``. Result: ``(B, samples)`` in the dtype of the noise;
-        half precision is computed in float32.
-
-    Raises:
-        InputError: Noise that is not floating-point of shape ``(B, samples)``, another number of exponents, `lowest`
-            out of its range.
-
-    >>> color_noise(torch.tensor([[9.0, 1.0, 1.0, 1.0]]), 0.0)  # without its mean of 3, and with an rms of 1
-    tensor([[ 1.7321, -0.5774, -0.5774, -0.5774]])
-    """
-    who = "color_noise"
-    check_waveform(who, white, name="white")
-    if not 0 <= lowest < 0.5:
-        raise InputError(
-            f"{who}: lowest must be in [0, 0.5) cycles per sample, got {lowest}; divide Hz by the sample rate"
-        )
-    if isinstance(exponent, Tensor):
-        check_per_example(who, white.shape[0], exponent=exponent)
-        exponent = exponent[:, None]
-    if white.numel() == 0:  # an empty batch, which the FFT refuses
-        return white.clone()
-    n_samples = white.shape[-1]
-    samples = white.to(torch.promote_types(white.dtype, torch.float32))  # the FFT of a CPU knows no half precision
-    bins = torch.arange(n_samples // 2 + 1, dtype=samples.dtype, device=white.device)
-    # Bin 0 has no power density of this form (0^-exponent); as a constant it is no sound either.
-    kept = (bins > 0) & (bins >= lowest * n_samples)
-    weights = torch.where(kept, bins.clamp(min=1) ** (-exponent / 2), 0.0)
-    colored: Tensor = torch.fft.irfft(torch.fft.rfft(samples) * weights, n=n_samples)
-    rms = _safe_rms(colored)[:, None]
-    level: Tensor = torch.where(rms > 0, rms, 1.0)
-    return (colored / level).to(white.dtype)
-
-
 def cut_noise(noises: Tensor, pick: Tensor, place: Tensor, *, n_samples: int) -> Tensor:
     """An excerpt of a noise for each example.
 

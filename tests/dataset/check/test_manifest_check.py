@@ -13,9 +13,8 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from audiostride.dataset.check.findings import KINDS, NOTES
+from audiostride.dataset.check.findings import KINDS, NOTES, CheckResult
 from audiostride.dataset.check.manifest_check import check_manifest
-from audiostride.dataset.check.result import CheckResult
 from audiostride.dataset.manifest import inspect_manifest
 from audiostride.dataset.prepare import prepare_store
 from audiostride.errors import InputError

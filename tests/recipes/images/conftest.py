@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from audiostride.commands.demo.pictures import make_pictures
-from images import ImageTrainConfig
+from images.config import ImageTrainConfig
+from images.pictures import make_pictures
 
 # Without the extra audiostride[vision] there is nothing to test.
 collect_ignore_glob = [] if find_spec("torchvision") else ["test_*.py"]

@@ -12,11 +12,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from audiostride import InputError
-from audiostride.commands.demo.pictures import make_pictures
 from audiostride.distributed import Processes
-from images import ImageTrainConfig
-from images.batches import EvaluationBatches, ImageBatches
-from images.sources import CifarImages, FolderImages, ImageSource, crop_and_flip, load_sources
+from images.config import ImageTrainConfig
+from images.data import (
+    CifarImages,
+    EvaluationBatches,
+    FolderImages,
+    ImageBatches,
+    ImageSource,
+    crop_and_flip,
+    load_sources,
+)
+from images.pictures import make_pictures
 
 Configure = Callable[..., ImageTrainConfig]
 

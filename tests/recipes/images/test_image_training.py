@@ -17,28 +17,20 @@ import yaml
 from torch import Tensor
 
 from audiostride import InputError
-from audiostride.commands.demo.pictures import make_pictures
 from audiostride.distributed import Processes
 from audiostride.strides.diffstride import diffstride_layers
-from images import ImageTrainConfig, run, train_images
-from images.batches import EvaluationBatches, ImageBatches
-from images.evaluation import evaluate_images
-from images.module import ImageTraining, prepare_images
-from images.saving import load_image_classifier
-from images.sources import load_sources
+from images.classifier import load_image_classifier
+from images.config import ImageTrainConfig
+from images.data import EvaluationBatches, ImageBatches, load_sources
+from images.pictures import make_pictures
+from images.train import ImageTraining, evaluate_images, make_network, prepare_images, train_images
 
 Configure = Callable[..., ImageTrainConfig]
 
 
 def make_training(config: ImageTrainConfig) -> ImageTraining:
-    """What Lightning would train, without Lightning."""
     train, _, _ = load_sources(config, Processes())
-    batches = ImageBatches(
-        train, batch_size=config.batch_size, seed=config.seed, augment=config.augment, mixup=config.mixup,
-        processes=Processes(),
-    )  # fmt: skip
-    model = run.make_network(config, train)
-    return ImageTraining(model, config, batches, n_steps=config.count_steps(len(train)), processes=Processes())
+    return ImageTraining(make_network(config, train), config, n_images=len(train), processes=Processes())
 
 
 def test_stripes_are_learned_and_the_run_folder_says_how(configure: Configure) -> None:
@@ -97,15 +89,15 @@ def test_a_run_that_was_stopped_ends_with_the_same_numbers(
 ) -> None:
     whole, stopped = configure("whole", **settings), configure("stopped", **settings)
     expected = train_images(whole, progress=False)
-    step = ImageTraining.training_step
+    compute = ImageTraining.forward
 
-    def interrupt(self: ImageTraining, batch: dict[str, Tensor], index: int) -> Tensor:
-        if self.global_step == 6:  # between two validations, at steps 4 and 8
+    def interrupt(self: ImageTraining, batch: dict[str, Tensor], step: int, turn: int = 0) -> Tensor:
+        if step == 6:  # between two validations, at steps 4 and 8
             os.kill(os.getpid(), signal.SIGINT)
-        return step(self, batch, index)
+        return compute(self, batch, step, turn)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ImageTraining, "training_step", interrupt)
+        patch.setattr(ImageTraining, "forward", interrupt)
         found = train_images(stopped, progress=False)
     assert (found["steps"], found["stopped_early"]) == (7, True)
     torch.manual_seed(123)  # what was drawn elsewhere does not matter
@@ -126,21 +118,24 @@ def test_a_run_that_was_stopped_ends_with_the_same_numbers(
 def test_strides_have_a_rate_of_their_own_and_no_weight_decay(configure: Configure) -> None:
     for given, expected in ((None, 0.1), (0.02, 0.02)):
         module = make_training(configure(stride_lr=given, weight_decay=0.3))
-        weights, strides = module.configure_optimizers()["optimizer"].param_groups
+        weights, strides = module.make_optimizer()[0].param_groups
         assert (weights["weight_decay"], strides["weight_decay"]) == (0.3, 0.0)
         assert (weights["lr"], strides["lr"], strides["momentum"]) == (0.1, expected, 0.9)
         assert [id(each) for each in strides["params"]] == [id(layer.strides) for layer in diffstride_layers(module)]
         assert len(weights["params"]) + 3 == len(list(module.parameters()))
-    assert len(make_training(configure(pooling="spectral")).configure_optimizers()["optimizer"].param_groups) == 1
+    assert len(make_training(configure(pooling="spectral")).make_optimizer()[0].param_groups) == 1
 
 
 def test_the_cost_term_is_in_the_gradient_of_strides_and_not_in_the_history(configure: Configure) -> None:
     gradients, losses = [], []
     for weight in (0.0, 3.0):
-        module = make_training(configure(stride_cost=weight))
-        module.training_step(module._batches[0], 0).backward()
+        config = configure(stride_cost=weight)
+        train, _, _ = load_sources(config, Processes())
+        batches = ImageBatches(train, batch_size=12, seed=0, augment=True, mixup=0.0, processes=Processes())
+        module = make_training(config)
+        module(batches[0], 0).backward()
         gradients.append(torch.cat([layer.strides.grad for layer in module.strided_layers]))
-        losses.append(module.take_mean_loss())
+        losses.append(module.take_mean_loss(1))
     # d/dS_h of 3 / (S_h S_w) at 2, 2 is -3/8.
     torch.testing.assert_close(gradients[1] - gradients[0], torch.full((6,), -3 / 8))
     assert losses[0] == losses[1]
@@ -161,7 +156,7 @@ def test_a_loss_that_is_not_finite_names_its_step(configure: Configure, monkeypa
         calls.append(0)
         return prepare_images(images, size) * (float("nan") if len(calls) == 3 else 1.0)
 
-    monkeypatch.setattr("images.module.prepare_images", spoil)
+    monkeypatch.setattr("images.train.prepare_images", spoil)
     with pytest.raises(
         InputError, match=r"the loss must stay finite, got NaN or infinity in step 3; there is no check"
     ):
@@ -205,15 +200,16 @@ def test_a_bad_image_ends_a_training_with_its_name_also_in_a_worker(configure: C
 # Trains in float64, so that the only difference between runs is in how sums are taken.
 SCRIPT = """
 import sys
-from images import ImageTrainConfig, module, run
+from images import train
+from images.config import ImageTrainConfig
 
-prepare, training = module.prepare_images, run.ImageTraining
-module.prepare_images = lambda images, size: prepare(images, size).double()
-run.ImageTraining = lambda model, *args, **kwargs: training(model.double(), *args, **kwargs)
+prepare, training = train.prepare_images, train.ImageTraining
+train.prepare_images = lambda images, size: prepare(images, size).double()
+train.ImageTraining = lambda model, *args, **kwargs: training(model.double(), *args, **kwargs)
 config = ImageTrainConfig.load(sys.argv[1])
 config.out, config.devices = sys.argv[2], int(sys.argv[3])
 if __name__ == "__main__":
-    run.train_images(config, progress=False)
+    train.train_images(config, progress=False)
 """
 
 

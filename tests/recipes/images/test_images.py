@@ -14,8 +14,13 @@ from audiostride.models import ResNetEncoder
 from audiostride.strides.diffstride import diffstride_layers
 from audiostride.strides.frozen_pool import FrozenPool
 from audiostride.strides.spectral_pool import SpectralPool2d
-from images.classifier import ImageClassifier, build_image_network, count_multiply_adds
-from images.saving import load_image_classifier, save_image_classifier
+from images.classifier import (
+    ImageClassifier,
+    build_image_network,
+    count_multiply_adds,
+    load_image_classifier,
+    save_image_classifier,
+)
 
 STRIDES = {
     "resnet18": [(1, 1), (2, 2), (2, 2), (2, 2)],
@@ -206,9 +211,9 @@ def test_files_that_are_no_image_models_are_refused(
         save_file({"x": torch.zeros(1)}, tmp_path / "odd.safetensors", metadata={"audiostride_images": metadata})
         with pytest.raises(InputError, match=r"the metadata of .*odd.safetensors must be"):
             load_image_classifier(tmp_path / "odd.safetensors")
-    monkeypatch.setattr("images.saving.FORMAT_VERSION", 2)
+    monkeypatch.setattr("images.classifier.FORMAT_VERSION", 2)
     saved()
-    monkeypatch.setattr("images.saving.FORMAT_VERSION", 1)
+    monkeypatch.setattr("images.classifier.FORMAT_VERSION", 1)
     with pytest.raises(InputError, match="must have format <= 1, got 2; update audiostride"):
         load_image_classifier(tmp_path)
 

@@ -54,6 +54,16 @@ def test_every_map_has_the_size_that_it_had_at_the_strides_of_the_network(networ
     assert learned["size_before"].tolist() == learned["size_after"].tolist()
 
 
+def test_settings_reach_every_layer(network: Network) -> None:
+    model, x = network
+    for options, ramp_bins in (({}, 4.0), ({"size": "folded"}, 8.0), ({"size": "folded", "ramp_bins": 3}, 3.0)):
+        converted, _ = convert_downsampling(model, x, max_stride=3.5, **options)  # type: ignore[arg-type]
+        layers = diffstride_layers(converted)
+        assert layers
+        settings = {axis for layer in layers for axis in layer.axes}
+        assert settings == {(options.get("size", "nominal"), ramp_bins, 3.5)}
+
+
 def test_everything_has_a_gradient(network: Network, logits_of: Callable[[object], Tensor]) -> None:
     model, x = network
     converted, _ = convert_downsampling(model, x)

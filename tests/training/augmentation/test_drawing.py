@@ -15,12 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
+from torch import Tensor
 
-from audiostride.dataset.noise import NOISE_BANK, make_noise_bank
+from audiostride.dataset.noise import NOISES, make_noises
 from audiostride.errors import InputError
 from audiostride.training.augmentation.drawing import AugmentationConfig, draw_augmentation
 from audiostride.training.augmentation.mixup import mix_up
-from audiostride.training.augmentation.transforms import add_noise, apply_gain, color_noise, cut_noise, mask_spectrogram
+from audiostride.training.augmentation.transforms import add_noise, apply_gain, cut_noise, mask_spectrogram
 
 PROPERTY = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -29,7 +30,7 @@ N_FRAMES, N_MELS, FRAME_S = 100, 64, 0.01
 KINDS: list[tuple[dict[str, Any], list[str]]] = [
     ({"gain_db": 6.0}, ["gain_db"]),
     ({"noise_prob": 0.5}, ["noise_snr_db", "noise_pick", "noise_place"]),
-    ({"mixup": 0.3}, ["mixup_partner", "mixup_share"]),
+    ({"mixup": 0.3}, ["mixup_partner", "mixup_weight"]),
     ({"time_masks": 2}, ["time_mask_starts", "time_mask_lengths"]),
     ({"mel_masks": 3}, ["mel_mask_starts", "mel_mask_lengths"]),
 ]
@@ -94,7 +95,7 @@ def test_no_two_kinds_share_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(np.random, "default_rng", recorded)
     draw(EVERYTHING, seed=3)
-    make_noise_bank(2, 1000, seed=3)
+    make_noises(2, 1000, seed=3)
     ClipOrder(np.array([0, 0, 1]), seed=3).clips_at(0, 2)
     assert len(keys) == len(KINDS) + 1 + 2
     assert len(set(keys)) == len(keys)
@@ -104,7 +105,7 @@ def test_draws_of_different_kinds_are_independent() -> None:
     """Were kinds drawn from one stream, the loudest examples would also be the noisiest."""
     config = replace(EVERYTHING, mixup=1.0, time_masks=2, mel_masks=2)
     draws = draw(replace(config, noise_prob=1.0), batch_size=2000)
-    columns = [draws[name] for name in ("gain_db", "noise_snr_db", "noise_pick", "noise_place", "mixup_share")]
+    columns = [draws[name] for name in ("gain_db", "noise_snr_db", "noise_pick", "noise_place", "mixup_weight")]
     columns.append(np.isinf(draw(config, batch_size=2000)["noise_snr_db"]))
     columns += [draws[f"{axis}_mask_{part}"][:, 0] for axis in ("time", "mel") for part in ("starts", "lengths")]
     correlations = np.corrcoef(columns) - np.eye(len(columns))
@@ -140,8 +141,8 @@ def test_noise_comes_always_and_at_one_ratio_if_asked_for() -> None:
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 8.0])
-def test_mixup_shares_are_the_larger_part_of_a_beta_draw(alpha: float) -> None:
-    shares = draw(AugmentationConfig(mixup=alpha), batch_size=4000)["mixup_share"]
+def test_mixup_weights_are_the_larger_part_of_a_beta_draw(alpha: float) -> None:
+    shares = draw(AugmentationConfig(mixup=alpha), batch_size=4000)["mixup_weight"]
     assert shares.dtype == np.float32
     assert shares.min() >= 0.5
     assert shares.max() <= 1
@@ -206,19 +207,16 @@ def test_a_mask_may_be_as_short_as_a_frame_and_as_long_as_the_window() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"gain_db": -1.0}, r"gain_db must be finite and >= 0 dB, got -1\.0"),
-        ({"gain_db": float("nan")}, "gain_db must be finite and >= 0 dB, got nan"),
+        ({"gain_db": -1.0}, r"gain_db must be >= 0 dB, got -1\.0; use 0 to leave"),
+        ({"gain_db": float("nan")}, "gain_db must be a finite number >= 0 dB, got nan"),
         ({"noise_prob": 1.1}, r"noise_prob must be a probability in \[0, 1\], got 1\.1"),
         ({"noise_prob": -0.1}, r"noise_prob must be a probability in \[0, 1\], got -0\.1"),
-        (
-            {"noise_snr_db": (3.0, 2.0)},
-            r"noise_snr_db must be finite with lowest <= highest, in dB, got \(3\.0, 2\.0\)",
-        ),
-        ({"noise_snr_db": (0.0, float("inf"))}, r"noise_snr_db must be finite .* got \(0\.0, inf\)"),
+        ({"noise_snr_db": (3.0, 2.0)}, r"noise_snr_db must be lowest <= highest, in dB, got \(3\.0, 2\.0\)"),
+        ({"noise_snr_db": (0.0, float("inf"))}, r"noise_snr_db\[1\] must be a finite number, got inf"),
         ({"noise_snr_db": (1.0, 2.0, 3.0)}, r"noise_snr_db must be two numbers in dB, .* got \(1\.0, 2\.0, 3\.0\)"),
-        ({"mixup": -0.2}, r"mixup must be finite and >= 0 \(alpha, no unit\), got -0\.2"),
-        ({"time_masks": -1}, "time_masks must be a whole number >= 0 of masks, got -1"),
-        ({"mel_masks": 1.5}, r"mel_masks must be a whole number >= 0 of masks, got 1\.5"),
+        ({"mixup": -0.2}, r"mixup must be >= 0 \(alpha, no unit\), got -0\.2"),
+        ({"time_masks": -1}, "time_masks must be a whole number >= 0, got -1"),
+        ({"mel_masks": 1.5}, r"mel_masks must be a whole number >= 0, got 1\.5"),
         ({"time_mask_s": 0.0}, r"time_mask_s must be > 0, got 0\.0"),
         ({"mel_mask_bands": 0}, "mel_mask_bands must be a whole number >= 1, got 0"),
     ],
@@ -278,42 +276,51 @@ def slope_db(noise: NDArray[np.float32], edges: Sequence[int]) -> float:
 
 
 @pytest.mark.parametrize("n_samples", [65536, 50001])
-def test_the_bank_goes_from_white_to_brown_at_unit_level(n_samples: int) -> None:
-    bank = make_noise_bank(5, n_samples, seed=0)
-    assert bank.shape == (5, n_samples)
-    assert bank.dtype == np.float32
+def test_the_noises_go_from_white_to_brown_at_unit_level(n_samples: int) -> None:
+    noises = make_noises(5, n_samples, seed=0)
+    assert noises.shape == (5, n_samples)
+    assert noises.dtype == np.float32
     # Sums of 5e4 squares in float64 of values rounded to float32 (6e-8 each).
-    np.testing.assert_allclose(np.sqrt((bank.astype(np.float64) ** 2).mean(axis=1)), 1, rtol=1e-6)
+    np.testing.assert_allclose(np.sqrt((noises.astype(np.float64) ** 2).mean(axis=1)), 1, rtol=1e-6)
     edges = [2**power for power in range(9, 14)]
-    for noise, exponent in zip(bank, [0, 0.5, 1, 1.5, 2], strict=True):
+    for noise, exponent in zip(noises, [0, 0.5, 1, 1.5, 2], strict=True):
         # The lowest band has 512 bins, hence a level that is right within 0.2 dB; four octaves.
         assert slope_db(noise, edges) == pytest.approx(-10 * np.log10(2) * exponent, abs=0.15)
 
 
-def test_the_bank_has_nothing_below_its_lowest_frequency() -> None:
-    noise = make_noise_bank(2, 16000, seed=0)[1]  # brown, 60 Hz at 16 kHz: bin 60
+def test_noises_have_nothing_below_their_lowest_frequency() -> None:
+    noise = make_noises(2, 16000, seed=0)[1]  # brown, 60 Hz at 16 kHz: bin 60
     power = np.abs(np.fft.rfft(noise.astype(np.float64))) ** 2
     assert power[:60].sum() < 1e-12 * power.sum()
     assert power[60:120].sum() > 0.3 * power.sum()  # half of it, in the lowest octave
-    whole = make_noise_bank(2, 16000, seed=0, lowest=0.0)[1]
+    whole = make_noises(2, 16000, seed=0, lowest=0.0)[1]
     assert abs(whole.mean()) < 1e-6
     assert np.abs(np.fft.rfft(whole))[1] > 1000  # where brown noise is loudest
 
 
-def test_noises_of_a_bank_depend_on_the_seed_alone_and_are_independent() -> None:
-    bank = make_noise_bank(4, 8000, seed=1)
-    assert np.array_equal(bank, make_noise_bank(4, 8000, seed=1))
-    assert not np.array_equal(bank, make_noise_bank(4, 8000, seed=2))
+def test_noises_depend_on_the_seed_alone_and_are_independent() -> None:
+    noises = make_noises(4, 8000, seed=1)
+    assert np.array_equal(noises, make_noises(4, 8000, seed=1))
+    assert not np.array_equal(noises, make_noises(4, 8000, seed=2))
     # 8000 samples, and fewer that count in coloured noise: standard deviations up to 0.06 (brown against near-brown).
-    assert np.abs(np.corrcoef(bank) - np.eye(4)).max() < 0.2
+    assert np.abs(np.corrcoef(noises) - np.eye(4)).max() < 0.2
 
 
-def test_the_bank_is_colored_as_tensors_are() -> None:
+def color_noise(white: Tensor, exponent: Tensor, *, lowest: float) -> Tensor:
+    """The formula of the noises once more, in torch and in float64."""
+    n_samples = white.shape[-1]
+    bins = torch.arange(n_samples // 2 + 1, dtype=white.dtype)
+    weights = torch.where(bins >= max(1, lowest * n_samples), bins.clamp(min=1) ** (-exponent[:, None] / 2), 0.0)
+    colored = torch.fft.irfft(torch.fft.rfft(white) * weights, n=n_samples)
+    return colored / colored.square().mean(dim=1, keepdim=True).sqrt()
+
+
+def test_noises_are_colored_as_tensors_are() -> None:
     """Two versions of one formula, in NumPy and in torch, in float64 and float32."""
-    white = np.random.default_rng([3, NOISE_BANK]).standard_normal((3, 4001))
+    white = np.random.default_rng([3, NOISES]).standard_normal((3, 4001))
     colored = color_noise(torch.from_numpy(white), torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64), lowest=0.01)
-    # The bank rounds to float32.
-    np.testing.assert_allclose(make_noise_bank(3, 4001, seed=3, lowest=0.01), colored.numpy(), rtol=0, atol=1e-6)
+    # The noises are rounded to float32.
+    np.testing.assert_allclose(make_noises(3, 4001, seed=3, lowest=0.01), colored.numpy(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -327,22 +334,24 @@ def test_the_bank_is_colored_as_tensors_are() -> None:
         (1, 1, {}, r"below a Fourier bin of 1 samples, got 0\.00375"),
     ],
 )
-def test_banks_that_cannot_be_are_refused(n_noises: int, n_samples: int, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=f"make_noise_bank: .*{message}"):
-        make_noise_bank(n_noises, n_samples, **{"seed": 0} | changes)
+def test_noises_that_cannot_be_are_refused(
+    n_noises: int, n_samples: int, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=f"make_noises: .*{message}"):
+        make_noises(n_noises, n_samples, **{"seed": 0} | changes)
 
 
 def test_draws_are_what_the_functions_take() -> None:
     draws = {name: torch.from_numpy(values) for name, values in draw(EVERYTHING, batch_size=6).items()}
-    bank = torch.from_numpy(make_noise_bank(4, 4000, seed=0))
+    noises = torch.from_numpy(make_noises(4, 4000, seed=0))
     waveform = torch.sin(torch.arange(6 * 1600).reshape(6, 1600) / 7)
-    noise = cut_noise(bank, draws["noise_pick"], draws["noise_place"], n_samples=1600)
+    noise = cut_noise(noises, draws["noise_pick"], draws["noise_place"], n_samples=1600)
     varied = apply_gain(waveform, draws["gain_db"])
     noised = add_noise(varied, noise, draws["noise_snr_db"])
     quiet = torch.isinf(draws["noise_snr_db"])
     assert 0 < quiet.sum() < 6
     assert torch.equal((noised == varied).all(dim=1), quiet)
-    assert mix_up(noised, draws["mixup_partner"], draws["mixup_share"]).shape == (6, 1600)
+    assert mix_up(noised, draws["mixup_partner"], draws["mixup_weight"]).shape == (6, 1600)
     masks = [draws[f"{axis}_mask_{part}"] for axis in ("time", "mel") for part in ("starts", "lengths")]
     masked = mask_spectrogram(torch.ones(6, N_FRAMES, N_MELS), *masks, fill=0.0)
     shares = (masked == 0).float().mean(dim=(1, 2))

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from audiostride.errors import InputError
 from audiostride.training.augmentation.mixup import mix_up, mixed_cross_entropy
-from audiostride.training.augmentation.transforms import add_noise, apply_gain, color_noise, cut_noise, mask_spectrogram
+from audiostride.training.augmentation.transforms import add_noise, apply_gain, cut_noise, mask_spectrogram
 
 INF = float("inf")
 N_EXAMPLES = 5
@@ -47,8 +47,6 @@ Varied = Callable[..., Tensor]
 FUNCTIONS: dict[str, tuple[Varied, Tensor, tuple[Tensor, ...]]] = {
     "gain": (apply_gain, random(N_EXAMPLES, 17), (GAIN_DB,)),
     "noise": (add_noise, random(N_EXAMPLES, 17), (random(N_EXAMPLES, 17, seed=1), SNR_DB)),
-    "color": (color_noise, random(N_EXAMPLES, 17), (per_example([0.0, 0.5, 1.0, 1.5, 2.0]),)),
-    "color from a frequency on": (lambda white: color_noise(white, 1.0, lowest=0.1), random(N_EXAMPLES, 16), ()),
     "mask": (mask_spectrogram, random(N_EXAMPLES, 11, 7), (STARTS_T, LENGTHS_T, STARTS_M, LENGTHS_M)),
     "fill": (
         lambda x, *masks: mask_spectrogram(x, *masks, fill=-2.5),
@@ -121,7 +119,7 @@ def test_gradients_are_right(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "which"), [("gain", 0), ("noise", 0), ("color", 0), ("mixup", 1), ("loss", 2), ("weighted loss", 2)]
+    ("name", "which"), [("gain", 0), ("noise", 0), ("mixup", 1), ("loss", 2), ("weighted loss", 2)]
 )
 def test_gradients_of_settings_are_right(name: str, which: int) -> None:
     function, varied, rest = ALL[name]
@@ -250,55 +248,6 @@ def test_loud_half_precision_does_not_overflow() -> None:
     waveform, noise = 300 * random(2, 40).half(), 300 * random(2, 40, seed=1).half()
     expected = add_noise(waveform.double(), noise.double(), torch.zeros(2))
     torch.testing.assert_close(add_noise(waveform, noise, torch.zeros(2)).double(), expected, rtol=4e-3, atol=1.0)
-
-
-# Colour
-
-
-@pytest.mark.parametrize("n_samples", [2, 3, 64, 101])
-@pytest.mark.parametrize("exponent", [0.0, 0.7, 1.0, 2.0, -1.0])
-def test_an_impulse_is_given_exactly_the_weights(n_samples: int, exponent: float) -> None:
-    impulse = torch.zeros(1, n_samples, dtype=torch.float64)
-    impulse[0, 0] = 3.0
-    spectrum = torch.fft.rfft(color_noise(impulse, exponent)[0])
-    bins = torch.arange(1, n_samples // 2 + 1, dtype=torch.float64)
-    density = bins**-exponent
-    twice = torch.where(2 * bins == n_samples, 1.0, 2.0)  # every bin but the last of even lengths stands for two
-    level = n_samples / (twice * density).sum().sqrt()  # Parseval, for an rms of 1
-    torch.testing.assert_close(spectrum[1:].real, density.sqrt() * level, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(spectrum.imag, torch.zeros_like(spectrum.imag), rtol=0, atol=1e-12)
-    assert abs(spectrum[0].item()) < 1e-12 * n_samples
-
-
-@pytest.mark.parametrize(("exponent", "slope_db"), [(0.0, 0.0), (1.0, -3.0103), (2.0, -6.0206)])
-def test_the_spectrum_falls_by_3_db_per_octave_and_exponent(exponent: float, slope_db: float) -> None:
-    colored = color_noise(random(64, 16384, dtype=torch.float32), exponent)
-    density = torch.fft.rfft(colored.double()).abs().square().mean(dim=0)
-    levels_db = [10 * math.log10(float(density[2**n : 2 ** (n + 1)].mean())) for n in range(5, 13)]
-    # The lowest band averages 64 x 32 values: 0.1 dB, over seven octaves.
-    assert np.polyfit(range(8), levels_db, 1)[0] == pytest.approx(slope_db, abs=0.03)
-    # Float32 does not flatten the top, where brown noise lies 78 dB below its lowest bin.
-    assert levels_db[-1] - levels_db[-2] == pytest.approx(slope_db, abs=0.05)
-    torch.testing.assert_close(colored.square().mean(dim=1), torch.ones(64), rtol=1e-5, atol=0)
-
-
-def test_nothing_is_left_below_the_lowest_frequency() -> None:
-    power = torch.fft.rfft(color_noise(random(2, 1000), 2.0, lowest=0.1)).abs().square()
-    assert power[:, :100].max() < 1e-20
-    assert power[:, 100:].min() > 1e-6
-
-
-def test_coloring_keeps_phases_and_silence() -> None:
-    white = random(2, 64)
-    white[1] = 0
-    leaf = white.clone().requires_grad_()
-    colored = color_noise(leaf, 1.0)
-    angles = torch.angle(torch.fft.rfft(colored.detach()[0]) / torch.fft.rfft(white[0]))[1:]
-    torch.testing.assert_close(angles, torch.zeros_like(angles), rtol=0, atol=1e-12)
-    assert torch.equal(colored[1], white[1])
-    (gradient,) = torch.autograd.grad(colored.square().sum() + colored.sum(), leaf)
-    assert torch.isfinite(gradient).all()
-    assert torch.equal(color_noise(torch.ones(1, 1), 1.0), torch.zeros(1, 1))  # a constant is no sound
 
 
 # Excerpts of noise
@@ -440,10 +389,6 @@ ERRORS: list[tuple[Callable[[], Tensor], str]] = [
     (lambda: add_noise(X[None], X[None], V), r"add_noise: waveform must .* got torch.float32 of shape \(1, 2, 8\)"),
     (lambda: add_noise(X, X[:1], V), r"add_noise: noise must have the shape of the waveform, \(2, 8\), got \(1, 8\)"),
     (lambda: add_noise(X, X, V[0]), r"add_noise: snr_db must have one entry per example, shape \(2,\), got \(\)"),
-    (lambda: color_noise(X[0], 1.0), r"color_noise: white must be floating-point of shape \(B, samples\)"),
-    (lambda: color_noise(X, V[:1]), r"color_noise: exponent must have one entry per example"),
-    (lambda: color_noise(X, 1.0, lowest=0.5), r"color_noise: lowest must be in \[0, 0\.5\) cycles .* got 0\.5"),
-    (lambda: color_noise(X, 1.0, lowest=-0.1), r"lowest must be in .* got -0\.1; divide Hz by the sample rate"),
     (lambda: cut_noise(X[0], V, V, n_samples=3), r"cut_noise: noises must be floating-point of shape"),
     (lambda: cut_noise(X, V, V[:1], n_samples=3), r"cut_noise: place must have one entry per example, shape \(2,\)"),
     (lambda: cut_noise(X, V[0], V, n_samples=3), r"cut_noise: pick must have one entry per example"),
@@ -452,13 +397,13 @@ ERRORS: list[tuple[Callable[[], Tensor], str]] = [
     (lambda: cut_noise(X[:0], V, V, n_samples=3), r"the length of each of the 0 noises, got 3"),
     (lambda: mix_up(X[0], P, V), r"mix_up: waveform must be floating-point of shape \(B, samples\)"),
     (lambda: mix_up(X, torch.cat([P, P]), V), r"mix_up: partner must have one entry per example"),
-    (lambda: mix_up(X, P, V[:1]), r"mix_up: share must have one entry per example"),
+    (lambda: mix_up(X, P, V[:1]), r"mix_up: mixup_weight must have one entry per example"),
     (lambda: mix_up(X, P.bool(), V), r"mix_up: partner must be int64, got torch.bool; use .long\(\)"),
     (lambda: mixed_cross_entropy(X[0], P, P, V), r"mixed_cross_entropy: logits must .* \(B, K\), got .* shape \(8,\)"),
     (lambda: mixed_cross_entropy(C.long(), P, P, V), r"logits must be floating-point .* got torch.int64"),
     (lambda: mixed_cross_entropy(C, P[:1], P, V), r"mixed_cross_entropy: classes must have one entry per example"),
     (lambda: mixed_cross_entropy(C, P, C, V), r"partner_classes must have one entry per example, .* got \(2, 3\)"),
-    (lambda: mixed_cross_entropy(C, P, P, V[:1]), r"mixed_cross_entropy: share must have one entry per example"),
+    (lambda: mixed_cross_entropy(C, P, P, V[:1]), r"mixed_cross_entropy: mixup_weight must have one entry per example"),
     (lambda: mixed_cross_entropy(C, V, P, V), r"mixed_cross_entropy: classes must be int64, got torch.float32"),
     (lambda: mixed_cross_entropy(C, P, V, V), r"mixed_cross_entropy: partner_classes must be int64"),
     (lambda: mixed_cross_entropy(C, P, P, V, weight=V), r"weight must have one entry per class, .* got \(2,\)"),

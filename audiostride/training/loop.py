@@ -1,0 +1,404 @@
+"""The training loop on Lightning's Fabric, whatever is learned: steps, validations, checkpoints, a clean stop."""
+
+import logging
+import os
+import signal
+import threading
+import time
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.plugins import MixedPrecision
+from lightning.fabric.strategies.ddp import DDPStrategy
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from tqdm import tqdm
+
+from audiostride.distributed import Processes
+from audiostride.errors import InputError
+from audiostride.progress import progress_bar
+from audiostride.strides.diffstride import diffstride_layers
+from audiostride.training.hardware import is_out_of_memory
+from audiostride.writing import write_text
+
+AGREE_EVERY = 10  # steps after which processes ask each other whether one of them was told to stop
+SHOW_EVERY = 10  # steps after which the loss is shown, which waits for the GPU
+STRIDE_ROWS = 200  # strides are recorded this many times over a training, and at every validation
+
+Batches = Callable[[int], Iterator[dict[str, Tensor]]]
+"""The batches from a step on; of a step that is computed in turns, its parts one after another."""
+
+
+@contextmanager
+def without_advice() -> Iterator[None]:
+    """Keep Fabric from telling about processes and devices, which here are choices, not oversights."""
+    for name in ("lightning.fabric", "lightning.pytorch"):  # Fabric speaks under either name
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        # Not every torch that is supported has the new name of the setting.
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+        # Weights with one channel have two layouts that are the same in memory; DDP tells of it and copies few bytes.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        yield
+
+
+@without_advice()
+def fit(
+    training: "Training",
+    fabric: Fabric,
+    recorder: "Recorder",
+    batches: Batches,
+    *,
+    max_steps: int,
+    turns: int = 1,
+    resume: bool = False,
+    progress: bool = True,
+) -> int:
+    """Train until `max_steps` steps are done, or until Ctrl-C or SIGTERM ends it after a step, validated and saved.
+
+    Args:
+        training: What is trained; it is moved to the device.
+        fabric: Devices, processes and precision, see `launch_fabric`.
+        recorder: What validates and writes the run folder.
+        batches: What is learned from.
+        max_steps: Optimizer steps.
+        turns: Parts that each process computes of a batch, one after another.
+        resume: Whether to go on from the last checkpoint of the run, if there is one.
+        progress: Whether a progress bar is shown.
+
+    Returns:
+        Steps that are done, with those before a resume.
+
+    Raises:
+        InputError: A loss or a stride is not finite; batches that cannot be read.
+    """
+    checkpoint = recorder.run / "checkpoints" / "last.ckpt"
+    learner = Learner(training, fabric, turns=turns)
+    step = learner.load(checkpoint, recorder) if resume and checkpoint.exists() else 0
+    left = batches(step)
+    recorder.begin()
+    with CleanStop(recorder.processes) as stop, StepBar(recorder, step, max_steps, shown=progress) as bar:
+        while step < max_steps:
+            loss = learner.take_step(left, step)
+            step += 1
+            stopped = stop.is_due(step)
+            validating = stopped or step == max_steps or recorder.validates_after(step)
+            if validating or step % max(1, max_steps // STRIDE_ROWS) == 0:
+                recorder.note_strides(step)
+            if validating:
+                recorder.note_validation(step, lr=learner.learning_rate)
+                if recorder.processes.first:
+                    learner.save(checkpoint, recorder, step)
+            bar.update(step, loss)
+            if stopped:
+                break
+    return step
+
+
+class Learner:
+    """A training on its devices, with its optimizer and schedule: all that a checkpoint holds, but for the tables.
+
+    Args:
+        training: What is trained; it is moved to the device.
+        fabric: Devices, processes and precision, launched.
+        turns: Parts that each process computes of a batch, one after another.
+    """
+
+    def __init__(self, training: "Training", fabric: Fabric, *, turns: int = 1) -> None:
+        self.training, self.fabric, self.turns = training, fabric, turns
+        if fabric.world_size > 1 and fabric.device.type == "cuda":  # on CPUs see batch_norm.py
+            nn.SyncBatchNorm.convert_sync_batchnorm(training)  # type: ignore[no-untyped-call]
+        self.module = fabric.setup_module(training)
+        self.optimizer, self.scheduler = training.make_optimizer()
+        self._stepper: Any = fabric.setup_optimizers(self.optimizer)
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the weights, at the next step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def take_step(self, batches: Iterator[dict[str, Tensor]], step: int) -> Tensor:
+        """Learn from the next batch, turn by turn; the result is its loss in this process, a scalar on the device."""
+        loss = torch.zeros((), device=self.fabric.device)
+        for turn in range(self.turns):
+            batch = self.fabric.to_device(next(batches))  # from pinned memory to a GPU, for which nothing waits
+            with self.fabric.no_backward_sync(self.module, enabled=turn + 1 < self.turns):
+                part = self.module(batch, step, turn) / self.turns
+                self.fabric.backward(part)
+            loss = loss + part.detach()
+        self._stepper.step()
+        self.optimizer.zero_grad()
+        self.scheduler.step()
+        self.training.model.project_strides_()
+        self.training.check_step(step + 1)
+        return loss
+
+    def save(self, file: Path, recorder: "Recorder", step: int) -> None:
+        """Write a checkpoint, whole or not at all, in the layout of version 0.1.0: that of Lightning's trainer."""
+        state = {
+            "global_step": step,
+            "state_dict": self.training.state_dict(),
+            "optimizer_states": [self.optimizer.state_dict()],
+            "lr_schedulers": [self.scheduler.state_dict()],
+            "callbacks": {type(recorder).__name__: recorder.state_dict()},
+            "MixedPrecision": self.fabric.strategy.precision.state_dict(),
+        }
+        partial = file.with_name("last.partial.ckpt")
+        torch.save(state, partial)
+        os.replace(partial, file)
+
+    def load(self, file: Path, recorder: "Recorder") -> int:
+        """Go on from a checkpoint, of version 0.1.0 too; returns the steps that were done. No code is loaded."""
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        self.training.load_state_dict(state["state_dict"])
+        self.optimizer.load_state_dict(state["optimizer_states"][0])
+        self.scheduler.load_state_dict(state["lr_schedulers"][0])
+        recorder.load_state_dict(state["callbacks"][type(recorder).__name__])
+        if state.get("MixedPrecision"):  # the scale of 16-bit gradients
+            self.fabric.strategy.precision.load_state_dict(state["MixedPrecision"])
+        return int(state["global_step"])
+
+
+class Training(nn.Module, ABC):
+    """What is trained: a model with its loss and its optimizer."""
+
+    model: Any
+
+    @abstractmethod
+    def forward(self, batch: dict[str, Tensor], step: int, turn: int = 0) -> Tensor:
+        """Loss of a batch or of a part of one, a scalar; gradients are its mean over processes and turns.
+
+        Args:
+            batch: The batch, on the device.
+            step: Steps done before.
+            turn: Which part of the batch this is, for this process.
+        """
+
+    @abstractmethod
+    def make_optimizer(self) -> tuple[Optimizer, LRScheduler]:
+        """The optimizer of the weights, which are on their device, and its schedule over steps."""
+
+    @abstractmethod
+    def check_step(self, step: int) -> None:
+        """Raise an `InputError` after step number `step` (from 1) if a stride is no longer finite."""
+
+
+class Recorder(ABC):
+    """Validates and writes the run folder: history, strides, models. Its tables travel with the checkpoint.
+
+    Of several processes all validate together, and the first one writes.
+
+    Args:
+        run: The run folder.
+        model: What is trained.
+        axes: Names of the axes that layers have strides for.
+        processes: Those that train together.
+        loggers: What records beside the tables: Lightning's loggers.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        model: nn.Module,
+        *,
+        axes: Sequence[str],
+        processes: Processes,
+        loggers: Sequence[Any] = (),
+    ) -> None:
+        self.run, self.model, self.axes, self.processes, self.loggers = run, model, axes, processes, loggers
+        self.history: list[dict[str, float]] = []
+        self.strides: list[dict[str, float]] = []
+        self._elapsed_s = 0.0
+        self._started = time.monotonic()
+
+    @abstractmethod
+    def validates_after(self, step: int) -> bool:
+        """Whether a validation follows this step; the last one always has one."""
+
+    @abstractmethod
+    def validate(self, step: int, *, lr: float) -> dict[str, float]:
+        """Validate, and save the model where it is to be kept; a row of the history, with its `valid_accuracy`."""
+
+    @property
+    def elapsed_s(self) -> float:
+        """Time of the training so far, with what came before a resume."""
+        return self._elapsed_s + time.monotonic() - self._started
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"history": self.history, "strides": self.strides, "elapsed_s": self.elapsed_s}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where a checkpoint was made."""
+        self.history, self.strides = state["history"], state["strides"]
+        self._elapsed_s = state["elapsed_s"]
+
+    def begin(self) -> None:
+        """Start the clock, and note the strides of the start."""
+        self._started = time.monotonic()
+        if not self.strides:
+            self.note_strides(0)
+
+    def note_strides(self, step: int) -> None:
+        """Add the strides of all layers after a step, which are known on the host."""
+        values = {}
+        for number, layer in enumerate(diffstride_layers(self.model), start=1):
+            for axis, value in zip(self.axes, layer.stride_values(), strict=True):
+                values[f"layer{number}_{axis}"] = value
+        if values:
+            self.strides.append({"step": step, **values})
+            self._log({f"stride/{name}": value for name, value in values.items()}, step)
+
+    def note_validation(self, step: int, *, lr: float) -> None:
+        """Validate after a step, add a row to the history and write the tables."""
+        self.history.append(self.validate(step, lr=lr))
+        self._log({name: value for name, value in self.history[-1].items() if name != "step"}, step)
+        if self.processes.first:
+            write_text(self.run / "history.csv", pd.DataFrame(self.history).to_csv(index=False))
+            if self.strides:
+                write_text(self.run / "strides.csv", pd.DataFrame(self.strides).to_csv(index=False))
+
+    def _log(self, values: dict[str, float], step: int) -> None:
+        for logger in self.loggers:
+            logger.log_metrics(values, step=step)
+
+
+class StepBar:
+    """A progress bar over the steps: loss, validation accuracy and the strides of the first layer."""
+
+    def __init__(self, recorder: Recorder, step: int, max_steps: int, *, shown: bool) -> None:
+        self._recorder = recorder
+        self._layers = diffstride_layers(recorder.model)
+        self._bar = progress_bar(
+            total=max_steps, initial=step, desc="training", unit="step", dynamic_ncols=True, disable=not shown
+        )
+
+    def __enter__(self) -> "StepBar":
+        return self
+
+    def update(self, step: int, loss: Tensor) -> None:
+        """Show that a step is done, and what came of it after every few."""
+        if step % SHOW_EVERY == 0 and not self._bar.disable:
+            shown = {"loss": f"{float(loss):.3f}"}
+            if self._recorder.history:
+                shown["valid"] = f"{self._recorder.history[-1]['valid_accuracy']:.3f}"
+            if self._layers:
+                shown["strides"] = "x".join(f"{value:.2f}" for value in self._layers[0].stride_values())
+            self._bar.set_postfix(shown, refresh=False)
+        self._bar.update(1)
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()  # messages need a line of their own
+
+
+class CleanStop:
+    """Ctrl-C or SIGTERM asks the training to end after a step, given twice it ends at once.
+
+    Where several processes train together, one that is told to stop tells the others, so that all end at the same step.
+    """
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes, self._told = processes, False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "CleanStop":
+        # Signals belong to the main thread; elsewhere the caller stops the training.
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: Any) -> None:
+        if self._told:
+            raise KeyboardInterrupt
+        self._told = True
+        if self._processes.first:
+            steps = "this step" if self._processes.count == 1 else f"at most {AGREE_EVERY} steps"
+            tqdm.write(f"stopping after {steps}; press Ctrl-C again to stop at once")
+
+    def is_due(self, step: int) -> bool:
+        """Whether the training is to end after this step, the same in all processes."""
+        if self._processes.count == 1:
+            return self._told
+        return step % AGREE_EVERY == 0 and bool(self._processes.sum(torch.tensor(float(self._told))))
+
+
+class Autocast(MixedPrecision):
+    """Fabric's autocast, for the loss as a whole: what comes in stays float32, as a waveform has to."""
+
+    def convert_input(self, data: Any) -> Any:
+        """The data as they are."""
+        return data
+
+    def forward_context(self) -> AbstractContextManager[Any]:
+        """Autocast without copies of weights that outlive the operation, as in version 0.1.0."""
+        dtype = torch.bfloat16 if self.precision == "bf16-mixed" else torch.float16
+        return torch.autocast(self.device, dtype=dtype, cache_enabled=False)
+
+
+@without_advice()
+def launch_fabric(
+    *, device: torch.device, devices: int = 1, n_nodes: int = 1, precision: str = "32", ddp: bool = False
+) -> Fabric:
+    """Fabric with its processes, which are started unless torchrun or slurm has done that, and are connected.
+
+    Args:
+        device: Where to train.
+        devices: Processes on each machine.
+        n_nodes: Machines.
+        precision: Lightning's name of the arithmetic.
+        ddp: Whether one process alone trains as several do.
+    """
+    mixed = [Autocast(precision, device.type)] if precision != "32" else []  # type: ignore[arg-type]  # checked
+    fabric = Fabric(
+        accelerator=device.type,
+        devices=devices,
+        num_nodes=n_nodes,
+        # All processes see the same statistics and draw the same noises: no buffer needs to be sent around.
+        strategy=DDPStrategy(broadcast_buffers=False) if devices * n_nodes > 1 or ddp else "auto",
+        plugins=mixed,  # type: ignore[arg-type]  # a list of one plugin
+    )
+    fabric.launch()
+    return fabric
+
+
+@contextmanager
+def explain_failures(*, several: bool, step: str, device: torch.device, remedy: str) -> Iterator[None]:
+    """Turn what a training ends with into an `InputError` where the settings or the data are its cause.
+
+    Args:
+        several: Whether several processes train together.
+        step: What a step computes, such as "32 excerpts".
+        device: Where it is computed.
+        remedy: What to do where memory runs out.
+    """
+    try:
+        yield
+    except InputError as error:
+        # A worker process wraps its message into a traceback, which ends with that message.
+        raise InputError(str(error).rsplit(f"{InputError.__module__}.InputError: ", 1)[-1].strip()) from error
+    except (RuntimeError, MemoryError) as error:
+        if several and "Connection closed by peer" in str(error):
+            raise InputError(
+                "train: all processes must go on, but one has ended (see what it said); the last checkpoint "
+                "stands, and the same command with --resume goes on from there"
+            ) from error
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"train: a step of {step} must fit into the memory of the {device.type}, but it "
+            f"ran out: {str(error).splitlines()[0] if str(error) else 'MemoryError'}\n{remedy}; "
+            "the last checkpoint stands"
+        ) from error

@@ -1,0 +1,239 @@
+"""The loss of a classifier on a batch of excerpts or on a part of one, and the optimizer that lowers it."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from audiostride.distributed import Processes
+from audiostride.errors import InputError
+from audiostride.models import AudioClassifier
+from audiostride.strides.diffstride import diffstride_layers, stride_cost
+from audiostride.training.augmentation.mixup import mix_up, mixed_cross_entropy, mixed_normaliser
+from audiostride.training.augmentation.transforms import add_noise, apply_gain, cut_noise, mask_spectrogram
+from audiostride.training.config import TrainConfig
+from audiostride.training.loop import Training
+
+
+def learning_rate_factor(step: int, *, schedule: str, max_steps: int) -> float:
+    """Factor on the learning rates at a step: 1, or half a cosine from 1 to 0."""
+    if schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * min(step, max_steps) / max_steps))
+
+
+def augment_waveform(batch: dict[str, Tensor], noises: Tensor | None) -> Tensor:
+    """The waveform of a batch with what was drawn for it: gain, noise, mixup, in this order.
+
+    Args:
+        batch: A batch or a part of one, see `TrainingBatches.part`.
+        noises: Noise to cut excerpts from, ``(noises, samples)``.
+    """
+    waveform = batch["waveform"]
+    if "gain_db" in batch:
+        waveform = apply_gain(waveform, batch["gain_db"])
+    if noises is not None and "noise_snr_db" in batch:
+        noise = cut_noise(noises, batch["noise_pick"], batch["noise_place"], n_samples=waveform.shape[1])
+        waveform = add_noise(waveform, noise, batch["noise_snr_db"])
+    if "mixup_weight" in batch:
+        if "rows" in batch:
+            return mix_up(waveform, batch["mixup_place"], batch["mixup_weight"][batch["rows"]])
+        waveform = mix_up(waveform, batch["mixup_partner"], batch["mixup_weight"])
+    return waveform
+
+
+def mask(spectrogram: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    """A batch of spectrograms ``(B, T, M)`` without the stretches of time and mel bands that were drawn for it."""
+    names = ("time_mask_starts", "time_mask_lengths", "mel_mask_starts", "mel_mask_lengths")
+    stretches = [batch.get(name) for name in names]
+    return spectrogram if all(item is None for item in stretches) else mask_spectrogram(spectrogram, *stretches)
+
+
+def class_normaliser(classes: Tensor, *, weight: Tensor | None = None) -> Tensor:
+    """What the mean of `mean_cross_entropy` divides by: examples that have a class, or the sum of their weights."""
+    known = classes >= 0
+    return known.sum() if weight is None else (weight[classes.clamp(min=0)] * known).sum()
+
+
+def mean_cross_entropy(
+    logits: Tensor, classes: Tensor, *, weight: Tensor | None = None, normaliser: Tensor | None = None
+) -> Tensor:
+    """Cross entropy over the examples that have a class, 0 where none has.
+
+    Args:
+        logits: Scores.
+        classes: Class of each example, -1 for one without.
+        weight: Of the classes; the mean is then the weighted one.
+        normaliser: What the sum is divided by, for a part of a batch: `class_normaliser` of the whole.
+
+    Shape:
+        logits: ``(B, classes)``. classes: ``(B,)``. weight: ``(classes,)``. Result: a scalar.
+    """
+    summed = F.cross_entropy(logits, classes, weight=weight, ignore_index=-1, reduction="sum")
+    normaliser = class_normaliser(classes, weight=weight) if normaliser is None else normaliser
+    # At most the division by zero is kept away: the sum is 0 where no example has a class.
+    return summed / normaliser.clamp(min=torch.finfo(logits.dtype).tiny)
+
+
+class ClassifierTraining(Training):
+    """Cross entropy on random excerpts, Adam with a learning rate of its own for strides.
+
+    With several tasks the loss is the mean of theirs, over the tasks that a batch has excerpts of.
+
+    Args:
+        model: The classifier.
+        config: The run's settings.
+        class_weights: Of the loss, ``(classes,)`` for each task; none weighs all classes alike.
+        noises: Noise to add, ``(noises, samples)``, where the settings ask for it.
+        processes: Those that compute a batch together, each in ``config.accumulate`` turns. Batches are then parts;
+            the gradients, taken as means over processes and turns, are those of whole batches.
+        describe_batch: What a message says of the batch of a step.
+    """
+
+    noises: Tensor | None
+    task_weights: Tensor
+
+    def __init__(
+        self,
+        model: AudioClassifier,
+        config: TrainConfig,
+        *,
+        class_weights: list[Tensor] | None = None,
+        noises: Tensor | None = None,
+        processes: Processes | None = None,
+        describe_batch: Callable[[int], str] = lambda step: "",
+    ) -> None:
+        super().__init__()
+        self.processes, self._describe_batch = processes or Processes(), describe_batch
+        # They move with the module to its device, and are made anew rather than kept in checkpoints.
+        for number, weights in enumerate(class_weights or []):
+            self.register_buffer(f"class_weights_{number}", weights, persistent=False)
+        self._weighted = class_weights is not None
+        self.register_buffer("noises", noises, persistent=False)
+        self.model, self.config = model, config
+        self.tasks = list(model.config.tasks)
+        weights_of_tasks = torch.tensor(config.task_weights or [1.0] * len(self.tasks))
+        self.register_buffer("task_weights", weights_of_tasks, persistent=False)
+        self.strided_layers = diffstride_layers(model)
+        self._classify = torch.compile(model.classify_spectrogram) if config.compile else model.classify_spectrogram
+        # Sums of the losses of the tasks, of the batches that had them, and of their excerpts.
+        self._sums = torch.zeros(3, len(self.tasks))
+        self._first_bad_step = torch.tensor(-1)
+
+    def forward(self, batch: dict[str, Tensor], step: int, turn: int = 0) -> Tensor:
+        spectrogram = self.model.frontend(augment_waveform(batch, self.noises))
+        logits = self._classify(mask(spectrogram, batch))
+        classes = batch["class_index"]
+        if classes.ndim == 1:
+            classes = classes[:, None]
+        losses, counts = self._task_losses(logits, classes, batch)
+        present = (counts > 0).to(losses.dtype)  # a value on the device, which nothing waits for
+        weights = self.task_weights * present
+        loss = (weights * losses).sum() / weights.sum()
+        self._note(losses.detach() * present, present, counts, step=step, turn=turn)
+        # The sum over the parts of a batch is its loss, and what is taken is their mean.
+        loss = loss * (self.processes.count * self.config.accumulate)
+        if self.config.stride_cost:
+            loss = loss + self.config.stride_cost * stride_cost(self.model)
+        return loss
+
+    def _note(self, losses: Tensor, present: Tensor, counts: Tensor, *, step: int, turn: int) -> None:
+        """Add up what the history shows, on the device; a batch's tasks and excerpts count once, at its first turn."""
+        if self._sums.device != losses.device:
+            self._sums = self._sums.to(losses.device)
+            self._first_bad_step = self._first_bad_step.to(losses.device)
+        once = float(turn == 0 and self.processes.first)
+        self._sums = self._sums + torch.stack([losses, once * present, once * counts])
+        new = (self._first_bad_step < 0) & ~losses.isfinite().all()
+        self._first_bad_step = torch.where(new, step, self._first_bad_step)
+
+    def _task_losses(
+        self, logits: dict[str, Tensor], classes: Tensor, batch: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Loss of each task over its excerpts, 0 where there are none, and their numbers, ``(tasks,)`` each.
+
+        Of a part of a batch it is what the part adds to the loss of the whole, whose excerpts are counted.
+        """
+        rows = batch.get("rows")
+        losses, counts = [], []
+        for number, task in enumerate(self.tasks):
+            whole = classes[:, number]
+            own = whole if rows is None else whole[rows]
+            weight = getattr(self, f"class_weights_{number}") if self._weighted else None
+            normaliser = None
+            if "mixup_weight" in batch:
+                partners, mixup_weight = whole[batch["mixup_partner"]], batch["mixup_weight"]
+                if rows is not None:
+                    normaliser = mixed_normaliser(whole, partners, mixup_weight, weight=weight)
+                    partners, mixup_weight = partners[rows], mixup_weight[rows]
+                losses.append(
+                    mixed_cross_entropy(
+                        logits[task].float(), own, partners, mixup_weight, weight=weight, normaliser=normaliser
+                    )
+                )
+            else:
+                if rows is not None:
+                    normaliser = class_normaliser(whole, weight=weight)
+                losses.append(mean_cross_entropy(logits[task].float(), own, weight=weight, normaliser=normaliser))
+            counts.append((whole >= 0).sum())
+        return torch.stack(losses), torch.stack(counts).to(losses[0].dtype)
+
+    def check_step(self, step: int) -> None:
+        if not all(math.isfinite(stride) for layer in self.strided_layers for stride in layer.stride_values()):
+            raise self._diverged("strides", step)
+
+    def take_mean_losses(self, step: int) -> dict[str, tuple[float, int]]:
+        """Mean training loss of each task since the last call, and the number of its excerpts.
+
+        Args:
+            step: Steps done so far, for messages.
+
+        Raises:
+            InputError: A loss is not finite.
+        """
+        sums, batches, counts = self.processes.sum(self._sums).tolist()
+        self._sums = torch.zeros_like(self._sums)
+        if not all(math.isfinite(value) for value in sums):
+            raise self._diverged("loss", step)
+        means = [value / max(1.0, number) for value, number in zip(sums, batches, strict=True)]
+        return {task: (mean, int(count)) for task, mean, count in zip(self.tasks, means, counts, strict=True)}
+
+    def _diverged(self, what: str, done: int) -> InputError:
+        """The error that ends a training whose numbers are no longer finite."""
+        bad = int(self._first_bad_step)
+        when = f"by step {done}" if bad < 0 else f"in step {bad + 1}{self._describe_batch(bad)}"
+        stands = (Path(self.config.out) / "checkpoints" / "last.ckpt").is_file()
+        return InputError(
+            f"train: the {what} must stay finite, got NaN or infinity {when}; "
+            + ("the checkpoint and the model of before stand" if stands else "there is no checkpoint yet")
+            + f"; train anew with a lower --lr ({self.config.lr:g}) or --stride-lr ({self.config.stride_lr:g}), in "
+            "another --out"
+        )
+
+    def make_optimizer(self) -> tuple[Optimizer, LambdaLR]:
+        strides = [layer.strides for layer in self.strided_layers]
+        stride_ids = {id(parameter) for parameter in strides}
+        weights = [parameter for parameter in self.model.parameters() if id(parameter) not in stride_ids]
+        groups = [{"params": weights, "lr": self.config.lr, "weight_decay": self.config.weight_decay}]
+        if strides:
+            groups.append({"params": strides, "lr": self.config.stride_lr, "weight_decay": 0.0})
+        # On a GPU one kernel steps all weights. It does not count versions, which `project_strides_` does not rely on.
+        fused = True if weights[0].is_cuda else None
+        optimizer = Adam(groups, fused=fused)
+
+        def step_as_here(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+            # A checkpoint brings the choice of the device that wrote it, which need not be this one.
+            return {**state, "param_groups": [{**group, "fused": fused} for group in state["param_groups"]]}
+
+        optimizer.register_load_state_dict_pre_hook(step_as_here)
+        scheduler = LambdaLR(
+            optimizer,
+            lambda step: learning_rate_factor(step, schedule=self.config.schedule, max_steps=self.config.max_steps),
+        )
+        return optimizer, scheduler
