@@ -1,8 +1,9 @@
-"""What a report is made of: sections of tables, drawings and pictures, each of which is also a file."""
+"""What a report is made of: sections of tables, drawings and pictures, each of which is also a file or two."""
 
 import base64
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import pandas as pd
@@ -16,48 +17,38 @@ from audiostride.reporting.style import inline_svg, render
 class Table:
     """A table of the page."""
 
-    name: str
-    """Of its files."""
-    caption: str
-    """What it shows, in plain text."""
-    data: pd.DataFrame
-    """The numbers."""
-    shown: pd.DataFrame
-    """The same as text, as it stands on the page; the first column names the rows."""
-    n_left: int = 1
-    """Columns of text, which are aligned left."""
+    name: str  # of its files
+    caption: str  # what it shows, in plain text
+    data: pd.DataFrame  # the numbers
+    shown: pd.DataFrame  # the same as it stands on the page; the first column names the rows
+    n_left: int = 1  # columns of text, which are aligned left
 
     @property
     def rows(self) -> list[list[str]]:
         """The cells of each row."""
         return [[str(cell) for cell in row] for row in self.shown.itertuples(index=False)]
 
-    def to_markdown(self) -> str:
-        """The table as Markdown, below its caption."""
-        cells = [[clean_cell(cell) for cell in row] for row in [list(self.shown.columns), *self.rows]]
-        rule = [" --- " if number < self.n_left else " ---: " for number in range(len(cells[0]))]
-        lines = [f"| {' | '.join(row)} |" for row in cells]
-        return f"{self.caption}\n\n" + "\n".join([lines[0], f"|{'|'.join(rule)}|", *lines[1:]]) + "\n"
+    def files(self) -> dict[str, bytes]:
+        """The numbers as CSV, and the text as Markdown below its caption."""
+        rule = [" --- " if number < self.n_left else " ---: " for number in range(self.shown.shape[1])]
+        head, *lines = [f"| {' | '.join(map(clean_cell, row))} |" for row in [list(self.shown.columns), *self.rows]]
+        text = f"{self.caption}\n\n" + "\n".join([head, f"|{'|'.join(rule)}|", *lines]) + "\n"
+        return {"csv": self.data.to_csv(index=False).encode(), "md": text.encode()}
 
 
-def clean_cell(text: object) -> str:
+def clean_cell(text: str) -> str:
     """Text as it may stand in a cell of a Markdown table."""
-    shown = str(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-    return " ".join(shown.split())
+    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").split())
 
 
 @dataclass(frozen=True)
 class Drawing:
     """A figure of the page."""
 
-    name: str
-    """Of its files."""
-    alt: str
-    """What it shows, for those who do not see it."""
+    name: str  # of its files
+    alt: str  # what it shows, for those who do not see it
     figure: Figure
-    """Drawn when it is asked for."""
-    min_width_px: int = 0
-    """On a narrow screen it scrolls rather than gets narrower than this."""
+    min_width_px: int = 0  # on a narrow screen it scrolls rather than gets narrower than this
 
     @cached_property
     def svg(self) -> bytes:
@@ -71,18 +62,9 @@ class Drawing:
         """As an element of the page."""
         return inline_svg(self.svg)
 
-    def png(self) -> bytes:
-        """As a PNG file."""
-        _ = self.svg
-        return render(self.figure, format="png")
-
-
-@dataclass(frozen=True)
-class Drawings:
-    """Drawings side by side, with one caption."""
-
-    items: Sequence[Drawing]
-    caption: str
+    def files(self) -> dict[str, bytes]:
+        """As SVG and PNG."""
+        return {"svg": self.svg, "png": render(self.figure, format="png")}
 
 
 @dataclass(frozen=True)
@@ -99,10 +81,22 @@ class Picture:
         """The picture as the address of an <img>."""
         return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
 
+    def files(self) -> dict[str, bytes]:
+        """As PNG."""
+        return {"png": self.png}
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """Drawings side by side, with one caption."""
+
+    items: Sequence[Drawing]
+    caption: str
+
 
 @dataclass(frozen=True)
 class Pictures:
-    """A row of pictures."""
+    """A row of pictures, with one caption."""
 
     items: Sequence[Picture]
     caption: str
@@ -118,10 +112,9 @@ class Text:
 
 @dataclass(frozen=True)
 class Heading:
-    """A title within a section; level 3 or 4."""
+    """A title within a section."""
 
     text: str
-    level: int = 3
 
 
 Block = Table | Drawings | Pictures | Text | Heading
@@ -133,13 +126,21 @@ class Section:
 
     key: str
     title: str
-    blocks: Sequence[Block] = field(default_factory=list)
+    blocks: Sequence[Block]
 
     def kind_of(self, block: Block) -> str:
         """The name of its kind, by which the template chooses."""
         return type(block).__name__.lower()
 
 
-def find_blocks(sections: Sequence[Section], kind: type) -> list[Block]:
-    """All blocks of a kind, in order."""
-    return [block for section in sections for block in section.blocks if isinstance(block, kind)]
+def file_name(name: str, suffix: str, taken: Container[str] = ()) -> str:
+    """A name that every file system takes, and that is not taken yet.
+
+    >>> file_name("per_class_a/b <c>", "csv"), file_name("x", "md", ["x.md"])
+    ('per_class_a_b_c.csv', 'x_2.md')
+    """
+    stem = re.sub(r"[^\w.-]+", "_", name).strip("_.")[:80] or "unnamed"
+    found, number = f"{stem}.{suffix}", 2
+    while found in taken:
+        found, number = f"{stem}_{number}.{suffix}", number + 1
+    return found

@@ -1,15 +1,30 @@
-"""Figures of one task's test clips: confusion matrix, ROC curve, reliability diagram."""
+"""Figures of one task's test clips: confusion matrix, ROC curve, reliability diagram, spectrograms."""
+
+import io
+from typing import Any
 
 import matplotlib as mpl
+import matplotlib.image
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
+from audiostride.audio.log_mel import log_mel_spectrogram
+from audiostride.audio.resampling import read_audio
+from audiostride.dataset.manifest import inspect_manifest
+from audiostride.dataset.readers import StoreReader
+from audiostride.dataset.store import is_store
+from audiostride.errors import InputError
+from audiostride.models.config import ClassifierConfig
 from audiostride.reporting.style import COLORS, INK, SOFT, STYLE, new_panel, render
 
 ALWAYS_WHITE = "#fefefe"  # unlike the paper's white, which turns dark in a dark page
 MOST_NAMES, MOST_COUNTS = 60, 30
+LONGEST_S = 10.0  # of a clip that is shown
+RANGE = 10.0  # from the darkest to the brightest value of a picture, in nepers of power: 43 dB
 
 
 def draw_confusion(confusion: pd.DataFrame, *, format: str = "svg") -> bytes:
@@ -17,61 +32,88 @@ def draw_confusion(confusion: pd.DataFrame, *, format: str = "svg") -> bytes:
     return render(draw_confusion_figure(confusion), format=format)
 
 
+@mpl.rc_context({**STYLE, "axes.grid": False})
 def draw_confusion_figure(confusion: pd.DataFrame) -> Figure:
     """The figure of `draw_confusion`."""
     counts = confusion.to_numpy()
     n_classes = len(counts)
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     side = min(10.0, max(3.4, 1.6 + 0.34 * n_classes))
-    with mpl.rc_context({**STYLE, "axes.grid": False}):
-        figure, panel = new_panel("", "predicted", "true", height=side, width=side)
-        # One colour, ever less transparent: it stands on light and on dark.
-        colors = np.empty((n_classes, n_classes, 4))
-        colors[..., :3], colors[..., 3] = to_rgb(COLORS[0]), shares
-        panel.imshow(colors, interpolation="nearest")
-        names = [str(name) if len(str(name)) <= 16 else f"{str(name)[:15]}…" for name in confusion.columns]
-        size = 9 if n_classes <= MOST_COUNTS else 6
-        if n_classes <= MOST_NAMES:
-            panel.set_xticks(range(n_classes), names, rotation=90 if n_classes > 3 else 0, fontsize=size)
-            panel.set_yticks(range(n_classes), names, fontsize=size)
-        if n_classes <= MOST_COUNTS:
-            for row, column in zip(*np.nonzero(counts), strict=True):
-                color = ALWAYS_WHITE if shares[row, column] > 0.55 else INK
-                count = str(counts[row, column])
-                panel.text(column, row, count, ha="center", va="center", fontsize=size - 1, color=color)
-        panel.spines[:].set_visible(True)
-        return figure
+    figure, panel = new_panel("", "predicted", "true", height=side, width=side)
+    # One colour, ever less transparent: it stands on light and on dark.
+    colors = np.empty((n_classes, n_classes, 4))
+    colors[..., :3], colors[..., 3] = to_rgb(COLORS[0]), shares
+    panel.imshow(colors, interpolation="nearest")
+    size = 9 if n_classes <= MOST_COUNTS else 6
+    if n_classes <= MOST_NAMES:
+        names = [name if len(name) <= 16 else f"{name[:15]}…" for name in map(str, confusion.columns)]
+        panel.set_xticks(range(n_classes), names, rotation=90 if n_classes > 3 else 0, fontsize=size)
+        panel.set_yticks(range(n_classes), names, fontsize=size)
+    if n_classes <= MOST_COUNTS:
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            panel.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=size - 1,
+                       color=ALWAYS_WHITE if shares[row, column] > 0.55 else INK)  # fmt: skip
+    panel.spines[:].set_visible(True)
+    return figure
 
 
+@mpl.rc_context(STYLE)
 def draw_roc(curve: pd.DataFrame, area: float, positive: str) -> Figure:
     """The ROC curve of the detection of one class, with the diagonal of chance."""
-    with mpl.rc_context(STYLE):
-        figure, panel = new_panel(f"ROC: detecting {positive}", "false alarms (%)", "found (%)", height=3.6, width=4.2)
-        panel.plot([0, 100], [0, 100], color=SOFT, linewidth=1, linestyle=":", label="chance")
-        x, y = 100 * curve["false_positive_rate"], 100 * curve["true_positive_rate"]
-        panel.fill_between(x, 0, y, color=COLORS[0], alpha=0.12, linewidth=0)
-        panel.plot(x, y, color=COLORS[0], linewidth=1.8, label=f"AUC {area:.3f}")
-        panel.set_xlim(-1, 101)
-        panel.set_ylim(-1, 101)
-        panel.legend(loc="lower right")
-        return figure
+    figure, panel = new_panel(f"ROC: detecting {positive}", "false alarms (%)", "found (%)", height=3.6, width=4.2)
+    panel.plot([0, 100], [0, 100], color=SOFT, linewidth=1, linestyle=":", label="chance")
+    x, y = 100 * curve["false_positive_rate"], 100 * curve["true_positive_rate"]
+    panel.fill_between(x, 0, y, color=COLORS[0], alpha=0.12, linewidth=0)
+    panel.plot(x, y, color=COLORS[0], linewidth=1.8, label=f"AUC {area:.3f}")
+    panel.set_xlim(-1, 101)
+    panel.set_ylim(-1, 101)
+    panel.legend(loc="lower right")
+    return figure
 
 
-def draw_reliability(table: pd.DataFrame, error: float) -> Figure:
+@mpl.rc_context(STYLE)
+def draw_reliability(bins: pd.DataFrame, error: float) -> Figure:
     """Accuracy in bins of confidence as bars, with the mean confidence and the number of clips of each."""
-    with mpl.rc_context(STYLE):
-        title = f"Reliability: calibration error {100 * error:.1f} %"
-        figure, panel = new_panel(title, "confidence (%)", "accuracy (%)", height=3.6, width=4.2)
-        low, width = 100 * table["low"], 100 * (table["high"] - table["low"])
-        panel.bar(low, 100 * table["accuracy"], width=width, align="edge", color=COLORS[0], alpha=0.45,
-                  edgecolor=COLORS[0], label="accuracy")  # fmt: skip
-        panel.plot([0, 100], [0, 100], color=SOFT, linewidth=1, linestyle=":", label="calibrated")
-        panel.plot(100 * table["confidence"], 100 * table["accuracy"], linestyle="", marker="o", markersize=4,
-                   color=COLORS[1], label="mean confidence")  # fmt: skip
-        for left, span, top, clips in zip(low, width, 100 * table["accuracy"], table["clips"], strict=True):
-            panel.annotate(str(clips), (left + span / 2, top), (0, 3), textcoords="offset points", ha="center",
-                           fontsize=8, color=INK)  # fmt: skip
-        panel.set_xlim(0, 100)
-        panel.set_ylim(0, 108)
-        panel.legend(loc="upper left")
-        return figure
+    title = f"Reliability: calibration error {100 * error:.1f} %"
+    figure, panel = new_panel(title, "confidence (%)", "accuracy (%)", height=3.6, width=4.2)
+    shares = 100 * bins[["low", "high", "confidence", "accuracy"]]
+    width = 100 * (bins["high"] - bins["low"])
+    panel.bar(shares["low"], shares["accuracy"], width=width, align="edge", color=COLORS[0], alpha=0.45,
+              edgecolor=COLORS[0], label="accuracy")  # fmt: skip
+    panel.plot([0, 100], [0, 100], color=SOFT, linewidth=1, linestyle=":", label="calibrated")
+    panel.plot(shares["confidence"], shares["accuracy"], linestyle="", marker="o", markersize=4, color=COLORS[1],
+               label="mean confidence")  # fmt: skip
+    for center, top, clips in zip(shares["low"] + width / 2, shares["accuracy"], bins["clips"], strict=True):
+        panel.annotate(str(clips), (center, top), (0, 3), textcoords="offset points", ha="center", fontsize=8,
+                       color=INK)  # fmt: skip
+    panel.set_xlim(0, 100)
+    panel.set_ylim(0, 108)
+    panel.legend(loc="upper left")
+    return figure
+
+
+def read_samples_of(row: "pd.Series[Any]", manifest: str, *, sample_rate: int) -> NDArray[np.float32] | None:
+    """The samples of a clip, its first seconds at most, from its file or its store; None where neither can be read.
+
+    The row has ``path``, ``start_s``, ``duration_s`` and ``line`` of the clip in the manifest or store; rate in Hz.
+    """
+    duration_s = float(np.fmin(LONGEST_S, float(str(row["duration_s"]))))  # NaN: to the end of the file
+    try:
+        if is_store(manifest):
+            clips, _ = inspect_manifest(manifest)
+            reader = StoreReader(clips[clips["line"] == row["line"]], sample_rate=sample_rate)
+            return reader.read(0, 0, int(min(reader.n_samples[0], duration_s * sample_rate)))
+        start_s = float(str(row["start_s"]))
+        return read_audio(str(row["path"]), start_s=start_s, duration_s=duration_s, sample_rate=sample_rate)
+    except (InputError, OSError, IndexError, KeyError):
+        return None
+
+
+def draw_spectrogram(samples: NDArray[np.float32], config: ClassifierConfig) -> bytes:
+    """The log-mel spectrogram of a clip as PNG: a point per frame and band, time to the right, frequency upwards."""
+    bands = log_mel_spectrogram(torch.from_numpy(samples), **config.frontend_settings()).numpy()  # (T, M)
+    buffer, top = io.BytesIO(), float(bands.max())
+    matplotlib.image.imsave(
+        buffer, bands.T, vmin=top - RANGE, vmax=top, cmap="magma", origin="lower", format="png", metadata={}
+    )
+    return buffer.getvalue()

@@ -14,6 +14,17 @@ from audiostride.strides.spectral_pool import SpectralPool2d
 
 AXES = ("time", "mel")
 UNITS = {"time": "Hz", "mel": "cycles/mel"}
+# Table 2 of the paper: stride over time, over mel, cut-off in Hz, in cycles/mel of the first layer; means over three
+# runs, standard deviation in brackets.
+TABLE_2 = {
+    "scenes": ("1.89 (0.05)", "1.99 (0.03)", "26.25 (0.63)", "0.2448 (0.009)"),
+    "birds": ("1.91 (0.02)", "1.96 (0.01)", "25.83 (0.36)", "0.2500 (0.000)"),
+    "instrument": ("1.29 (0.06)", "2.12 (0.01)", "38.33 (1.57)", "0.2292 (0.009)"),
+    "pitch": ("1.32 (0.10)", "1.61 (0.07)", "37.50 (2.72)", "0.3021 (0.018)"),
+    "speech": ("1.97 (0.00)", "1.95 (0.01)", "25.00 (0.00)", "0.2500 (0.000)"),
+    "multi-task": ("1.46 (0.01)", "1.79 (0.03)", "34.17 (0.30)", "0.2708 (0.0074)"),
+}
+WINDOW_S = 1.6  # of the paper's cut-offs, which are rounded down to a bin over 160 frames and 64 bands
 FRAME_RATE_HZ = 100.0  # for an encoder without its classifier: the paper's 10 ms hop
 
 
@@ -53,11 +64,10 @@ def cutoff_table(model: AudioClassifier | PooledEncoder, window_s: float = 1.0) 
     layers = encoder.pooled_layers(math.ceil(window_s * frame_rate_hz - 1e-9), n_mels)
     bin_width = {"time": 1 / window_s, "mel": 1 / n_mels}
     rows = []
-    for layer, (block, n_in, n_out) in enumerate(layers, start=1):
-        for number, (axis, stride) in enumerate(zip(AXES, block.used_strides(*n_in), strict=True)):
-            n = n_in[number]
-            cutoff_bin = n / (2 * stride)
-            edges = mask_edges(block, number, n, stride, n_out[number])
+    for layer, (block, sizes_in, sizes_out) in enumerate(layers, start=1):
+        strides = block.used_strides(*sizes_in)
+        for number, (axis, stride, n, n_out) in enumerate(zip(AXES, strides, sizes_in, sizes_out, strict=True)):
+            edges, cutoff_bin = mask_edges(block, number, n, stride, n_out), n / (2 * stride)
             rows.append(
                 {
                     "layer": layer,
@@ -66,8 +76,8 @@ def cutoff_table(model: AudioClassifier | PooledEncoder, window_s: float = 1.0) 
                     "pooling": encoder.pooling,
                     "stride": stride,
                     "n_in": n,
-                    "n_out": n_out[number],
-                    "effective_stride": n / n_out[number],
+                    "n_out": n_out,
+                    "effective_stride": n / n_out,
                     **{f"{name}_bins": edge for name, edge in edges.items()},
                     **{name: edge * bin_width[axis] for name, edge in edges.items()},
                     "cutoff": cutoff_bin * bin_width[axis],
@@ -80,25 +90,21 @@ def cutoff_table(model: AudioClassifier | PooledEncoder, window_s: float = 1.0) 
 def mask_edges(block: PooledBlock, axis: int, n: int, stride: float, n_out: int) -> dict[str, float]:
     """Pass, half-weight and stop edge of the mask of one axis in bins, none above the Nyquist frequency."""
     cutoff_bin = n / (2 * stride)
+    pass_edge = stop_edge = math.nan
     if isinstance(block.pool, DiffStride2d):
         ramp_bins = block.pool.axes[axis].ramp_bins
-        if block.pool.axes[axis].size != "nominal":
-            pass_edge, stop_edge = cutoff_bin, cutoff_bin + ramp_bins
-        else:
+        if block.pool.axes[axis].size == "nominal":
             pass_edge, stop_edge = cutoff_bin - nominal_ramp(cutoff_bin, ramp_bins), cutoff_bin
+        else:
+            pass_edge, stop_edge = cutoff_bin, cutoff_bin + ramp_bins
     elif isinstance(block.pool, SpectralPool2d):
         pass_edge = stop_edge = n_out / 2
-    else:
-        pass_edge = stop_edge = math.nan
     edges = {"pass_edge": pass_edge, "half_edge": (pass_edge + stop_edge) / 2, "stop_edge": stop_edge}
-    return {name: min(edge, n / 2) if edge == edge else edge for name, edge in edges.items()}
+    return {name: edge if math.isnan(edge) else min(edge, n / 2) for name, edge in edges.items()}
 
 
 def summarise_cutoffs(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """Mean and standard deviation (of the sample; NaN for one run) over runs, per pooling, layer and axis.
-
-    Args:
-        tables: One `cutoff_table` per run.
+    """Mean and standard deviation (of the sample; NaN for one run) over tables of runs, per pooling, layer and axis.
 
     Returns:
         A table with the columns of the first, ``runs``, and ``_sd`` columns for stride, edges and cut-offs.
@@ -108,34 +114,3 @@ def summarise_cutoffs(tables: list[pd.DataFrame]) -> pd.DataFrame:
     grouped = pd.concat(tables).groupby(keys, sort=False)
     spread = grouped[[name for name in numbers if not name.endswith("_bins")]].std().add_suffix("_sd")
     return pd.concat([grouped.size().rename("runs"), grouped[numbers].mean(), spread], axis=1).reset_index()
-
-
-def format_cutoffs(summary: pd.DataFrame) -> str:
-    """The summary as a table for the terminal."""
-
-    def number(row: pd.Series, name: str, digits: int) -> str:
-        value, spread = row[name], row[f"{name}_sd"]
-        if value != value:
-            return "-"
-        return f"{value:.{digits}f}" + (f" ({spread:.{digits}f})" if row["runs"] > 1 else "")
-
-    lines = []
-    for _, row in summary.iterrows():
-        digits = 2 if row["unit"] == "Hz" else 4
-        lines.append(
-            {
-                "pooling": row["pooling"],
-                "layer": row["layer"],
-                "axis": row["axis"],
-                "stride": number(row, "stride", 2),
-                "bins": f"{row['n_in']:g}->{row['n_out']:g}",
-                "effective": number(row, "effective_stride", 2),
-                "pass edge": number(row, "pass_edge", digits),
-                "half": number(row, "half_edge", digits),
-                "stop edge": number(row, "stop_edge", digits),
-                "cut-off": number(row, "cutoff", digits),
-                "to a bin": number(row, "cutoff_floor", digits),
-                "unit": row["unit"],
-            }
-        )
-    return pd.DataFrame(lines).to_string(index=False)

@@ -81,7 +81,6 @@ def send_ripples(
     """Gain of a block's pooling layer for ripples along one axis, and the largest part that is not the ripple.
 
     Args:
-        block: A block that pools.
         axis: 0 for time, 1 for mel.
         n_in: Size of the maps (frames, mel bins).
         bins: Cycles of each ripple over the axis.

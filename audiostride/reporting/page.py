@@ -1,7 +1,8 @@
 """The report of one or several runs: a self-contained HTML page, its tables and figures as files, and in Python."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,35 +12,25 @@ import pandas as pd
 from markupsafe import Markup
 
 from audiostride.errors import InputError
-from audiostride.reporting.blocks import Drawings, Pictures, Section, Table, find_blocks
+from audiostride.reporting.blocks import Drawings, Pictures, Section, Table, file_name
 from audiostride.reporting.class_figures import draw_confusion
-from audiostride.reporting.files import file_name, write_files
-from audiostride.reporting.headline import describe_cutoffs, describe_results
-from audiostride.reporting.runs import RunFolder, group_runs, read_run, summarise_runs, with_distinct_names
+from audiostride.reporting.runs import RunFolder, group_runs, name_runs, read_run, summarise_runs
 from audiostride.reporting.sections import build_sections, draw_top
+from audiostride.reporting.summary import describe_cutoffs, describe_results
 from audiostride.writing import write_bytes, write_text
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a report says; in a notebook it shows its page.
+    """What a report says; in a notebook it shows its page."""
 
-    Attributes:
-        results, cutoffs: What was learned: how well the runs did, and what their first layer passes.
-        summary: The cut-offs: mean and standard deviation over runs, per group, layer and axis.
-        top: The figure at the top.
-        sections: All others, with the tables.
-        title: Of the page.
-        intro: HTML that stands in front.
-    """
-
-    results: str
-    cutoffs: str
-    summary: pd.DataFrame
-    top: Drawings
-    sections: Sequence[Section]
-    title: str
-    intro: str = ""
+    results: str  # how well the runs did
+    cutoffs: str  # what their first layer passes
+    summary: pd.DataFrame  # the cut-offs: mean and standard deviation over runs, per group, layer and axis
+    top: Drawings  # the figure at the top
+    sections: Sequence[Section]  # all others, with the tables
+    title: str  # of the page
+    intro: str = ""  # HTML that stands in front
 
     @property
     def headline(self) -> str:
@@ -49,7 +40,8 @@ class Report:
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
         """The numbers of every table, by its name."""
-        return {block.name: block.data for block in find_blocks(self.sections, Table) if isinstance(block, Table)}
+        blocks = (block for section in self.sections for block in section.blocks)
+        return {block.name: block.data for block in blocks if isinstance(block, Table)}
 
     @cached_property
     def html(self) -> str:
@@ -77,16 +69,11 @@ class Report:
         """Name and content of every table as CSV and Markdown, figure as SVG and PNG, picture as PNG."""
         found: dict[str, bytes] = {}
         for block in [self.top, *(block for section in self.sections for block in section.blocks)]:
-            if isinstance(block, Table):
-                found[file_name(block.name, "csv", found)] = block.data.to_csv(index=False).encode()
-                found[file_name(block.name, "md", found)] = block.to_markdown().encode()
-            elif isinstance(block, Drawings):
-                for drawing in block.items:
-                    found[file_name(drawing.name, "svg", found)] = drawing.svg
-                    found[file_name(drawing.name, "png", found)] = drawing.png()
-            elif isinstance(block, Pictures):
-                for picture in block.items:
-                    found[file_name(picture.name, "png", found)] = picture.png
+            items = (
+                [block] if isinstance(block, Table) else block.items if isinstance(block, Drawings | Pictures) else []
+            )
+            for item in items:
+                found |= {file_name(item.name, suffix, found): content for suffix, content in item.files().items()}
         return found
 
     def write(self, page: str | Path, *, files: bool = True) -> None:
@@ -101,6 +88,29 @@ class Report:
         if files or folder.is_dir():  # files of an earlier page would contradict this one
             written |= {folder / name: content for name, content in self.files().items()}
         write_files(written | {page: self.html.encode("utf-8")})
+
+
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """Write files in order, making their folders; after a failure nothing new is left.
+
+    Raises:
+        InputError: One that cannot be written.
+    """
+    new = [path for path in contents if not path.exists()] + [
+        path.with_name(path.name + ".partial") for path in contents
+    ]
+    new_folders = {path.parent for path in contents if not path.parent.exists()}
+    try:
+        for path, content in contents.items():
+            path.parent.mkdir(exist_ok=True)
+            write_bytes(path, content)
+    except OSError as error:
+        for remove in [*(path.unlink for path in new), *(folder.rmdir for folder in new_folders)]:
+            with suppress(OSError):  # such as one that was never made
+                remove()
+        raise InputError(
+            f"report: its files must be written, but writing failed: {error}; choose another place with -o"
+        ) from error
 
 
 def report(runs: str | Path | Sequence[str | Path], out: str | Path | None = None) -> Report:
@@ -145,18 +155,13 @@ def check_page_place(page: str | Path) -> Path:
 
 
 def write_report(runs: Sequence[str | Path], page: str | Path, *, files: bool = False) -> pd.DataFrame:
-    """Write the HTML page of one or several runs, and beside it the cut-offs as CSV.
-
-    Args:
-        runs: Run folders.
-        page: The HTML file; the cut-offs go to ``<name>_cutoffs.csv`` beside it.
-        files: Whether all tables and figures are also written, to ``<name>_files``.
+    """Write the HTML page of run folders as `Report.write` does, and return the cut-offs.
 
     Returns:
-        The cut-offs: mean and standard deviation over the runs, per group, layer and axis.
+        Mean and standard deviation over the runs, per group, layer and axis.
 
     Raises:
-        InputError: No run, a folder that is not one, a page that cannot be written.
+        InputError: As `report`.
     """
     made = report(list(runs))
     made.write(page, files=files)
@@ -188,7 +193,7 @@ def draw_confusions(run: Path) -> None:
 
 def build_report(folders: Sequence[RunFolder], *, intro: str = "", title: str | None = None) -> Report:
     """The report of runs that have been read."""
-    folders = with_distinct_names(folders)
+    folders = name_runs(folders)
     groups, summary = group_runs(folders), summarise_runs(folders)
     more = f" and {len(folders) - 1} more" if len(folders) > 1 else ""
     return Report(

@@ -22,17 +22,11 @@ def calibration_table(predictions: pd.DataFrame, names: Sequence[str]) -> pd.Dat
     confidence = predictions[class_columns(names)].to_numpy().max(axis=1)
     correct = (predictions["true"] == predictions["predicted"]).to_numpy()
     bins = np.clip(np.ceil(confidence * N_BINS) - 1, 0, N_BINS - 1).astype(int)  # (0, 0.1], (0.1, 0.2], …
-    rows = [
-        {
-            "low": number / N_BINS,
-            "high": (number + 1) / N_BINS,
-            "clips": int((bins == number).sum()),
-            "confidence": float(confidence[bins == number].mean()),
-            "accuracy": float(correct[bins == number].mean()),
-        }
-        for number in np.unique(bins)
-    ]
-    return pd.DataFrame(rows)
+    numbers, clips = np.unique(bins, return_counts=True)
+    table = pd.DataFrame({"low": numbers / N_BINS, "high": (numbers + 1) / N_BINS, "clips": clips})
+    table["confidence"] = [confidence[bins == number].mean() for number in numbers]
+    table["accuracy"] = [correct[bins == number].mean() for number in numbers]
+    return table
 
 
 def calibration_error(table: pd.DataFrame) -> float:
@@ -47,14 +41,9 @@ def positive_class(names: Sequence[str]) -> str:
 
 
 def roc_curve(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> pd.DataFrame:
-    """False and true positive rate at each threshold, from the highest score down.
+    """False and true positive rate at each threshold, from the highest score down; the first row is (inf, 0, 0).
 
-    Args:
-        positive: Whether each clip is of the class to detect.
-        scores: Its probability of that class.
-
-    Returns:
-        ``threshold``, ``false_positive_rate``, ``true_positive_rate``; the first row is (inf, 0, 0).
+    Clips that are `positive` are of the class to detect; `scores` are the probabilities of that class.
     """
     order = np.argsort(-scores, kind="stable")
     sorted_scores, hits = scores[order], positive[order].astype(float)
@@ -80,10 +69,9 @@ def worst_mistakes(predictions: pd.DataFrame, names: Sequence[str], *, count: in
         Rows of the predictions, with ``probability`` (of the predicted class) and ``true_probability``.
     """
     probs = predictions[class_columns(names)].to_numpy()
-    index = {name: number for number, name in enumerate(names)}
-    rows = np.arange(len(predictions))
+    true = pd.Index(names).get_indexer(pd.Index(predictions["true"]))
     table = predictions[["line", "path", "start_s", "duration_s", "true", "predicted"]].assign(
-        probability=probs.max(axis=1), true_probability=probs[rows, predictions["true"].map(index).to_numpy()]
+        probability=probs.max(axis=1), true_probability=probs[np.arange(len(probs)), true]
     )
     wrong = table[table["true"] != table["predicted"]]
     return wrong.sort_values("probability", ascending=False, kind="stable").head(count).reset_index(drop=True)

@@ -1,6 +1,7 @@
 """Run folders as a report reads them, and how runs are put into groups."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -32,12 +33,11 @@ class RunFolder:
     metrics: dict[str, Any]
     environment: dict[str, Any]
     history: pd.DataFrame
-    strides: pd.DataFrame | None
+    strides: pd.DataFrame | None  # over the training, where they are learned
     cutoffs: pd.DataFrame
-    tables: dict[str, tuple[pd.DataFrame, pd.DataFrame]]
-    """Confusion matrix and per-class table of each task that has been tested."""
-    predictions: dict[str, pd.DataFrame] = field(default_factory=dict)
-    """Test clips of each task with the probability of each class, where the run has them."""
+    tables: dict[str, tuple[pd.DataFrame, pd.DataFrame]]  # confusion matrix and classes of each task that was tested
+    predictions: dict[str, pd.DataFrame] = field(default_factory=dict)  # of the test clips of each task, if written
+    group: str = ""  # shared by runs that differ in their seeds and starting strides only; see `name_runs`
 
     @property
     def tasks(self) -> dict[str, list[str]]:
@@ -56,6 +56,16 @@ class RunFolder:
     def source(self) -> str:
         """Where its clips come from."""
         return ", ".join(dict.fromkeys(self.manifests.values()))
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of its training."""
+        return int(self.history["step"].iloc[-1])
+
+    @property
+    def n_parameters(self) -> int:
+        """Parameters of its model."""
+        return sum(weights.numel() for weights in self.model.parameters())
 
     def metrics_of(self, task: str) -> dict[str, Any]:
         """The test metrics of a task; empty before the test."""
@@ -86,33 +96,36 @@ def read_run(path: str | Path) -> RunFolder:
                 f"'audiostride evaluate {path}' writes results anew"
             ) from error
 
-    suffix = "_{}" if len(model.config.tasks) > 1 else ""
-    pooling, size, encoder = model.config.pooling, model.config.size, model.config.encoder
+    config = model.config
     tables, predictions = {}, {}
-    for task, names in model.config.tasks.items():
-        own = suffix.format(task)
-        confusion = read(f"confusion_matrix{own}.csv", partial(_read_confusion, names=names))
-        per_class = read(f"per_class{own}.csv", partial(_read_per_class, names=names))
+    for task, names in config.tasks.items():
+        suffix = f"_{task}" if len(config.tasks) > 1 else ""
+        confusion = read(f"confusion_matrix{suffix}.csv", partial(_read_confusion, names=names))
+        per_class = read(f"per_class{suffix}.csv", partial(_read_per_class, names=names))
         if confusion is not None and per_class is not None:
             tables[task] = (confusion, per_class)
-        found = read(f"predictions_test{own}.csv", partial(_read_predictions, names=names))
+        found = read(f"predictions_test{suffix}.csv", partial(_read_predictions, names=names))
         if found is not None:
             predictions[task] = found
+    encoder = "" if config.encoder == "separable" else f"{config.encoder} "
     return RunFolder(
         name=path.name or str(path.resolve().name),
-        variant=f"{encoder} " * (encoder != "separable")
-        + (f"{pooling} {size}" if pooling == "diffstride" else pooling),
+        variant=encoder + config.pooling + (f" {config.size}" if config.pooling == "diffstride" else ""),
         path=path,
         model=model,
         config=read("config.yaml", lambda file: yaml.safe_load(file.read_text(encoding="utf-8"))),
-        metrics=read("metrics.json", lambda file: json.loads(file.read_text(encoding="utf-8"))) or {},
-        environment=read("environment.json", lambda file: json.loads(file.read_text(encoding="utf-8"))) or {},
+        metrics=read("metrics.json", _read_json) or {},
+        environment=read("environment.json", _read_json) or {},
         history=read("history.csv", pd.read_csv),
-        strides=read("strides.csv", pd.read_csv),
-        cutoffs=cutoff_table(model, window_s=model.config.window_s),
+        strides=read("strides.csv", pd.read_csv) if config.pooling == "diffstride" else None,
+        cutoffs=cutoff_table(model, window_s=config.window_s),
         tables=tables,
         predictions=predictions,
     )
+
+
+def _read_json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _read_per_class(file: Path, names: list[str]) -> pd.DataFrame:
@@ -128,8 +141,8 @@ def _read_confusion(file: Path, names: list[str]) -> pd.DataFrame:
 def _read_predictions(file: Path, names: list[str]) -> pd.DataFrame:
     text = {"path": str, "true": str, "predicted": str}
     table = pd.read_csv(file, dtype=text, keep_default_na=False, na_values={"duration_s": [""]})
-    missing = [name for name in ["line", "path", "start_s", "duration_s", *text, *class_columns(names)]
-               if name not in table.columns]  # fmt: skip
+    wanted = ["line", "path", "start_s", "duration_s", *text, *class_columns(names)]
+    missing = [name for name in wanted if name not in table.columns]
     if missing or not set(table["true"]) <= set(names):
         raise ValueError(f"its columns or labels are not those of the model ({', '.join(missing) or 'labels'})")
     return table
@@ -140,51 +153,42 @@ def class_columns(names: Sequence[str]) -> list[str]:
     return [f"p:{name}" for name in names]
 
 
-def name_groups(folders: Sequence[RunFolder]) -> list[str]:
-    """The name of each run's group: runs that differ in their seeds and starting strides only share one."""
+def name_runs(folders: Sequence[RunFolder]) -> list[RunFolder]:
+    """The runs with their groups; those in different folders of one name are called by the folder around them too."""
     of_tasks = len({tuple(folder.tasks) for folder in folders}) > 1
     of_variants = len({folder.variant for folder in folders}) > 1 or not of_tasks
-    keys = [[", ".join(folder.tasks)] * of_tasks + [folder.variant] * of_variants for folder in folders]
+    keys = [(", ".join(folder.tasks),) * of_tasks + (folder.variant,) * of_variants for folder in folders]
     marks = [[_name_source(folder) for folder in folders]]
     marks += [[f"{name.replace('_', ' ')} {folder.config.get(name)}" for folder in folders] for name in TELLING]
     for values in marks:
         # Only where it tells runs apart that would share a group.
-        seen: dict[tuple[str, ...], set[str]] = {}
-        for key, value in zip(keys, values, strict=True):
-            seen.setdefault(tuple(key), set()).add(value)
-        mixed = {key for key, found in seen.items() if len(found) > 1}
-        keys = [[*key, value] if tuple(key) in mixed else key for key, value in zip(keys, values, strict=True)]
-    return [", ".join(key) for key in keys]
+        pairs = list(zip(keys, values, strict=True))
+        shared = Counter(key for key, _ in {*pairs})
+        keys = [(*key, value) if shared[key] > 1 else key for key, value in pairs]
+    used = Counter(name for name, _ in {(folder.name, folder.path.resolve()) for folder in folders})
+    return [
+        replace(
+            folder,
+            name=f"{folder.path.resolve().parent.name}/{folder.name}" if used[folder.name] > 1 else folder.name,
+            group=", ".join(key),
+        )
+        for folder, key in zip(folders, keys, strict=True)
+    ]
 
 
 def _name_source(folder: RunFolder) -> str:
-    manifests = [Path(manifest) for manifest in dict.fromkeys(folder.manifests.values())]
+    manifests = map(Path, dict.fromkeys(folder.manifests.values()))
     return " ".join(f"{manifest.parent.name}/{manifest.stem}" for manifest in manifests)
-
-
-def with_distinct_names(folders: Sequence[RunFolder]) -> list[RunFolder]:
-    """The runs, those in different folders of the same name being called by the folder around them too."""
-    places: dict[str, set[Path]] = {}
-    for folder in folders:
-        places.setdefault(folder.name, set()).add(folder.path.resolve())
-    return [
-        replace(folder, name=f"{folder.path.resolve().parent.name}/{folder.name}")
-        if len(places[folder.name]) > 1
-        else folder
-        for folder in folders
-    ]
 
 
 def group_runs(folders: Sequence[RunFolder]) -> dict[str, list[RunFolder]]:
     """The runs of each group."""
     groups: dict[str, list[RunFolder]] = {}
-    for name, folder in zip(name_groups(folders), folders, strict=True):
-        groups.setdefault(name, []).append(folder)
+    for folder in folders:
+        groups.setdefault(folder.group, []).append(folder)
     return groups
 
 
 def summarise_runs(folders: Sequence[RunFolder]) -> pd.DataFrame:
     """The cut-offs of runs: mean and standard deviation over those of the same group, per layer and axis."""
-    return summarise_cutoffs(
-        [folder.cutoffs.assign(pooling=name) for name, folder in zip(name_groups(folders), folders, strict=True)]
-    )
+    return summarise_cutoffs([folder.cutoffs.assign(pooling=folder.group) for folder in folders])

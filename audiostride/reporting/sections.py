@@ -7,15 +7,15 @@ from dataclasses import replace
 import pandas as pd
 
 from audiostride.models import AudioClassifier
+from audiostride.reporting import figures
 from audiostride.reporting.blocks import Block, Drawing, Drawings, Section, Table, Text
 from audiostride.reporting.class_sections import class_section
 from audiostride.reporting.cutoffs import AXES, cutoff_table
-from audiostride.reporting.figures import AXIS_TITLES, draw_accuracies, draw_cutoffs, draw_gains, draw_history
+from audiostride.reporting.figures import AXIS_TITLES
 from audiostride.reporting.measuring import largest_difference, measure_gains
 from audiostride.reporting.runs import RunFolder
-from audiostride.reporting.stride_figures import draw_stride_spread, draw_strides
-from audiostride.reporting.summary import runs_table, summary_table
-from audiostride.reporting.tables import accuracy_table, cutoffs_table, paper_table, strides_table
+from audiostride.reporting.summary import summary_table
+from audiostride.reporting.tables import accuracy_table, cutoffs_table, paper_table, runs_table, strides_table
 
 MOST_GROUPS = 4  # that get drawings of their own
 TOLERANCE = 0.01  # of full scale, within which measured gains and masks must agree
@@ -24,14 +24,11 @@ TOLERANCE = 0.01  # of full scale, within which measured gains and masks must ag
 def draw_top(groups: Mapping[str, Sequence[RunFolder]], summary: pd.DataFrame) -> Drawings:
     """The figure at the top of a page: what each layer passes."""
     starts = {group: table for group, members in groups.items() if (table := starting_cutoffs(members)) is not None}
-    items = [
-        Drawing(
-            f"cutoffs_{axis}",
-            f"What each layer passes {AXIS_TITLES[axis]}: cut-offs and ramps; the numbers are in the table of cut-offs",
-            draw_cutoffs(summary, starts, axis),
-        )
-        for axis in AXES
-    ]
+    items = []
+    for axis in AXES:
+        what = f"What each layer passes {AXIS_TITLES[axis]}"
+        alt = f"{what}: cut-offs and ramps; the numbers are in the table of cut-offs"
+        items.append(Drawing(f"cutoffs_{axis}", alt, figures.draw_cutoffs(summary, starts, axis)))
     caption = (
         "What each layer passes: in full where the bar is solid, less and less where it is pale. The mark is the "
         "cut-off" + (", the tick where it was before training" if starts else "") + "."
@@ -56,84 +53,74 @@ def build_sections(
     """All sections below the top of the page."""
     overview = Section("summary", "Summary", [summary_table(folders)] + [runs_table(folders)] * (len(folders) > 1))
     sections = [overview, accuracy_section(folders), layers_section(groups, summary), strides_section(groups)]
-    sections += [training_section(groups), class_section(folders)]
+    sections += [training_section(groups), class_section(groups)]
     return [section for section in sections if section is not None]
 
 
 def accuracy_section(folders: Sequence[RunFolder]) -> Section:
     """Accuracy beside what needs no network."""
     table = accuracy_table(folders)
+    numbers = ["accuracy", "low", "high", "majority", "classic"]
+    data = table.data.dropna(subset=["accuracy"]).astype(dict.fromkeys(numbers, float))
     blocks: list[Block] = [table]
-    untested = [folder for folder in folders if not folder.metrics]
-    for folder in untested:
-        blocks.append(Text(f"{folder.name} has no test results yet: audiostride evaluate {folder.path}"))
-    data = table.data.dropna(subset=["accuracy"])
-    beaten = data[data["classic"].notna() & (data["classic"].astype(float) >= data["accuracy"].astype(float))]
-    if len(beaten):
-        which = ", ".join(dict.fromkeys(beaten["task"]))
-        blocks.append(
-            Text(
-                f"The classic baseline is as good as this network or better: {which}. Train longer, or look at the "
-                "data first.",
-                strong=True,
-            )
-        )
     if 1 < len(data) <= 40:
         if len(folders) == 1 or data["task"].nunique() == 1:
             names = data["task" if len(folders) == 1 else "run"]
         else:
             names = data["run"] + ", " + data["task"]
-        numbers = ["accuracy", "low", "high", "majority", "classic"]
-        drawn = data.assign(name=list(names), **{name: data[name].astype(float) for name in numbers})
         alt = "Test accuracy of each task with its interval and both baselines; the numbers are in the table"
-        blocks.insert(
-            0, Drawings([Drawing("accuracy", alt, draw_accuracies(drawn), min_width_px=460)], "With 95 % intervals.")
+        drawing = Drawing("accuracy", alt, figures.draw_accuracies(data.assign(name=names)), min_width_px=460)
+        blocks.insert(0, Drawings([drawing], "With 95 % intervals."))
+    for folder in folders:
+        if not folder.metrics:
+            blocks.append(Text(f"{folder.name} has no test results yet: audiostride evaluate {folder.path}"))
+    beaten = data.loc[data["classic"] >= data["accuracy"], "task"].unique()
+    if len(beaten):
+        text = (
+            f"The classic baseline is as good as this network or better: {', '.join(beaten)}. Train longer, or look at "
+            "the data first."
         )
+        blocks.append(Text(text, strong=True))
     return Section("accuracy", "Accuracy", blocks)
 
 
 def layers_section(groups: Mapping[str, Sequence[RunFolder]], summary: pd.DataFrame) -> Section:
     """Cut-offs, the paper's beside them, and what the layers pass when it is measured."""
-    blocks: list[Block] = [
-        Text(
-            "A layer low-passes its map before it shortens it: modulations over time up to a rate in hertz, structure "
-            "over mel frequency up to a density in cycles per mel band. Faster and finer ones are lost to all layers "
-            "behind it, but for what folds down."
-        ),
-        cutoffs_table(summary),
-    ]
-    paper = paper_table(groups)
-    if paper is not None:
-        blocks.append(paper)
+    text = (
+        "A layer low-passes its map before it shortens it: modulations over time up to a rate in hertz, structure "
+        "over mel frequency up to a density in cycles per mel band. Faster and finer ones are lost to all layers "
+        "behind it, but for what folds down."
+    )
+    tables = [cutoffs_table(summary), paper_table(groups)]
+    blocks: list[Block] = [Text(text), *(table for table in tables if table is not None)]
     shown = 0
     for group, members in groups.items():
-        found = measure_gains(members[0].model)
-        if len(found) and shown < MOST_GROUPS:
+        gains = measure_gains(members[0].model)
+        if gains.empty:
+            text = (
+                f"{group}: strided convolution has no pooling layer whose gain could be measured; it keeps every "
+                "modulation, and folds those above its cut-off down onto slower or coarser ones."
+            )
+            blocks.append(Text(text))
+        elif shown < MOST_GROUPS:
             shown += 1
-            blocks += gain_blocks(found, members[0], suffix=f"_{members[0].name}" if len(groups) > 1 else "")
-        elif not len(found):
-            blocks.append(
-                Text(f"{group}: strided convolution has no pooling layer whose gain could be measured; it keeps every "
-                     "modulation, and folds those above its cut-off down onto slower or coarser ones.")
-            )  # fmt: skip
+            blocks += gain_blocks(gains, members[0], suffix=f"_{members[0].name}" if len(groups) > 1 else "")
     return Section("layers", "What the layers pass", blocks)
 
 
 def gain_blocks(gains: pd.DataFrame, run: RunFolder, *, suffix: str) -> list[Block]:
     """Measured gains over computed masks, and by how much they differ."""
+    difference = largest_difference(gains)
     config = run.model.config
     sizes = run.model.encoder.map_sizes(config.window_frames, config.n_mels)[1:]
-    width = {"time": 1 / config.window_s, "mel": 1 / config.n_mels}
-    difference = largest_difference(gains)
-    items = [
-        Drawing(
-            f"gain_{axis}{suffix}",
+    items = []
+    for number, (axis, width) in enumerate(zip(AXES, (1 / config.window_s, 1 / config.n_mels), strict=True)):
+        n_out = {layer: size[number] / 2 * width for layer, size in enumerate(sizes, start=1)}
+        alt = (
             f"Measured gain of each layer {AXIS_TITLES[axis]} as dots on the computed mask, run {run.name}; the "
-            f"largest difference is {difference:.1g} of full scale",
-            draw_gains(gains, {place: size[number] / 2 * width[axis] for place, size in enumerate(sizes, 1)}, axis),
+            f"largest difference is {difference:.1g} of full scale"
         )
-        for number, axis in enumerate(AXES)
-    ]
+        items.append(Drawing(f"gain_{axis}{suffix}", alt, figures.draw_gains(gains, n_out, axis)))
     verdict = "agree" if difference <= TOLERANCE else "DO NOT AGREE"
     caption = (
         f"What each layer of {run.name} passes, measured: ripples with a whole number of cycles in the layer's input "
@@ -145,68 +132,54 @@ def gain_blocks(gains: pd.DataFrame, run: RunFolder, *, suffix: str) -> list[Blo
             " Hollow dots lie above half the rate of the layer's output: such a ripple comes out at the lower "
             "frequency that it folds onto, and the gain is that of this component."
         )
-    data = gains.drop(columns="rest")
-    shown = gains.assign(difference=(gains["gain"] - gains["mask"]).abs())
-    worst = shown.groupby(["layer", "axis", "unit"], sort=False, as_index=False).agg(
-        ripples=("bin", "size"), highest=("frequency", "max"), difference=("difference", "max"), rest=("rest", "max")
-    )
-    digits = [1 if unit == "Hz" else 3 for unit in worst["unit"]]
-    cells = pd.DataFrame(
-        {
-            "layer": worst["layer"].astype(str),
-            "axis": worst["axis"],
-            "ripples": worst["ripples"].astype(str),
-            "up to": [
-                f"{highest:.{places}f} {unit}"
-                for highest, places, unit in zip(worst["highest"], digits, worst["unit"], strict=True)
-            ],
-            "largest difference": [f"{100 * value:.5f} %" for value in worst["difference"]],
-            "anything else": [f"{100 * value:.5f} %" for value in worst["rest"]],
-        }
-    )
-    title = (
-        f"Measured gain against computed mask, {run.name}: largest difference, and largest part of the output that is "
+    return [Drawings(items, caption), gains_table(gains, run.name, suffix)]
+
+
+def gains_table(gains: pd.DataFrame, name: str, suffix: str) -> Table:
+    """The largest difference of measured gain and computed mask in each layer and axis."""
+    found = gains.assign(difference=(gains["gain"] - gains["mask"]).abs())
+    layers = found.groupby(["layer", "axis", "unit"], sort=False, as_index=False)
+    worst = layers.agg({"bin": "size", "frequency": "max", "difference": "max", "rest": "max"})
+    heights = zip(worst["frequency"], worst["unit"], strict=True)
+    shown = worst[["layer", "axis"]].assign(ripples=worst["bin"])
+    shown["up to"] = [f"{height:.{1 if unit == 'Hz' else 3}f} {unit}" for height, unit in heights]
+    shown["largest difference"] = [f"{100 * value:.5f} %" for value in worst["difference"]]
+    shown["anything else"] = [f"{100 * value:.5f} %" for value in worst["rest"]]
+    caption = (
+        f"Measured gain against computed mask, {name}: largest difference, and largest part of the output that is "
         "not the ripple, in percent of full scale. The CSV file has the gain of every ripple."
     )
-    return [Drawings(items, caption), Table(f"gains{suffix}", title, data, cells, n_left=2)]
+    return Table(f"gains{suffix}", caption, gains.drop(columns="rest"), shown, n_left=2)
 
 
 def strides_section(groups: Mapping[str, Sequence[RunFolder]]) -> Section | None:
     """Strides over the training, and for several runs their spread; None where none are learned."""
-    learned = {
-        group: [run.strides for run in members if run.strides is not None and run.model.config.pooling == "diffstride"]
-        for group, members in groups.items()
-    }
-    learned = {group: histories for group, histories in learned.items() if histories}
+    runs = [run for members in groups.values() for run in members]
+    learned: dict[str, list[pd.DataFrame]] = {}
+    for run in runs:
+        if run.strides is not None:
+            learned.setdefault(run.group, []).append(run.strides)
     if not learned:
         return None
     blocks: list[Block] = []
-    for place, (group, histories) in enumerate(list(learned.items())[:MOST_GROUPS]):
-        suffix = f"_{place + 1}" if len(learned) > 1 else ""
-        whose = f", {group}" if len(learned) > 1 else ""
+    for place, (group, histories) in enumerate(list(learned.items())[:MOST_GROUPS], start=1):
+        suffix, whose = (f"_{place}", f", {group}") if len(learned) > 1 else ("", "")
         alt = f"Strides over the training steps, a line per layer{whose}; first and last values are in the table"
-        items = [
-            Drawing(f"strides_{axis}{suffix}", alt, draw_strides(histories, axis, f"Stride {AXIS_TITLES[axis]}"))
-            for axis in AXES
-        ]
+        items = [Drawing(f"strides_{axis}{suffix}", alt, figures.draw_strides(histories, axis)) for axis in AXES]
         several = f" A line for each of {len(histories)} runs." if len(histories) > 1 else ""
         blocks.append(Drawings(items, f"Strides over the training{whose}; numbers name the layers.{several}"))
     if sum(map(len, learned.values())) > 1:
         alt = "Starting and final stride of each layer and run; the numbers are in the table"
-        items = [
-            Drawing(f"stride_spread_{axis}", alt, draw_stride_spread(learned, axis, f"Stride {AXIS_TITLES[axis]}"))
-            for axis in AXES
-        ]
+        items = [Drawing(f"stride_spread_{axis}", alt, figures.draw_stride_spread(learned, axis)) for axis in AXES]
         blocks.append(Drawings(items, "Where the strides of each run began (bar) and ended (mark), a line per run."))
-    table = strides_table(groups)
-    return Section("strides", "Strides over the training", blocks + ([table] if table is not None else []))
+    return Section("strides", "Strides over the training", [*blocks, strides_table(runs)])
 
 
 def training_section(groups: Mapping[str, Sequence[RunFolder]]) -> Section:
     """Loss and validation accuracy."""
     histories = [(group, run.history) for group, members in groups.items() for run in members]
     items = [
-        Drawing(f"history_{what}", f"{title} over the training steps", draw_history(histories, what))
+        Drawing(f"history_{what}", f"{title} over the training steps", figures.draw_history(histories, what))
         for what, title in (("loss", "Training and validation loss"), ("accuracy", "Validation accuracy"))
     ]
     last = histories[0][1].iloc[-1]

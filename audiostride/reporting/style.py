@@ -22,17 +22,11 @@ STYLE: dict[Any, Any] = {
     "font.sans-serif": ["DejaVu Sans"],  # metrics only: in a page the text is set in its font
     "font.size": 10,
     "text.parse_math": False,  # names of classes and runs are no formulas
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
+    **dict.fromkeys(["text.color", "axes.labelcolor", "axes.titlecolor", "xtick.labelcolor", "ytick.labelcolor"], INK),
+    **dict.fromkeys(["axes.edgecolor", "xtick.color", "ytick.color"], SOFT),
     "axes.titlesize": 10.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
-    "axes.edgecolor": SOFT,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -49,18 +43,31 @@ WIDTH_IN = 5.0  # of one panel: two stand side by side on a wide screen, one abo
 
 
 def new_panel(title: str, x: str, y: str, *, height: float = 3.1, width: float = WIDTH_IN) -> tuple[Figure, Axes]:
-    """A figure with one pair of axes; to be called within ``mpl.rc_context(STYLE)``.
-
-    Args:
-        title, x, y: Titles of the figure and its axes.
-        height, width: In inches.
-    """
+    """A figure with one pair of axes, its size in inches; to be called within ``mpl.rc_context(STYLE)``."""
     figure = Figure(figsize=(width, height), layout="constrained")
     panel = figure.subplots()
     panel.set_title(title)
     panel.set_xlabel(x)
     panel.set_ylabel(y)
     return figure, panel
+
+
+def series_style(place: int) -> dict[str, Any]:
+    """Colour and mark of the n-th thing drawn in a panel, counted from 0."""
+    return {"color": COLORS[place % len(COLORS)], "marker": MARKERS[place % len(MARKERS)]}
+
+
+def legend_entries(panel: Axes) -> tuple[list[Any], list[str]]:
+    """Handles and labels of what a panel shows, each label once."""
+    entries: dict[str, Any] = {}
+    for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+        entries.setdefault(str(label), handle)
+    return list(entries.values()), list(entries)
+
+
+def legend_below(figure: Figure, panel: Axes, *, n_columns: int = 2) -> None:
+    """Put the legend of a panel below it."""
+    figure.legend(*legend_entries(panel), loc="outside lower left", ncols=n_columns)
 
 
 def render(figure: Figure, *, format: str) -> bytes:
@@ -82,11 +89,9 @@ def inline_svg(content: bytes) -> Markup:
         text = text.replace(size[0], f'style="width:100%;max-width:{width_px:.0f}px;height:auto" ', 1)
     # Several drawings share a page, where names must be single: unused ones go, the others get a prefix.
     prefix = hashlib.sha256(content).hexdigest()[:8]
-    used = set(re.findall(r"url\(#([^)]+)\)|href=\"#([^\"]+)\"", text))
-    names = {name for pair in used for name in pair if name}
+    names = set(re.findall(r'(?:url\(|href=")#([^)"]+)', text))
     text = re.sub(r' id="([^"]+)"', lambda found: f' id="{prefix}{found[1]}"' if found[1] in names else "", text)
-    text = re.sub(r"url\(#", f"url(#{prefix}", text)
-    text = re.sub(r"href=\"#", f'href="#{prefix}', text)
+    text = re.sub(r'(url\(|href=")#', rf"\g<1>#{prefix}", text)
     for color, name in VARIABLES.items():
         text = text.replace(color, f"var(--{name})")
     text = text.replace(f"fill: {PAPER}", "fill: none")  # the ground is the page's

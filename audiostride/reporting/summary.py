@@ -1,72 +1,78 @@
-"""How the runs of a report were made: data, split, seeds, hardware, command, versions."""
+"""What a report says in words: how its runs were made, and what was learned."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
 from typing import Any
 
 import pandas as pd
 
 from audiostride.reporting.blocks import Table
-from audiostride.reporting.headline import count_of
-from audiostride.reporting.runs import RunFolder, name_groups
-from audiostride.reporting.tables import NONE, number, percent
+from audiostride.reporting.runs import RunFolder
 
+MOST_NAMED = 6
 MOST_VALUES = 4
 UNKNOWN = "not recorded"
 
 
+def count_of(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> count_of(1, "run"), count_of(1200, "clip"), count_of(3, "class")
+    ('1 run', '1,200 clips', '3 classes')
+    """
+    plural = noun if number == 1 else f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number:,} {plural}"
+
+
 def summary_table(folders: Sequence[RunFolder]) -> Table:
     """One row per fact; where runs differ, their values one after the other."""
-    facts = [describe_run(folder) for folder in folders]
+    facts = pd.DataFrame([describe_run(folder) for folder in folders])
     rows = []
-    for name in facts[0]:
-        values = list(dict.fromkeys(fact[name] for fact in facts))
-        shown = "; ".join(values[:MOST_VALUES])
-        rows.append((name, shown + (f"; and {len(values) - MOST_VALUES} more" if len(values) > MOST_VALUES else "")))
-    data = pd.DataFrame({"run": [folder.name for folder in folders]} | {name: [fact[name] for fact in facts]
-                                                                        for name in facts[0]})  # fmt: skip
+    for name in facts:
+        values = list(facts[name].unique())
+        more = f"; and {len(values) - MOST_VALUES} more" if len(values) > MOST_VALUES else ""
+        rows.append((name, "; ".join(values[:MOST_VALUES]) + more))
+    facts.insert(0, "run", [folder.name for folder in folders])
     caption = "How this run was made." if len(folders) == 1 else f"How these {len(folders)} runs were made."
-    return Table("summary", caption, data, pd.DataFrame(rows, columns=["what", "value"]), n_left=2)
+    return Table("summary", caption, facts, pd.DataFrame(rows, columns=["what", "value"]), n_left=2)
 
 
 def describe_run(run: RunFolder) -> dict[str, str]:
     """The facts of a run, each as text."""
-    config, environment, metrics = run.config, run.environment, run.metrics
-    packages = environment.get("packages", {})
-    versions = [f"{name} {version}" for name, version in packages.items()]
-    threads = environment.get("threads")
-    model = run.model.config
-    parameters = metrics.get("parameters", sum(weights.numel() for weights in run.model.parameters()))
+    config, environment, metrics, model = run.config, run.environment, run.metrics, run.model.config
+    threads, hardware, versions = environment.get("threads"), UNKNOWN, UNKNOWN
+    if "device" in environment:
+        hardware = f"{environment['device']}" + (f", {count_of(threads, 'thread')}" if threads else "")
+    if "python" in environment:
+        packages = environment.get("packages", {}).items()
+        versions = ", ".join([f"Python {environment['python']}", *(f"{name} {version}" for name, version in packages)])
     return {
         "tasks": ", ".join(f"{task} ({count_of(len(names), 'class')})" for task, names in run.tasks.items()),
         "data": run.source,
-        "clips": _describe_clips(run),
+        "clips": _describe_clips(metrics),
         "split": _describe_split(config),
-        "model": f"{run.variant}, width {config.get('width')}, {count_of(int(parameters), 'parameter')}; "
+        "model": f"{run.variant}, width {config.get('width')}, "
+        f"{count_of(int(metrics.get('parameters', run.n_parameters)), 'parameter')}; "
         f"windows of {model.window_s:g} s, {model.n_mels} mel bands",
-        "training": f"{int(run.history['step'].iloc[-1]):,} steps of {config.get('batch_size')} excerpts, learning "
+        "training": f"{run.n_steps:,} steps of {config.get('batch_size')} excerpts, learning "
         f"rate {config.get('lr')}, of strides {config.get('stride_lr')}"
         f"; best at step {metrics.get('best_step', UNKNOWN)}",
         "time": f"{environment['training_s']:.0f} s" if "training_s" in environment else UNKNOWN,
         "seed": str(config.get("seed")),
-        "hardware": f"{environment['device']}" + (f", {count_of(threads, 'thread')}" if threads else "")
-        if "device" in environment
-        else UNKNOWN,
+        "hardware": hardware,
         "command": str(environment.get("command", UNKNOWN)),
-        "versions": ", ".join([f"Python {environment['python']}", *versions]) if "python" in environment else UNKNOWN,
+        "versions": versions,
     }
 
 
-def _describe_clips(run: RunFolder) -> str:
-    counts: dict[str, dict[str, int]] = run.metrics.get("clips", {})
+def _describe_clips(metrics: dict[str, Any]) -> str:
+    counts: dict[str, dict[str, int]] = metrics.get("clips", {})
     if not counts:
-        tested = run.metrics.get("n_clips")
+        tested = metrics.get("n_clips")
         return f"{count_of(tested, 'test clip')}; others {UNKNOWN}" if tested else UNKNOWN
-    texts = {
-        task: ", ".join(f"{split} {clips:,}" for split, clips in splits.items()) for task, splits in counts.items()
-    }
-    if len(set(texts.values())) == 1:
-        return next(iter(texts.values()))
-    return "; ".join(f"{task}: {text}" for task, text in texts.items())
+    texts = {task: ", ".join(f"{split} {n:,}" for split, n in splits.items()) for task, splits in counts.items()}
+    same = len(set(texts.values())) == 1
+    return next(iter(texts.values())) if same else "; ".join(f"{task}: {text}" for task, text in texts.items())
 
 
 def _describe_split(config: dict[str, Any]) -> str:
@@ -78,34 +84,54 @@ def _describe_split(config: dict[str, Any]) -> str:
     )
 
 
-def runs_table(folders: Sequence[RunFolder]) -> Table:
-    """One row per run: what it is, how long it took, how well it did."""
-    rows, shown = [], []
-    for group, run in zip(name_groups(folders), folders, strict=True):
-        row = {
-            "run": run.name,
-            "model": group,
-            "seed": run.config.get("seed"),
-            "steps": int(run.history["step"].iloc[-1]),
-            "parameters": sum(weights.numel() for weights in run.model.parameters()),
-            "training_s": run.environment.get("training_s"),
-            "training_memory_mib": run.environment.get("training_memory_mib"),
-            "valid_accuracy": run.metrics.get("valid_accuracy", run.history["valid_accuracy"].max()),
-            "test_accuracy": run.metrics.get("accuracy"),
-        }
-        rows.append(row)
-        shown.append(
-            {
-                "run": run.name,
-                "model": group,
-                "seed": str(row["seed"]),
-                "steps": f"{row['steps']:,}",
-                "parameters": f"{row['parameters']:,}",
-                "training (s)": number(row["training_s"], 0),
-                "memory (MiB)": number(row["training_memory_mib"], 0),
-                "validation": percent(row["valid_accuracy"]),
-                "test": percent(row["test_accuracy"]) if row["test_accuracy"] is not None else NONE,
-            }
+def describe_results(groups: Mapping[str, Sequence[RunFolder]]) -> str:
+    """How well the runs did, with interval, clips and classes."""
+    members = [folder for runs in groups.values() for folder in runs]
+    tasks = list(members[0].tasks)
+    accuracies = {group: [100 * run.metrics["accuracy"] for run in runs if run.metrics]
+                  for group, runs in groups.items()}  # fmt: skip
+    if not any(accuracies.values()):
+        best = max(float(run.history["valid_accuracy"].max()) for run in members)
+        return f"{', '.join(tasks)}: {100 * best:.1f} % on validation clips; not tested yet"
+    if len(members) == 1:
+        return _describe_result(members[0])
+    parts = [(f"{group} " if len(groups) > 1 else "") + _describe_mean(values)
+             for group, values in accuracies.items() if values]  # fmt: skip
+    more = f" and {len(parts) - MOST_NAMED} more" if len(parts) > MOST_NAMED else ""
+    what = tasks[0] if len(tasks) == 1 else f"mean of {count_of(len(tasks), 'task')}"
+    same = len({tuple(run.tasks) for run in members}) == 1
+    return (f"{what}: " if same else "") + "; ".join(parts[:MOST_NAMED]) + more
+
+
+def _describe_result(run: RunFolder) -> str:
+    metrics, clips = run.metrics, count_of(run.metrics["n_clips"], "clip")
+    if len(run.tasks) == 1:
+        (task, names), (low, high) = next(iter(run.tasks.items())), metrics["interval"]
+        return (
+            f"{task}: {100 * metrics['accuracy']:.1f} % correct ({100 * low:.0f} to {100 * high:.0f}) on "
+            f"{clips}, {count_of(len(names), 'class')}"
         )
-    caption = "The runs. Memory: what the training added to that of the process. Of several tasks: mean accuracy."
-    return Table("runs", caption, pd.DataFrame(rows), pd.DataFrame(shown), n_left=2)
+    parts = [f"{task} {100 * found['accuracy']:.1f} %" for task, found in metrics["tasks"].items()]
+    shown = ", ".join(parts[:MOST_NAMED]) + (" …" if len(parts) > MOST_NAMED else "")
+    return f"{count_of(len(parts), 'task')}: {100 * metrics['accuracy']:.1f} % correct on average ({shown}) on {clips}"
+
+
+def _describe_mean(values: Sequence[float]) -> str:
+    spread = f" (sd {stdev(values):.1f}, {count_of(len(values), 'run')})" if len(values) > 1 else ""
+    return f"{fmean(values):.1f} %{spread}"
+
+
+def describe_cutoffs(summary: pd.DataFrame) -> str:
+    """What the first layer passes, of the first groups."""
+    passed: list[str] = []
+    folding: list[str] = []
+    groups = summary[summary["layer"] == 1].groupby("pooling", sort=False)
+    for group, first in list(groups)[:MOST_NAMED]:
+        time, mel = first.set_index("axis").loc[["time", "mel"], "cutoff"]
+        whose = f" ({group})" if len(groups) > 1 else ""
+        cutoffs = f"{time:.1f} Hz and {mel:.2f} cycles/mel{whose}"
+        (folding if first["pass_edge"].isna().all() else passed).append(cutoffs)
+    sentences = [f"layer 1 passes modulations up to {', '.join(passed)}"] if passed else []
+    if folding:
+        sentences.append(f"{'layer 1 ' if not passed else ''}folds down what lies above {', '.join(folding)}")
+    return "; ".join(sentences)

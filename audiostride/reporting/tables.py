@@ -1,4 +1,4 @@
-"""The tables of a report: runs, data, accuracy, cut-offs beside the paper's, strides."""
+"""The tables of a report: runs, accuracy, cut-offs beside the paper's, strides; the cut-offs for the terminal too."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,10 +6,9 @@ from typing import Any
 import pandas as pd
 
 from audiostride.reporting.blocks import Table
-from audiostride.reporting.cutoffs import cutoff_table
-from audiostride.reporting.paper import TABLE_2, WINDOW_S
-from audiostride.reporting.runs import RunFolder, name_groups
-from audiostride.reporting.stride_figures import stride_columns
+from audiostride.reporting.cutoffs import AXES, TABLE_2, WINDOW_S, cutoff_table
+from audiostride.reporting.figures import stride_columns
+from audiostride.reporting.runs import RunFolder
 
 NONE = "–"
 CUTOFF_DIGITS = {"Hz": 2, "cycles/mel": 4}
@@ -24,71 +23,106 @@ def percent(share: Any) -> str:
     return NONE if share is None or share != share else f"{100 * share:.1f}\u00a0%"  # which does not break
 
 
-def number(value: Any, digits: int, spread: Any = None) -> str:
+def number(value: Any, digits: int, spread: Any = None, *, none: str = NONE) -> str:
     """A number with its standard deviation in brackets, if there is one."""
     if value is None or value != value:
-        return NONE
+        return none
     return f"{value:.{digits}f}" + (f" ({spread:.{digits}f})" if spread is not None and spread == spread else "")
+
+
+def runs_table(folders: Sequence[RunFolder]) -> Table:
+    """One row per run: what it is, how long it took, how well it did."""
+    data = pd.DataFrame(
+        {
+            "run": run.name,
+            "model": run.group,
+            "seed": run.config.get("seed"),
+            "steps": run.n_steps,
+            "parameters": run.n_parameters,
+            "training_s": run.environment.get("training_s"),
+            "training_memory_mib": run.environment.get("training_memory_mib"),
+            "valid_accuracy": run.metrics.get("valid_accuracy", run.history["valid_accuracy"].max()),
+            "test_accuracy": run.metrics.get("accuracy"),
+        }
+        for run in folders
+    )
+    titles = {"training_s": "training (s)", "training_memory_mib": "memory (MiB)", "valid_accuracy": "validation",
+              "test_accuracy": "test"}  # fmt: skip
+    shown = data.assign(
+        seed=[str(run.config.get("seed")) for run in folders],
+        **data[["steps", "parameters"]].map("{:,}".format),
+        **data[["training_s", "training_memory_mib"]].map(number, digits=0),
+        **data[["valid_accuracy", "test_accuracy"]].map(percent),
+    ).rename(columns=titles)
+    caption = "The runs. Memory: what the training added to that of the process. Of several tasks: mean accuracy."
+    return Table("runs", caption, data, shown, n_left=2)
 
 
 def accuracy_table(folders: Sequence[RunFolder]) -> Table:
     """Test accuracy of each run and task with its interval, beside majority class and classic baseline."""
-    rows = []
-    for group, folder in zip(name_groups(folders), folders, strict=True):
-        for task in folder.tasks:
-            found = folder.metrics_of(task)
-            low, high = found.get("interval", (None, None))
-            rows.append(
-                {
-                    "run": folder.name,
-                    "model": group,
-                    "seed": folder.config.get("seed"),
-                    "task": task,
-                    "classes": len(folder.tasks[task]),
-                    "clips": found.get("n_clips"),
-                    "accuracy": found.get("accuracy"),
-                    "low": low,
-                    "high": high,
-                    "macro_recall": found.get("macro_recall"),
-                    "majority": found.get("baseline_majority"),
-                    "classic": found.get("baseline_classic"),
-                }
-            )
-    data = pd.DataFrame(rows)
-    shown = pd.DataFrame({"task": data["task"]})
-    if len(folders) > 1:
-        shown = pd.DataFrame({"run": data["run"], "model": data["model"], "task": data["task"],
-                              "seed": data["seed"].astype(str)})  # fmt: skip
-    shown["classes"] = data["classes"].astype(str)
-    shown["clips"] = [number(value, 0) for value in data["clips"]]
-    shown["accuracy"] = data["accuracy"].map(percent)
+    data = pd.DataFrame(
+        {
+            "run": run.name,
+            "model": run.group,
+            "seed": run.config.get("seed"),
+            "task": task,
+            "classes": len(names),
+            "clips": found.get("n_clips"),
+            "accuracy": found.get("accuracy"),
+            **dict(zip(("low", "high"), found.get("interval", (None, None)), strict=True)),
+            "macro_recall": found.get("macro_recall"),
+            "majority": found.get("baseline_majority"),
+            "classic": found.get("baseline_classic"),
+        }
+        for run in folders
+        for task, names in run.tasks.items()
+        for found in [run.metrics_of(task)]
+    )
+    several = len(folders) > 1
+    shares = data[["accuracy", "macro_recall", "majority", "classic"]].map(percent)
+    shown = data[["run", "model", "task", "seed", "classes"] if several else ["task", "classes"]].copy()
+    shown["clips"] = data["clips"].map(lambda clips: number(clips, 0))
+    shown["accuracy"] = shares["accuracy"]
     shown["95 % interval"] = [NONE if low is None or low != low else f"{100 * low:.1f} to {100 * high:.1f} %"
                               for low, high in zip(data["low"], data["high"], strict=True)]  # fmt: skip
-    shown["mean recall of classes"] = data["macro_recall"].map(percent)
-    shown["majority class"] = data["majority"].map(percent)
-    shown["classic baseline"] = data["classic"].map(percent)
+    shown["mean recall of classes"] = shares["macro_recall"]
+    shown["majority class"] = shares["majority"]
+    shown["classic baseline"] = shares["classic"]
     caption = (
         "Accuracy on test clips. The interval (Wilson) takes clips for independent; clips of one speaker, place or "
         "recording make the true one wider. Majority class: always the most frequent class of the training clips. "
         "Classic baseline: statistics of log-mel bands with a support vector machine."
     )
-    return Table("accuracy", caption, data, shown, n_left=3 if len(folders) > 1 else 1)
+    return Table("accuracy", caption, data, shown, n_left=3 if several else 1)
+
+
+def show_cutoffs(summary: pd.DataFrame, keys: list[str], titles: Mapping[str, str], *, arrow: str = " → ",
+                 none: str = NONE) -> pd.DataFrame:  # fmt: skip
+    """The summary of cut-offs as text: `keys`, then each quantity with its spread, under its title."""
+    shown = summary[keys].copy()
+    for name, title in titles.items():
+        digits = [2] * len(summary) if name.endswith("stride") else summary["unit"].map(CUTOFF_DIGITS)
+        cells = zip(summary[name], digits, summary[f"{name}_sd"], strict=True)
+        shown[title] = [number(value, places, spread, none=none) for value, places, spread in cells]
+    bins = [f"{n_in:g}{arrow}{n_out:g}" for n_in, n_out in zip(summary["n_in"], summary["n_out"], strict=True)]
+    shown.insert(len(keys) + 1, "bins", bins)
+    return shown
+
+
+def format_cutoffs(summary: pd.DataFrame) -> str:
+    """The summary as a table for the terminal."""
+    titles = {"stride": "stride", "effective_stride": "effective", "pass_edge": "pass edge", "half_edge": "half",
+              "stop_edge": "stop edge", "cutoff": "cut-off", "cutoff_floor": "to a bin"}  # fmt: skip
+    shown = show_cutoffs(summary, ["pooling", "layer", "axis"], titles, arrow="->", none="-")
+    return shown.assign(unit=summary["unit"]).to_string(index=False)
 
 
 def cutoffs_table(summary: pd.DataFrame) -> Table:
     """Strides, sizes and cut-offs of every layer and axis."""
-    several = summary["pooling"].nunique() > 1
-    rows = []
-    for _, row in summary.iterrows():
-        digits = CUTOFF_DIGITS[row["unit"]]
-        cells = {"layer": str(row["layer"]), "axis": row["axis"], "unit": row["unit"]} | (
-            {"model": row["pooling"]} if several else {}
-        )
-        cells |= {"stride": number(row["stride"], 2, row["stride_sd"]), "bins": f"{row['n_in']:g} → {row['n_out']:g}"}
-        for name, title in (("pass_edge", "passes whole up to"), ("half_edge", "half"), ("stop_edge", "nothing from"),
-                            ("cutoff", "cut-off")):  # fmt: skip
-            cells[title] = number(row[name], digits, row[f"{name}_sd"])
-        rows.append(cells)
+    keys = ["layer", "axis", "unit"] + ["pooling"] * (summary["pooling"].nunique() > 1)
+    titles = {"stride": "stride", "pass_edge": "passes whole up to", "half_edge": "half", "stop_edge": "nothing from",
+              "cutoff": "cut-off"}  # fmt: skip
+    shown = show_cutoffs(summary, keys, titles).rename(columns={"pooling": "model"})
     caption = (
         "Cut-offs of each layer and axis. The cut-off is rate / (2 × stride), as in the paper; the mask falls from 1, "
         "where the layer passes whole, to 0, where nothing is left. Strided convolution has no mask: what lies above "
@@ -96,7 +130,7 @@ def cutoffs_table(summary: pd.DataFrame) -> Table:
     )
     if summary["runs"].max() > 1:
         caption += " Means over runs, standard deviation in brackets."
-    return Table("cutoffs", caption, summary, pd.DataFrame(rows), n_left=4 if several else 3)
+    return Table("cutoffs", caption, summary, shown, n_left=len(keys))
 
 
 def paper_table(groups: Mapping[str, Sequence[RunFolder]]) -> Table | None:
@@ -105,67 +139,57 @@ def paper_table(groups: Mapping[str, Sequence[RunFolder]]) -> Table | None:
     A ResNet is left out: the paper's table is that of separable convolutions, and its first layer another one.
     """
     rows, shown = [], []
-    titles = ["stride over time", "stride over mel", "cut-off (Hz)", "cut-off (cycles/mel)"]
     for group, members in groups.items():
-        config = members[0].model.config
+        config, tasks = members[0].model.config, members[0].tasks
         if config.pooling != "diffstride" or config.encoder != "separable":
             continue
-        first = pd.concat(
-            cutoff_table(run.model, window_s=WINDOW_S).query("layer == 1").assign(run=run.name) for run in members
-        ).groupby("axis")
-        values, spreads = first[["stride", "cutoff_floor"]].mean(), first[["stride", "cutoff_floor"]].std()
+        tables = pd.concat(cutoff_table(run.model, window_s=WINDOW_S).query("layer == 1") for run in members)
+        first = tables.groupby("axis")[["stride", "cutoff_floor"]]
+        means, sds = first.mean(), first.std()
         cells = []
-        for column, digits in (("stride", (2, 2)), ("cutoff_floor", (2, 4))):
-            for axis, places in zip(("time", "mel"), digits, strict=True):
-                mean, sd = values.loc[axis, column], spreads.loc[axis, column]
-                rows.append({"model": group, "runs": len(members), "axis": axis, "quantity": column, "mean": mean,
-                             "sd": sd})  # fmt: skip
-                cells.append(number(mean, places, sd))
-        tasks = members[0].tasks
+        for column, mel_digits in (("stride", 2), ("cutoff_floor", 4)):
+            for axis, digits in zip(AXES, (2, mel_digits), strict=True):
+                mean, sd = means.loc[axis, column], sds.loc[axis, column]
+                rows.append([group, len(members), axis, column, mean, sd])
+                cells.append(number(mean, digits, sd))
         name = group if len(groups) > 1 else f"these {len(tasks)} tasks" if len(tasks) > 2 else ", ".join(tasks)
-        shown.append({"model": name, "from": f"here, {len(members)} run{'s' * (len(members) > 1)}",
-                      **dict(zip(titles, cells, strict=True))})  # fmt: skip
+        shown.append([name, f"here, {len(members)} run{'s' * (len(members) > 1)}", *cells])
     if not shown:
         return None
-    same = {task for members in groups.values() for task in members[0].tasks if len(members[0].tasks) == 1}
-    if any({*members[0].tasks, "multi-task"} == {*TABLE_2} for members in groups.values()):
+    task_sets = [{*members[0].tasks} for members in groups.values()]
+    same = {task for tasks in task_sets for task in tasks if len(tasks) == 1}
+    if any({*tasks, "multi-task"} == {*TABLE_2} for tasks in task_sets):
         same.add("multi-task")
     for task in sorted(TABLE_2, key=lambda task: task not in same):
         source = "the paper, 3 runs" + (", same tasks" if task == "multi-task" else ", same task") * (task in same)
-        shown.append({"model": task, "from": source, **dict(zip(titles, TABLE_2[task], strict=True))})
+        shown.append([task, source, *TABLE_2[task]])
     caption = (
         "First layer beside Table 2 of the paper, mean (standard deviation). As there, cut-offs are rounded down to a "
         "bin of 0.625 Hz and 1/64 cycle/mel. The paper's networks are wider and saw other clips."
     )
-    return Table("first_layer", caption, pd.DataFrame(rows), pd.DataFrame(shown), n_left=2)
+    data = pd.DataFrame(rows, columns=["model", "runs", "axis", "quantity", "mean", "sd"])
+    titles = ["model", "from", "stride over time", "stride over mel", "cut-off (Hz)", "cut-off (cycles/mel)"]
+    return Table("first_layer", caption, data, pd.DataFrame(shown, columns=titles), n_left=2)
 
 
-def strides_table(groups: Mapping[str, Sequence[RunFolder]]) -> Table | None:
-    """Starting and final strides of every run; None without learned strides."""
-    rows = []
-    for group, members in groups.items():
-        for run in members:
-            if run.strides is None:
-                continue
-            for axis in ("time", "mel"):
-                for layer, column in enumerate(stride_columns(run.strides, axis), start=1):
-                    rows.append({"run": run.name, "model": group, "seed": run.config.get("seed"), "layer": layer,
-                                 "axis": axis, "start": run.strides[column].iloc[0],
-                                 "end": run.strides[column].iloc[-1]})  # fmt: skip
-    if not rows:
-        return None
-    data = pd.DataFrame(rows)
-    several = data["run"].size > data.drop_duplicates(["model", "layer", "axis"])["run"].size
+def strides_table(runs: Sequence[RunFolder]) -> Table:
+    """Starting and final strides of every run that learned them."""
+    data = pd.DataFrame(
+        {"run": run.name, "model": run.group, "seed": run.config.get("seed"), "layer": layer, "axis": axis,
+         "start": strides.iloc[0], "end": strides.iloc[-1]}
+        for run in runs if run.strides is not None for axis in AXES
+        for layer, (_, strides) in enumerate(run.strides[stride_columns(run.strides, axis)].items(), start=1)
+    )  # fmt: skip
+    several = bool(data.duplicated(["model", "layer", "axis"]).any())
     keys = ["model", "layer", "axis"] if data["model"].nunique() > 1 else ["layer", "axis"]
-    shown = []
-    for key, own in data.groupby(keys, sort=False):
-        cells: dict[str, str] = {name: str(value) for name, value in zip(keys, key, strict=True)}
-        cells |= {"runs": str(len(own))} if several else {}
-        for name in ("start", "end"):
-            cells[name] = number(own[name].mean(), 2, own[name].std() if len(own) > 1 else None)
-            cells |= {f"{name}, range": f"{own[name].min():.2f} to {own[name].max():.2f}"} if several else {}
-        shown.append(cells)
-    caption = "Strides at the start and at the end of the training" + (
-        ": mean (standard deviation) and range over runs." if several else "."
-    )
-    return Table("strides", caption, data, pd.DataFrame(shown), n_left=len(keys))
+    grouped = data.groupby(keys, sort=False)
+    shown = grouped.size().rename("runs").reset_index()[keys + ["runs"] * several]
+    for name in ("start", "end"):
+        values = grouped[name]
+        shown[name] = [number(mean, 2, sd) for mean, sd in zip(values.mean(), values.std(), strict=True)]
+        if several:
+            limits = zip(values.min(), values.max(), strict=True)
+            shown[f"{name}, range"] = [f"{low:.2f} to {high:.2f}" for low, high in limits]
+    caption = "Strides at the start and at the end of the training"
+    caption += ": mean (standard deviation) and range over runs." if several else "."
+    return Table("strides", caption, data, shown, n_left=len(keys))

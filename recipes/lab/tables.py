@@ -8,7 +8,7 @@ from audiostride.dataset.importers.imported import count_of
 from audiostride.errors import InputError
 from audiostride.models import load_classifier
 from audiostride.reporting import cutoff_table
-from audiostride.reporting.paper import TABLE_2, WINDOW_S
+from audiostride.reporting.cutoffs import TABLE_2, WINDOW_S
 from lab.paper import MULTI, SHARED, SINGLE, TASKS
 from lab.results import TaskResult
 

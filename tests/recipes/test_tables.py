@@ -11,7 +11,7 @@ import yaml
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig
 from audiostride.models.saving import save_classifier
-from audiostride.reporting.paper import TABLE_2
+from audiostride.reporting.cutoffs import TABLE_2
 from audiostride.training import TrainConfig
 from lab import paper
 from lab.from_runs import build_table_parser, main_table

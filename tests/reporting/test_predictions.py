@@ -9,6 +9,7 @@ from sklearn.metrics import roc_curve as sklearn_roc_curve
 from audiostride.audio.resampling import read_audio
 from audiostride.dataset.manifest import read_clips
 from audiostride.dataset.prepare import prepare_store
+from audiostride.reporting.class_figures import read_samples_of
 from audiostride.reporting.predictions import (
     area_under,
     calibration_error,
@@ -17,7 +18,6 @@ from audiostride.reporting.predictions import (
     roc_curve,
     worst_mistakes,
 )
-from audiostride.reporting.spectrograms import read_samples_of
 
 NAMES = ["a", "b", "c"]
 

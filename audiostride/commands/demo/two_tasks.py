@@ -13,7 +13,7 @@ from audiostride.commands.demo.ripples import write_ripples
 from audiostride.dataset.cards import read_card
 from audiostride.errors import InputError
 from audiostride.reporting import read_run, render_page, report_run
-from audiostride.reporting.figures import STYLE, inline_svg, render
+from audiostride.reporting.style import STYLE, inline_svg, render
 from audiostride.training import TrainConfig, train
 from audiostride.writing import write_text
 
