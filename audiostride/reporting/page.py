@@ -96,11 +96,11 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
     Raises:
         InputError: One that cannot be written.
     """
-    new = [path for path in contents if not path.exists()] + [
-        path.with_name(path.name + ".partial") for path in contents
-    ]
-    new_folders = {path.parent for path in contents if not path.parent.exists()}
+    new = [path.with_name(path.name + ".partial") for path in contents]
+    new_folders: set[Path] = set()
     try:
+        new += [path for path in contents if not path.exists()]
+        new_folders |= {path.parent for path in contents if not path.parent.exists()}
         for path, content in contents.items():
             path.parent.mkdir(exist_ok=True)
             write_bytes(path, content)

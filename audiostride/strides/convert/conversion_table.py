@@ -81,7 +81,8 @@ def describe(step: Step, model: nn.Module) -> str:
 def describe_holder(module: nn.Module | None) -> str:
     """What stands in the place of a step."""
     if not isinstance(module, Pooled):
-        return "the same, with strides of its own" if module is None else describe_strides(module)
+        own = "the same, with strides of its own"
+        return own if module is None else f"{type(module).__name__}, stride {getattr(module, 'stride', 1)}"
     mixin, base = module.made_of
     pooling = type(module.downsampling).__name__
     if mixin is PooledAlone or base is nn.Identity:
@@ -89,8 +90,3 @@ def describe_holder(module: nn.Module | None) -> str:
     if getattr(module, "pool_first", False):
         return f"{pooling}, {base.__name__}"
     return f"{base.__name__}, {pooling}"
-
-
-def describe_strides(module: nn.Module) -> str:
-    """A module with its strides."""
-    return f"{type(module).__name__}, stride {getattr(module, 'stride', 1)}"

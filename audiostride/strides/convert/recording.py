@@ -58,10 +58,20 @@ class Recording:
         )  # fmt: skip
 
 
+@dataclass
+class _Running:
+    """A module whose forward is running."""
+
+    name: str
+    module: nn.Module
+    n_calls: int = 0
+    """Poolings and convolutions that the forward has called itself."""
+
+
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operation on its way to the device."""
 
-    def __init__(self, recording: Recording, stack: "_ModuleStack") -> None:
+    def __init__(self, recording: Recording, stack: list[_Running]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.recording, self.stack = recording, stack
 
@@ -72,17 +82,18 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if kind is not None:
             call = read_call(kind, args)
             # Calls without strides are counted too, so that a trace of the forward finds the same ones.
-            number = self.stack.count_call()
+            number = self.stack[-1].n_calls
+            self.stack[-1].n_calls += 1
             if any(stride > 1 for stride in call.strides) or call.covers(args[0]):
                 self._record(call, args[0], out[0] if isinstance(out, tuple) else out, number)
                 return out
         if name in ("add", "add_") and isinstance(args[1], Tensor) and args[0].ndim > 2 < args[1].ndim:
-            self.recording.merges.append(self.stack.names[-1])
+            self.recording.merges.append(self.stack[-1].name)
         self.recording.tracker.follow(func, args, out)
         return out
 
     def _record(self, call: Call, x: Tensor, out: Tensor, number: int) -> None:
-        module, tracker = self.stack.module, self.recording.tracker
+        module, tracker = self.stack[-1].module, self.recording.tracker
         itself = isinstance(module, (*CONVOLUTIONS, *POOLS, *TRANSPOSED))
         n_axes = x.ndim - 2
         if n_axes == 2 and (isinstance(module, nn.MaxPool1d | nn.AvgPool1d) or (not itself and call.is_flat(x))):
@@ -98,7 +109,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         }
         self.recording.steps.append(
             Step(
-                place=Place(self.stack.names[-1], None if itself else number),
+                place=Place(self.stack[-1].name, None if itself else number),
                 kind="transposed convolution" if call.transposed else call.kind,
                 n_in=tuple(x.shape[-n_axes:]),
                 n_out=sizes,
@@ -109,50 +120,17 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         )
 
 
-class _ModuleStack:
-    """The modules whose forward is running, outermost first."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.names: list[str] = [""]
-        self.modules: list[nn.Module] = [model]
-        self._counts: list[int] = [0]
-
-    @property
-    def module(self) -> nn.Module:
-        """The innermost one."""
-        return self.modules[-1]
-
-    def push(self, name: str, module: nn.Module) -> None:
-        """A forward begins."""
-        self.names.append(name)
-        self.modules.append(module)
-        self._counts.append(0)
-
-    def pop(self) -> None:
-        """A forward has ended."""
-        self.names.pop()
-        self.modules.pop()
-        self._counts.pop()
-
-    def count_call(self) -> int:
-        """The number of a pooling or convolution among those that the innermost forward calls itself."""
-        self._counts[-1] += 1
-        return self._counts[-1] - 1
-
-    def place(self) -> Place:
-        """Where the network is."""
-        return Place(self.names[-1])
-
-
 @contextmanager
-def watch_modules(model: nn.Module, stack: _ModuleStack, recording: Recording, also: Collection[str]) -> Iterator[None]:
-    """Keep the stack of modules while a model runs; an error leaves it where it happened."""
+def watch_modules(
+    model: nn.Module, stack: list[_Running], recording: Recording, also: Collection[str]
+) -> Iterator[None]:
+    """Keep the stack of modules, outermost first, while a model runs; an error leaves it where it happened."""
 
     def begin(name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if args and isinstance(args[0], Tensor):
             recording.entered.setdefault(id(module), set()).add(tuple(args[0].shape))
         recording.arguments.setdefault(name, (args, kwargs))
-        stack.push(name, module)
+        stack.append(_Running(name, module))
 
     def end(name: str, result: Any) -> None:
         stack.pop()
@@ -198,7 +176,7 @@ def record(model: nn.Module, example: Example, *, also: Collection[str] = ()) ->
 
 def _follow(model: nn.Module, example: Example, also: Collection[str], fake: FakeTensorMode | None) -> Recording:
     recording = Recording(fake=fake)
-    stack = _ModuleStack(model)
+    stack = [_Running("", model)]
     args, kwargs = as_arguments(example)
 
     def strip(each: Any) -> Any:
@@ -216,10 +194,10 @@ def _follow(model: nn.Module, example: Example, also: Collection[str], fake: Fak
                 model(*args, **kwargs)
         except (DataDependentOutputException, DynamicOutputShapeException) as error:
             raise InputError(
-                f"convert_downsampling: {stack.place()} looks at values of tensors ({error.args[0]}), so one example "
-                "does not tell what it does: control flow must not depend on values; convert the submodules in front "
-                "of it and behind it instead, one by one"
+                f"convert_downsampling: {Place(stack[-1].name)} looks at values of tensors ({error.args[0]}), so one "
+                "example does not tell what it does: control flow must not depend on values; convert the submodules in "
+                "front of it and behind it instead, one by one"
             ) from error
         except Exception as error:
-            raise ForwardError(stack.place(), error) from error
+            raise ForwardError(Place(stack[-1].name), error) from error
     return recording
