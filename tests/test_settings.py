@@ -26,7 +26,7 @@ LEAST: dict[Any, dict[str, Any]] = {
     ClassifierConfig: {"tasks": {"word": ["no", "yes"]}},
     PoolingConfig: {},
     AugmentationConfig: {},
-    PredictionSettings: {"level": "event"},
+    PredictionSettings: {"granularity": "event"},
 }
 
 
@@ -124,7 +124,7 @@ def test_classes_may_have_numbers_for_names() -> None:
 def test_values_at_the_ends_of_their_ranges_are_taken() -> None:
     assert AugmentationConfig(noise_prob=1, gain_db=0, mel_mask_bands=1).noise_prob == 1
     assert TrainConfig(out="o", manifest="m", batch_size=2, stride_lr=0, seed=2**63 - 1).seed == 2**63 - 1
-    assert PredictionSettings(level="event", threshold=1, merge_gap_s=0).threshold == 1
+    assert PredictionSettings(granularity="event", threshold=1, merge_gap_s=0).threshold == 1
 
 
 def test_a_model_has_the_settings_of_its_training() -> None:
