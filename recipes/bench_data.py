@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 
 from audiostride.audio.log_mel import log_mel_spectrogram
 from audiostride.audio.resampling import read_audio
-from audiostride.dataset.manifest import read_clips
 from audiostride.dataset.prepare import prepare_store
 from audiostride.dataset.readers import open_reader
 from audiostride.training.batches import ExcerptBatches
 from audiostride.training.hardware import describe_environment
+from lab.clips import read_clips
 
 RATE = 16000
 BATCH = 64

@@ -24,8 +24,8 @@ import torch
 
 from audiostride import AudioClassifier, ClassifierConfig
 from audiostride.audio.resampling import read_audio
-from audiostride.dataset.manifest import read_clips
 from audiostride.models import save_classifier
+from lab.clips import read_clips
 
 RATE = 16000
 CHILD = """

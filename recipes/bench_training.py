@@ -37,7 +37,6 @@ from torch.utils.data import DataLoader
 
 from audiostride import AudioClassifier, ClassifierConfig
 from audiostride.checks import check_count, check_positive
-from audiostride.dataset.manifest import read_clips
 from audiostride.dataset.prepare import prepare_store
 from audiostride.dataset.readers import open_reader
 from audiostride.dataset.sampling import source_shares
@@ -50,6 +49,7 @@ from audiostride.training.loss import ClassifierTraining
 from audiostride.training.presets import preset_settings
 from bench_pooling import MODELS, peak_mib, print_table, synchronize
 from lab.archives import write_sound
+from lab.clips import read_clips
 
 VARIANTS = {
     "strided": MODELS["strided convolution"],

@@ -72,39 +72,6 @@ def describe_bad_rows(where: str, rows: list[tuple[int, str]], way_out: str) -> 
     return "\n".join([f"{where}: {len(rows)} bad row{'s' if len(rows) > 1 else ''}", *listed, way_out])
 
 
-def read_clips(
-    manifest: str | Path,
-    *,
-    label: str = "label",
-    audio_root: str | Path | None = None,
-    group: str = "group",
-    on_error: str = "stop",
-) -> pd.DataFrame:
-    """The clips of a manifest, of a folder of class folders, or of a store, with one column of labels.
-
-    Args:
-        manifest: A CSV table with a column ``path`` and optional ``start_s``, ``duration_s``, ``split`` (train, valid
-            or test; val, validation and dev mean valid) and ``group``; or a folder ``ROOT/<class>/<file>``, or
-            ``ROOT/<split>/<class>/<file>``, whose classes are then the folder names; or a store that
-            ``audiostride prepare`` wrote.
-        label: Column with the labels; not used for a folder.
-        audio_root: Folder that paths are relative to; None is the manifest's own.
-        group: Column that says what must not leak across splits (speaker, place, instrument, recording).
-        on_error: ``"stop"``, or ``"skip"`` to leave missing files to what reads their audio.
-
-    Returns:
-        The table of `inspect_manifest`, with the labels in ``label``.
-
-    Raises:
-        InputError: No such file, a missing column, and all bad rows at once with their line numbers.
-    """
-    clips, bad = inspect_manifest(manifest, labels=(label,), audio_root=audio_root, group=group)
-    bad.only(("row",) if on_error == "skip" else None).raise_if_any(
-        f"manifest {manifest}", "mend these rows, or give the folder that paths are relative to with --audio-root"
-    )
-    return clips.assign(label=clips[label]) if label in clips.columns else clips
-
-
 def inspect_manifest(
     manifest: str | Path,
     *,
@@ -115,7 +82,10 @@ def inspect_manifest(
     """All rows of a manifest, good and bad, and what is wrong with the bad ones.
 
     Args:
-        manifest: As for `read_clips`.
+        manifest: A CSV table with a column ``path`` and optional ``start_s``, ``duration_s``, ``split`` (train, valid
+            or test; val, validation and dev mean valid) and ``group``; or a folder ``ROOT/<class>/<file>``, or
+            ``ROOT/<split>/<class>/<file>``, whose classes are then the folder names; or a store that
+            ``audiostride prepare`` wrote.
         labels: Columns that must be there and filled.
         audio_root: Folder that paths are relative to; None is the manifest's own.
         group: Column of the groups; ``group`` may be missing, another one must be there.

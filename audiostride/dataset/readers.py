@@ -105,7 +105,7 @@ class StoreReader(AudioReader):
     """The clips of a store.
 
     Args:
-        clips: A table as `read_clips` returns it for a store.
+        clips: A table as `inspect_manifest` returns it for a store.
         sample_rate: In Hz; must be the store's.
 
     Raises:
@@ -146,7 +146,7 @@ class FileReader(AudioReader):
     `skipped`, and a file that can no longer be read later on gives silence and False.
 
     Args:
-        clips: A table with ``line``, ``path``, ``start_s`` and ``duration_s``, as `read_clips` returns it.
+        clips: A table with ``line``, ``path``, ``start_s`` and ``duration_s``, as `inspect_manifest` returns it.
         sample_rate: In Hz.
         memory_mib: How much decoded audio is kept (float32, 3.7 MiB a minute at 16 kHz); clips of more than a minute
             never are.

@@ -18,7 +18,7 @@ def assign_random_splits(clips: pd.DataFrame, *, seed: int, valid: float = 0.1, 
     Membership depends on the seed and the names only, not on the order of rows.
 
     Args:
-        clips: A table as `read_clips` returns it.
+        clips: A table as `inspect_manifest` returns it.
         seed: Another seed, another split.
         valid, test: Shares of the groups (or of the clips of each class) that go to those splits; at least one each.
 
@@ -40,7 +40,7 @@ def hold_out_valid(clips: pd.DataFrame, *, seed: int, share: float) -> tuple[pd.
     Whole groups are held out where there are at least ten in training, else a share of the clips of each class.
 
     Args:
-        clips: A table as `read_clips` returns it; test clips are left alone.
+        clips: A table as `inspect_manifest` returns it; test clips are left alone.
         seed: Another seed, another split.
         share: Of the training groups, or of the training clips of each class; at least one each.
 

@@ -34,8 +34,8 @@ def read_source(
         own: Whether the manifest is the run's own, to which its audio root, group column and drawn splits belong.
 
     Returns:
-        The table of `read_clips`, with the labels of each task in ``label of <task>``, and lines that say which splits
-        were drawn and how.
+        The table of `inspect_manifest`, with the labels of each task in ``label of <task>``, and lines that say which
+        splits were drawn and how.
 
     Raises:
         InputError: A bad manifest; a split to be drawn where there is one.

@@ -11,8 +11,8 @@ import pytest
 
 from audiostride.commands import importing
 from audiostride.dataset.importers import ARCHIVES, FOLDER
-from audiostride.dataset.manifest import read_clips
 from audiostride.errors import InputError
+from lab.clips import read_clips
 
 
 def run(*arguments: object) -> int:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from audiostride.dataset.manifest import read_clips
+from lab.clips import read_clips
 
 Run = Callable[..., int]
 

@@ -4,9 +4,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from audiostride.dataset.manifest import inspect_manifest, read_clips
+from audiostride.dataset.manifest import inspect_manifest
 from audiostride.dataset.splits import assign_random_splits, check_training_clips, class_names, hold_out_valid
 from audiostride.errors import InputError
+from lab.clips import read_clips
 
 
 def write_manifest(root: Path, rows: list[dict[str, object]], *, files: bool = True) -> Path:

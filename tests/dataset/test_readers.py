@@ -16,10 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from audiostride.dataset import prepare, readers, store, store_writer
-from audiostride.dataset.manifest import inspect_manifest, read_clips
+from audiostride.dataset.manifest import inspect_manifest
 from audiostride.dataset.prepare import prepare_store
 from audiostride.dataset.readers import AudioReader, FileReader, StoreReader, clip_span, open_reader
 from audiostride.errors import InputError
+from lab.clips import read_clips
 
 BATCH = 1000
 

@@ -23,12 +23,13 @@ from hypothesis import strategies as st
 
 from audiostride.audio.resampling import stream_samples
 from audiostride.dataset import prepare, store, store_writer
-from audiostride.dataset.manifest import inspect_manifest, read_clips
+from audiostride.dataset.manifest import inspect_manifest
 from audiostride.dataset.prepare import StoreSummary, prepare_store
 from audiostride.dataset.readers import AudioReader, StoreReader, open_reader
 from audiostride.dataset.store import FULL_SCALE, audio_name, map_batches, read_store_header, verify_store
 from audiostride.dataset.store_writer import needed_scale, quantise
 from audiostride.errors import InputError
+from lab.clips import read_clips
 
 BATCH = 1000
 FILE = 2500

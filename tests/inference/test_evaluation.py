@@ -9,7 +9,6 @@ import torch
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from audiostride.dataset.manifest import read_clips
 from audiostride.dataset.readers import AudioReader, open_reader
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
@@ -19,6 +18,7 @@ from audiostride.inference.granularity import Tiling
 from audiostride.inference.reading import read_blocks
 from audiostride.inference.recordings import Recording, expand_paths
 from audiostride.models import AudioClassifier, ClassifierConfig
+from lab.clips import read_clips
 
 NAMES = ["noise", "tone"]
 

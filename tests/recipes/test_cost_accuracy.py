@@ -13,11 +13,12 @@ import torch
 import yaml
 
 from audiostride.errors import InputError
-from audiostride.models import AudioClassifier, ClassifierConfig, multiply_adds, save_classifier
+from audiostride.models import AudioClassifier, ClassifierConfig, save_classifier
 from audiostride.training import TrainConfig
 from cost_accuracy import describe_spread, draw_figure, format_costs, main, measure_proxy, measure_run
 from lab.costs import CostPoint, make_variants
 from lab.figures import figure_stage
+from lab.multiply_adds import multiply_adds
 from lab.recipe import Recipe
 
 Cells = Callable[[str], list[list[str]]]

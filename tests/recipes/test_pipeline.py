@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 import soundfile
 
-from audiostride.dataset.manifest import read_clips
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
 from audiostride.training import TrainConfig
 from audiostride.training.results import finished_metrics
 from lab import runs
+from lab.clips import read_clips
 from lab.data_stages import prepare_data
 from lab.program import open_folder, read_settings
 from lab.recipe import Recipe, build_parser, format_results, main, prepare_archive

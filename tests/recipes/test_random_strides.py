@@ -18,10 +18,11 @@ import yaml
 
 import random_strides
 from audiostride.errors import InputError
-from audiostride.models import AudioClassifier, ClassifierConfig, multiply_adds, save_classifier
+from audiostride.models import AudioClassifier, ClassifierConfig, save_classifier
 from audiostride.reporting.style import render
 from audiostride.training import TrainConfig
 from images.config import ImageTrainConfig
+from lab.multiply_adds import multiply_adds
 from lab.random_strides_cells import AudioCells, Cell, CellResult, ImageCells, encoder_settings
 from lab.random_strides_figure import draw_recovery
 from lab.random_strides_starts import (

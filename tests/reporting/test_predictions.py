@@ -7,7 +7,6 @@ from sklearn.metrics import roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
 from audiostride.audio.resampling import read_audio
-from audiostride.dataset.manifest import read_clips
 from audiostride.dataset.prepare import prepare_store
 from audiostride.reporting.class_figures import read_samples_of
 from audiostride.reporting.predictions import (
@@ -18,6 +17,7 @@ from audiostride.reporting.predictions import (
     roc_curve,
     worst_mistakes,
 )
+from lab.clips import read_clips
 
 NAMES = ["a", "b", "c"]
 

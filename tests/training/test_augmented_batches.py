@@ -8,12 +8,12 @@ import soundfile
 import torch
 from torch import Tensor
 
-from audiostride.dataset.manifest import read_clips
 from audiostride.dataset.prepare import prepare_store
 from audiostride.dataset.readers import AudioReader, open_reader
 from audiostride.errors import InputError
 from audiostride.training.augmentation.drawing import AugmentationConfig
 from audiostride.training.batches import ExcerptBatches, load_batches
+from lab.clips import read_clips
 
 
 def same_items(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:

@@ -8,10 +8,10 @@ import soundfile
 import torch
 
 from audiostride.audio.windows import cut_window, draw_excerpt_starts
-from audiostride.dataset.manifest import read_clips
 from audiostride.dataset.readers import AudioReader, open_reader
 from audiostride.errors import InputError
 from audiostride.training.batches import ExcerptBatches, load_batches
+from lab.clips import read_clips
 
 
 @pytest.mark.parametrize("start", [-700, -3, 0, 4, 9, 10, 500])

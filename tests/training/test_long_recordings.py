@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 import soundfile
 
-from audiostride.dataset.manifest import read_clips
 from audiostride.dataset.readers import open_reader
 from audiostride.inference.reading import read_blocks
 from audiostride.inference.recordings import Recording
 from audiostride.models import load_classifier
 from audiostride.training.batches import ExcerptBatches
+from lab.clips import read_clips
 
 Run = Callable[..., int]
 SECONDS = 600

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from audiostride.dataset.manifest import read_clips
 from audiostride.dataset.readers import open_reader
 from audiostride.dataset.sampling import source_shares
 from audiostride.errors import InputError
@@ -18,6 +17,7 @@ from audiostride.models import AudioClassifier, ClassifierConfig, load_classifie
 from audiostride.training import TrainConfig
 from audiostride.training.batches import ExcerptBatches, MixedBatches, load_batches
 from audiostride.training.loss import ClassifierTraining, mean_cross_entropy
+from lab.clips import read_clips
 
 Run = Callable[..., int]
 SMALL = ["--pooling", "strided", "--channels", "[4]", "--strides", "[[4,4]]", "--max-steps", "6", "--valid-every", "3"]

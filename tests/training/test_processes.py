@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from audiostride.dataset.manifest import read_clips
 from audiostride.dataset.readers import open_reader
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
@@ -23,6 +22,7 @@ from audiostride.training.augmentation.drawing import AugmentationConfig
 from audiostride.training.batches import BatchParts, ExcerptBatches, MixedBatches, TrainingBatches
 from audiostride.training.loggers import make_loggers
 from audiostride.training.loss import ClassifierTraining, augment_waveform
+from lab.clips import read_clips
 
 Run = Callable[..., int]
 EVERYTHING = AugmentationConfig(gain_db=6.0, noise_prob=0.5, mixup=0.4, time_masks=2, mel_masks=1)

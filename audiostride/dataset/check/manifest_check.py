@@ -50,7 +50,7 @@ def check_manifest(
     """All that is wrong with a manifest and its audio, and a summary of both; every clip is decoded once.
 
     Args:
-        manifest: A CSV table, a folder of class folders or a store, as for `read_clips`.
+        manifest: A CSV table, a folder of class folders or a store, as for `inspect_manifest`.
         labels: Columns with labels; None takes ``label``, or else the column that looks like labels if there is one.
         group: Column that says what must not leak across splits; None takes ``group`` where it is there.
         audio_root: Folder that paths are relative to; None is the manifest's own.

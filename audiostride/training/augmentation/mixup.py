@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from audiostride.errors import InputError
-from audiostride.training.augmentation.example_checks import check_indices, check_per_example, check_waveform
+from audiostride.training.augmentation.transforms import check_indices, check_per_example, check_waveform
 
 
 def mix_up(waveform: Tensor, partner: Tensor, mixup_weight: Tensor) -> Tensor:

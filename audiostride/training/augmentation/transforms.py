@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from audiostride.errors import InputError
-from audiostride.training.augmentation.example_checks import check_indices, check_per_example, check_waveform
 
 
 def apply_gain(waveform: Tensor, gain_db: Tensor) -> Tensor:
@@ -190,3 +189,29 @@ def _safe_rms(waveform: Tensor) -> Tensor:
     power = samples.square().mean(dim=-1)
     # The root has an infinite slope at 0: without the inner choice a silent example's gradient would be 0 x inf = NaN.
     return torch.where(power > 0, torch.where(power > 0, power, 1.0).sqrt(), 0.0)
+
+
+def check_waveform(who: str, waveform: Tensor, *, name: str = "waveform") -> None:
+    """Raise unless a waveform is floating-point of shape ``(B, samples)``."""
+    if waveform.ndim != 2 or waveform.shape[1] == 0 or not waveform.is_floating_point():
+        raise InputError(
+            f"{who}: {name} must be floating-point of shape (B, samples) with at least 1 sample, got {waveform.dtype} "
+            f"of shape {tuple(waveform.shape)}; add a batch axis with .unsqueeze(0), divide int16 by 32768"
+        )
+
+
+def check_per_example(who: str, n_examples: int, **values: Tensor) -> None:
+    """Raise unless every named tensor has one value per example."""
+    for name, value in values.items():
+        if value.shape != (n_examples,):
+            raise InputError(
+                f"{who}: {name} must have one entry per example, shape ({n_examples},), got {tuple(value.shape)}; "
+                "use .expand to give all examples the same"
+            )
+
+
+def check_indices(who: str, name: str, indices: Tensor) -> None:
+    """Raise unless indices are int64."""
+    # A bool tensor would select by mask, which waits for the device, and mean something else.
+    if indices.dtype != torch.int64:
+        raise InputError(f"{who}: {name} must be int64, got {indices.dtype}; use .long()")

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from audiostride.dataset.importers import import_clips, write_manifest
-from audiostride.dataset.manifest import read_clips
 from audiostride.errors import InputError
+from lab.clips import read_clips
 
 
 def make_files(root: Path, *names: str) -> None:

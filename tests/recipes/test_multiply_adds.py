@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from audiostride.errors import InputError
-from audiostride.models import AudioClassifier, ClassifierConfig, Encoder, layer_costs, multiply_adds
+from audiostride.models import AudioClassifier, ClassifierConfig, Encoder
 from audiostride.strides.convolution import pays_at_once
+from lab.multiply_adds import layer_costs, multiply_adds
 
 STRIDES = [(2, 3), (1, 1), (2, 1)]
 KINDS: list[dict[str, Any]] = [
