@@ -225,10 +225,7 @@ def stream_with_ffmpeg(
     command += ["-map", "a:0", "-f", "f32le", "-ar", str(sample_rate), "-ac", str(channels), "-"]
     frame_bytes = 4 * channels
     # Into a file: a pipe that nobody reads would stop ffmpeg for good once it has said 64 KiB about a damaged file.
-    with (
-        tempfile.TemporaryFile() as said,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said) as process,
-    ):
+    with tempfile.TemporaryFile() as said, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said) as process:
         if process.stdout is None:  # what PIPE rules out, for the type checker
             raise InputError(f"audio file {path} cannot be decoded: ffmpeg gave no output")
         try:

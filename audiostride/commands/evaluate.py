@@ -26,11 +26,7 @@ def run(arguments: Any) -> int:
 
     device = str(choose_device(arguments.device))
     metrics = evaluate_run(
-        arguments.run,
-        split=arguments.split,
-        manifest=arguments.manifest,
-        device=device,
-        on_error=arguments.on_error,
+        arguments.run, split=arguments.split, manifest=arguments.manifest, device=device, on_error=arguments.on_error
     )
     if arguments.split == "test" and not arguments.manifest:
         report_run(arguments.run)

@@ -73,11 +73,7 @@ def describe_bad_rows(where: str, rows: list[tuple[int, str]], way_out: str) -> 
 
 
 def inspect_manifest(
-    manifest: str | Path,
-    *,
-    labels: Sequence[str] = (),
-    audio_root: str | Path | None = None,
-    group: str = "group",
+    manifest: str | Path, *, labels: Sequence[str] = (), audio_root: str | Path | None = None, group: str = "group"
 ) -> tuple[pd.DataFrame, BadRows]:
     """All rows of a manifest, good and bad, and what is wrong with the bad ones.
 

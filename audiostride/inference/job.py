@@ -152,12 +152,7 @@ class PredictionJob:
                 print(f"goes on with a job that was stopped: {journal.n_done} of {last - first} files are done")
             bar = _FilesBar(last - first, journal.n_done, shown=self.processes.first)
             found = predict_recordings(
-                self.model,
-                own,
-                self.settings,
-                batch_size=self.batch_size,
-                workers=self.workers,
-                watch=bar.hear,
+                self.model, own, self.settings, batch_size=self.batch_size, workers=self.workers, watch=bar.hear
             )
             try:
                 for recording, prediction in zip(own, found, strict=True):

@@ -173,11 +173,7 @@ def export_classifier(
 def export_metadata(model: AudioClassifier, *, input: ExportInput) -> dict[str, str]:
     """What a program must know to use the file: all values are texts, those that are no single word or number JSON."""
     config = model.config
-    frontend = {
-        **config.frontend_settings(),
-        "power_floor": model.frontend.power_floor,
-        "frames": config.window_frames,
-    }
+    frontend = {**config.frontend_settings(), "power_floor": model.frontend.power_floor, "frames": config.window_frames}
     return {
         "audiostride_version": __version__,
         "input": input,

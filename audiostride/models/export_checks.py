@@ -124,14 +124,7 @@ def generate_clips(config: ClassifierConfig) -> Tensor:
 
 
 @torch.no_grad()
-def measure_parity(
-    model: AudioClassifier,
-    windows: Tensor,
-    inputs: Tensor,
-    run: Runner,
-    *,
-    generated: bool,
-) -> Parity:
+def measure_parity(model: AudioClassifier, windows: Tensor, inputs: Tensor, run: Runner, *, generated: bool) -> Parity:
     """Compare an exported file with the model itself, as it was before its strides were fixed.
 
     Args:

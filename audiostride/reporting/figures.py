@@ -11,16 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from audiostride.reporting.style import (
-    COLORS,
-    INK,
-    SOFT,
-    STYLE,
-    legend_below,
-    legend_entries,
-    new_panel,
-    series_style,
-)
+from audiostride.reporting.style import COLORS, INK, SOFT, STYLE, legend_below, legend_entries, new_panel, series_style
 
 AXIS_TITLES = {"time": "over time", "mel": "over mel frequency"}
 AXIS_LABELS = {"time": "modulation rate (Hz)", "mel": "modulation density (cycles/mel)"}

@@ -206,13 +206,7 @@ class Recorder(ABC):
     """
 
     def __init__(
-        self,
-        run: Path,
-        model: nn.Module,
-        *,
-        axes: Sequence[str],
-        processes: Processes,
-        loggers: Sequence[Any] = (),
+        self, run: Path, model: nn.Module, *, axes: Sequence[str], processes: Processes, loggers: Sequence[Any] = ()
     ) -> None:
         self.run, self.model, self.axes, self.processes, self.loggers = run, model, axes, processes, loggers
         self.history: list[dict[str, float]] = []

@@ -269,14 +269,7 @@ def _learn(
         if processes.count > 1 and device.type == "cpu":  # on GPUs torch's own is put in its place
             share_batch_norm_(training.model)
         steps = fit(
-            training,
-            fabric,
-            recorder,
-            load,
-            max_steps=config.max_steps,
-            turns=turns,
-            resume=resume,
-            progress=progress,
+            training, fabric, recorder, load, max_steps=config.max_steps, turns=turns, resume=resume, progress=progress
         )
         share_lost_clips(batches.readers, processes)
     return steps

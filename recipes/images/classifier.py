@@ -177,14 +177,7 @@ def build_image_network(
             backbone, n_features = make_efficientnet(pairs, **how)
             dropout = 0.2  # as in the network's paper
     return ImageClassifier(
-        backbone,
-        n_features,
-        n_classes,
-        image_size=image_size,
-        mean=mean,
-        std=std,
-        dropout=dropout,
-        settings=settings,
+        backbone, n_features, n_classes, image_size=image_size, mean=mean, std=std, dropout=dropout, settings=settings
     )
 
 

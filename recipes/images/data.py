@@ -235,14 +235,7 @@ class ImageBatches(Dataset[dict[str, Tensor]]):
     """
 
     def __init__(
-        self,
-        source: ImageSource,
-        *,
-        batch_size: int,
-        seed: int,
-        augment: bool,
-        mixup: float,
-        processes: Processes,
+        self, source: ImageSource, *, batch_size: int, seed: int, augment: bool, mixup: float, processes: Processes
     ) -> None:
         self.source, self.batch_size, self.seed = source, batch_size, seed
         self.augment, self.mixup, self.processes = augment, mixup, processes

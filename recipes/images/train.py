@@ -192,13 +192,7 @@ class ImageTraining(Training):
         processes: Those that train together, each on its part of a batch.
     """
 
-    def __init__(
-        self,
-        model: ImageClassifier,
-        config: ImageTrainConfig,
-        n_images: int,
-        processes: Processes,
-    ) -> None:
+    def __init__(self, model: ImageClassifier, config: ImageTrainConfig, n_images: int, processes: Processes) -> None:
         super().__init__()
         self.model, self.config, self.n_images, self.processes = model, config, n_images, processes
         self.strided_layers = diffstride_layers(model)

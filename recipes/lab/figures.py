@@ -98,11 +98,7 @@ def figure_stage(draw: Callable[[], Figure], text: str, folder: Path, *, n_runs:
 
 
 def _draw_line(
-    panel: Axes,
-    groups: Sequence[Sequence[CostPoint]],
-    cost_of: Callable[[CostPoint], float],
-    *,
-    color: str,
+    panel: Axes, groups: Sequence[Sequence[CostPoint]], cost_of: Callable[[CostPoint], float], *, color: str
 ) -> list[tuple[float, float, str, str]]:
     """Draw the points of one start and pooling, and return where labels belong: x, y, text and colour."""
     pooling = groups[0][0].pooling

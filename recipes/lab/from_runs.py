@@ -16,10 +16,7 @@ from lab.tables import describe_differences
 
 
 def main_table(
-    name: str,
-    head: str,
-    table: Callable[[Sequence[TaskResult]], str],
-    given: Sequence[str] | None = None,
+    name: str, head: str, table: Callable[[Sequence[TaskResult]], str], given: Sequence[str] | None = None
 ) -> int:
     """Print a table of runs with the options of a command line; the return value is the exit code."""
     arguments = build_table_parser(name, head).parse_args(given)

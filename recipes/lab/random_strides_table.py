@@ -70,12 +70,7 @@ def format_starts(results: Sequence[CellResult], *, arch: str, data: str, unit: 
     if paper:
         of_what = "three runs" if any(paper.values()) else "runs from starts that it does not list"
         head += f" The paper's (Riad et al. 2022): strided / spectral / DiffStride, mean of {of_what}."
-    lines = [
-        head,
-        "",
-        "| " + " | ".join(titles) + " |",
-        "|" + " --- |" * len(titles),
-    ]
+    lines = [head, "", "| " + " | ".join(titles) + " |", "|" + " --- |" * len(titles)]
 
     def add_row(name: str, accuracies: list[str], costs: list[str], figures: list[str]) -> None:
         lines.append("| " + " | ".join([name, *accuracies, *costs, *figures]) + " |")

@@ -94,9 +94,7 @@ def test_silence_is_left_out(tmp_path: Path) -> None:
 def write_numbers(path: Path, numbers: list[int]) -> None:
     """A recording whose pieces can be told apart: piece k changes its sign after k samples."""
     soundfile.write(
-        str(path),
-        np.concatenate([np.where(np.arange(PIECE) < 10 * (1 + k), -0.5, 0.5) for k in numbers]),
-        16000,
+        str(path), np.concatenate([np.where(np.arange(PIECE) < 10 * (1 + k), -0.5, 0.5) for k in numbers]), 16000
     )
 
 
@@ -106,14 +104,7 @@ def numbers_of(pieces: NDArray[np.float32]) -> list[int]:
 
 @pytest.mark.parametrize(
     ("highest", "expected"),
-    [
-        (11, list(range(11))),
-        (10, [0, 2, 4, 6, 8, 10]),
-        (6, [0, 2, 4, 6, 8, 10]),
-        (5, [0, 4, 8]),
-        (2, [0, 8]),
-        (1, [0]),
-    ],
+    [(11, list(range(11))), (10, [0, 2, 4, 6, 8, 10]), (6, [0, 2, 4, 6, 8, 10]), (5, [0, 4, 8]), (2, [0, 8]), (1, [0])],
 )
 def test_of_too_many_pieces_every_so_manieth_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, highest: int, expected: list[int]

@@ -43,11 +43,7 @@ def test_a_store_trains_with_groups_and_a_split_of_its_own(
 
 
 def test_held_out_and_random_splits_are_the_same_from_a_store(
-    clips: pd.DataFrame,
-    quick_run: Run,
-    run_command: Run,
-    read_history: Callable[[Path], pd.DataFrame],
-    tmp_path: Path,
+    clips: pd.DataFrame, quick_run: Run, run_command: Run, read_history: Callable[[Path], pd.DataFrame], tmp_path: Path
 ) -> None:
     for name, table, options in (
         ("held", clips[clips["split"] != "valid"], []),

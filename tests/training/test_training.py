@@ -81,11 +81,7 @@ def test_evaluating_a_run_gives_its_metrics_again(trained_run: Path) -> None:
     valid = evaluate_run(trained_run, split="valid", progress=False)
     assert valid["n_clips"] == 4
     assert valid["accuracy"] == written["valid_accuracy"]
-    for name in (
-        "metrics_valid.json",
-        "per_class_valid.csv",
-        "confusion_matrix_valid.csv",
-    ):
+    for name in ("metrics_valid.json", "per_class_valid.csv", "confusion_matrix_valid.csv"):
         (trained_run / name).unlink()
 
 

@@ -146,19 +146,10 @@ def test_strided_with_the_network_s_own_strides_changes_nothing(network: Network
 SHARED = {
     "resnet18": [["conv1"], ["maxpool"], *([f"layer{n}.0.conv1", f"layer{n}.0.downsample.0"] for n in (2, 3, 4))],
     "resnet50": [["conv1"], ["maxpool"], *([f"layer{n}.0.conv2", f"layer{n}.0.downsample.0"] for n in (2, 3, 4))],
-    "densenet121": [
-        ["features.conv0"],
-        ["features.pool0"],
-        *([f"features.transition{n}.pool"] for n in (1, 2, 3)),
-    ],
+    "densenet121": [["features.conv0"], ["features.pool0"], *([f"features.transition{n}.pool"] for n in (1, 2, 3))],
     "googlenet": [["conv1.conv"], *([f"maxpool{n}"] for n in (1, 2, 3, 4))],
     "convnext_tiny": [["features.0.0"], *([f"features.{n}.1"] for n in (2, 4, 6))],
-    "waveform": [
-        ["stem"],
-        ["pool"],
-        ["block1.conv1", "block1.shortcut.0"],
-        ["block2.conv1", "block2.shortcut.0"],
-    ],
+    "waveform": [["stem"], ["pool"], ["block1.conv1", "block1.shortcut.0"], ["block2.conv1", "block2.shortcut.0"]],
     "branches": [["gate", "conv", "after_reduce", " (call 1)"]],
     "spectrogram": [["blocks.0 (call 1)"], ["blocks.1 (call 1)"]],
 }
