@@ -14,6 +14,7 @@ input.
 """
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -88,9 +89,9 @@ def run_part(part: str, options: argparse.Namespace, *, limit_s: float) -> dict[
         except subprocess.TimeoutExpired:
             ending = "out of time"
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)  # with the processes that it started
-                process.wait()
+            with contextlib.suppress(ProcessLookupError):  # nothing of it is left
+                os.killpg(process.pid, signal.SIGKILL)  # with the processes that it started, if it crashed too
+            process.wait()
     found = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else {"part": part, "tables": []}
     if found.get("status", "running") == "running":
         found["status"] = ending

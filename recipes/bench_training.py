@@ -16,7 +16,6 @@ Variants take turns, so that a change of the machine's speed falls on all of the
 
 import argparse
 import gc
-import math
 import multiprocessing
 import os
 import sys
@@ -50,6 +49,7 @@ from audiostride.training.presets import preset_settings
 from bench_pooling import MODELS, peak_mib, print_table, synchronize
 from lab.archives import write_sound
 from lab.clips import read_clips
+from lab.gpu.part import covered_us, device_events
 
 VARIANTS = {
     "strided": MODELS["strided convolution"],
@@ -235,15 +235,6 @@ def table_rows(found: dict[str, dict[str, list[float]]]) -> list[list[str]]:
     return rows
 
 
-def covered_us(spans: list[tuple[float, float]]) -> float:
-    """Length of the union of spans (start, end): kernels of several streams may overlap."""
-    covered, end = 0.0, -math.inf
-    for start, stop in sorted(spans):
-        covered += max(0.0, stop - max(start, end))
-        end = max(end, stop)
-    return covered
-
-
 def group_of(operator: str) -> str:
     """The group that an operator belongs to."""
     return next((group for group, parts in GROUPS.items() if any(part in operator for part in parts)), "other")
@@ -262,11 +253,7 @@ def show_profile(variant: str, times: dict[str, list[float]], folder: Path, argu
             own_us = row.self_device_time_total if on_gpu else row.self_cpu_time_total
             if own_us > 0 and (on_gpu or row.key.startswith("aten::") or "Compiled" in row.key):
                 rows.append((own_us / 1e3 / steps, row.key.removeprefix("aten::"), row.count / steps))
-    kernels = [
-        (event.time_range.start, event.time_range.end)
-        for event in profiler.events()
-        if event.device_type == DeviceType.CUDA and not event.is_user_annotation
-    ]
+    kernels = device_events(profiler)
     if on_gpu and not kernels:
         print("the profiler saw no kernels of this GPU; is it allowed to read the performance counters?\n")
         return

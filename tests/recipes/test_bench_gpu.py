@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -96,17 +97,34 @@ def test_bad_input_ends_the_program_with_code_2(tmp_path: Path) -> None:
 # What a part does before it ends, as a program in the place of the real one.
 ENDINGS = {
     "out of time": "keep(); time.sleep(60)",
-    "a crash": "keep(); print('last words', flush=True); os.kill(os.getpid(), 9)",
+    "a crash": "keep(); leave_a_child(); print('last words', flush=True); os.kill(os.getpid(), 9)",
     "nothing": "print('no module', flush=True); sys.exit(3)",
 }
 PROGRAM = """
-import json, os, sys, time
+import json, os, subprocess, sys, time
+def leave_a_child():
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    with open(f"{out}/child", "w") as file:
+        file.write(str(child.pid))
 out, part = sys.argv[sys.argv.index("--out") + 1], sys.argv[sys.argv.index("--run-part") + 1]
 def keep():
     table = {"title": "", "header": ["what"], "rows": [["a row"]]}
     with open(f"{out}/{part}.json", "w") as file:
         json.dump({"part": part, "status": "running", "tables": [table], "notes": []}, file)
 """
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process is gone within ten seconds, or waits for its parent to notice that it has ended."""
+    state = Path(f"/proc/{pid}/stat")
+    for _ in range(100):
+        try:
+            if state.read_text().rsplit(")", 1)[1].split()[0] in "ZX":
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.1)
+    return False
 
 
 @pytest.mark.parametrize(
@@ -129,6 +147,8 @@ def test_a_part_that_is_ended_keeps_what_it_has(
     else:
         assert error in found["error"]
         assert {"a crash": "last words", "nothing": "no module"}[ending] in found["error"]
+    if ending == "a crash":  # what it had started is ended too, such as workers that read data
+        assert has_ended(int((tmp_path / "child").read_text()))
     text = (tmp_path / "step.md").read_text()
     assert text.startswith(f"### step: {status}, ")
     assert json.loads((tmp_path / "step.json").read_text()) == found

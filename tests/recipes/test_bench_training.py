@@ -93,11 +93,6 @@ def test_batches_are_drawn_for_all_tasks_alike_with_labels_of_their_source(bench
     assert all((batch["class_index"][:, task] < size).all() for task, size in enumerate(sizes))
 
 
-def test_time_that_kernels_cover_counts_an_overlap_once(bench: Any) -> None:
-    assert bench.covered_us([]) == 0
-    assert bench.covered_us([(5.0, 6.0), (0.0, 2.0), (1.0, 3.0), (1.5, 1.75)]) == 4.0
-
-
 def test_waiting_is_what_the_loader_adds_to_a_step_relative_to_the_whole(bench: Any) -> None:
     shares = bench.waiting_shares({"loader": [0.10, 0.2, 0.4], "held": [0.09, 0.1, 0.1]})
     assert shares == pytest.approx([0.1, 0.5, 0.75])

@@ -17,6 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from audiostride.writing import write_json, write_text
 from bench_gpu import markdown
+from bench_pooling import synchronize
 
 RATE = 16000  # Hz
 
@@ -73,12 +74,6 @@ def describe(device: torch.device) -> str:
     """The machine in one line."""
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     return f"{name}; {os.cpu_count()} CPU cores; torch {torch.__version__}, Python {platform.python_version()}"
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def seconds_each(tasks: Mapping[str, Callable[[], object]], part: Part, *, turn_s: float = 0.4) -> dict[str, float]:
