@@ -258,6 +258,7 @@ def test_the_commands_of_the_readme_run(
         assert (tmp_path / made).is_file(), made
 
 
+@pytest.mark.slow
 def test_the_reading_recipe_prints_its_table() -> None:
     command = [sys.executable, str(ROOT / "recipes" / "bench_data.py"), "--part", "read"]
     command += ["--files", "2", "--seconds", "3", "--turns", "1"]

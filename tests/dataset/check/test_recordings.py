@@ -21,8 +21,8 @@ def shared_sets() -> Path:
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        ("speech", {"group": "speaker"}),
-        ("speech", {}),
+        pytest.param("speech", {"group": "speaker"}, marks=pytest.mark.slow),
+        pytest.param("speech", {}, marks=pytest.mark.slow),
         ("birds", {"labels": ["label", "hasbird"], "group": "source_recording"}),
         ("scenes", {"group": "source_recording"}),
         ("notes", {}),
