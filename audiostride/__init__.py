@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from audiostride.strides.spectral_pool import SpectralPool1d, SpectralPool2d, SpectralPool3d
     from audiostride.strides.strided_conv import StridedConv2d
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _LAZY = {
     "InputError": "audiostride.errors",

@@ -1,5 +1,6 @@
 """Checks shared by all floors: each raises `InputError` naming the value and the way out."""
 
+import json
 import math
 import os
 import sys
@@ -7,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from numbers import Real
+from pathlib import Path
+from reprlib import Repr
 from types import NoneType
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NotRequired, Required, get_args, get_origin, get_type_hints, is_typeddict
 
-from audiostride.errors import InputError
+from audiostride.errors import InputError, reason_of
 
 Size = Literal["paper", "nominal", "folded"]
 # What a classifier's maps are: as above on both axes, or "nominal" over time and "folded" over mel.
@@ -19,6 +22,11 @@ Pooling = Literal["strided", "spectral", "diffstride"]
 PoolingPlace = Literal["block", "convolution"]
 EncoderKind = Literal["separable", "resnet18", "preact_resnet18"]
 Stem = Literal["small", "large"]
+
+# How a value stands in a message: one of a file may be of megabytes, or hold itself.
+_SHOWN = Repr()
+_SHOWN.maxlevel, _SHOWN.maxlist, _SHOWN.maxtuple, _SHOWN.maxdict, _SHOWN.maxset = 3, 8, 8, 8, 8
+_SHOWN.maxstring = _SHOWN.maxlong = _SHOWN.maxother = 200
 
 
 @dataclass(frozen=True)
@@ -58,9 +66,9 @@ def check_settings(who: str, settings: Any) -> None:
     """Raise unless every field of a dataclass is what its declaration says; to be called when it is made.
 
     A declaration is made of ``bool``, ``int``, ``float``, ``str``, ``Literal``, ``X | None``, ``Sequence[X]``,
-    ``list[X]``, ``dict[X, Y]`` and ``Any``; numbers may have a `Range` in ``Annotated``. No number is NaN or infinite,
-    no truth value is a number, and text is no sequence. Numbers and arrays of NumPy, whole ones written with a point,
-    and paths become Python's own.
+    ``list[X]``, ``tuple[X, Y]``, ``dict[X, Y]``, a ``TypedDict`` and ``Any``; numbers may have a `Range` in
+    ``Annotated``. No number is NaN or infinite, no truth value is a number, and text is no sequence. Numbers and arrays
+    of NumPy, whole ones written with a point, and paths become Python's own.
 
     Args:
         who: Who asks, for messages.
@@ -73,17 +81,48 @@ def check_settings(who: str, settings: Any) -> None:
         object.__setattr__(settings, name, _checked(who, name, getattr(settings, name), declared, Range()))
 
 
+def read_json(who: str, path: str | Path, declared: Any, *, advice: str = "") -> Any:
+    """The content of a JSON file, which is what `declared` says.
+
+    Args:
+        who: Who asks, for messages.
+        path: The file.
+        declared: A declaration as for `check_settings`. Keys that a ``TypedDict`` does not name stay as they are.
+        advice: What to do about a file that is not.
+
+    Raises:
+        InputError: A file that cannot be read, is not JSON, or holds something else.
+    """
+    try:
+        # Recursion: lists within lists, ten thousand deep. Constants: NaN, which JSON has not and we never write.
+        value = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        return check_table(f"{who}: {path}", value, declared)
+    except (OSError, ValueError, RecursionError) as error:
+        known = isinstance(error, InputError)
+        cause = str(error) if known else f"{who}: {path} must be JSON, but reading it failed: {reason_of(error)}"
+        raise InputError(f"{cause}; {advice}" if advice else cause) from error
+
+
+def check_table(where: str, value: Any, declared: Any) -> Any:
+    """A value that was read from `where`, as `declared` says; an `InputError` where it is something else."""
+    return _checked(where, "its content", value, declared, Range())
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"it has the value {name}, which JSON does not know")
+
+
 @cache
 def _declarations(settings: Any) -> dict[str, Any]:
     hints = get_type_hints(settings, include_extras=True)
-    return {entry.name: hints[entry.name] for entry in fields(settings)}
+    return hints if is_typeddict(settings) else {entry.name: hints[entry.name] for entry in fields(settings)}
 
 
 def _checked(who: str, name: str, value: Any, declared: Any, range_: Range) -> Any:
     """A value as its declaration has it."""
     origin, parts = get_origin(declared), get_args(declared)
-    if origin is Annotated:
-        return _checked(who, name, value, *parts)
+    if origin in (Annotated, Required, NotRequired):
+        return _checked(who, name, value, parts[0], parts[1] if origin is Annotated else range_)
     if NoneType in parts:
         declared = next(part for part in parts if part is not NoneType)
         return None if value is None else _checked(who, name, value, declared, range_)
@@ -94,14 +133,29 @@ def _checked(who: str, name: str, value: Any, declared: Any, range_: Range) -> A
     if origin is Literal:
         check_choice(who, name, value, declared)
         return value
+    if is_typeddict(declared) and isinstance(value, Mapping):
+        missing = sorted(declared.__required_keys__ - set(value))
+        if missing:
+            raise InputError(f"{who}: {name} must have {', '.join(missing)}, got none")
+        inside = "" if name == "its content" else f"{name}."
+        own = {key: each for key, each in _declarations(declared).items() if key in value}
+        return {**value} | {key: _checked(who, inside + key, value[key], each, range_) for key, each in own.items()}
     if origin is dict and isinstance(value, Mapping):
         kind, item = parts
         return {
-            _checked(who, f"a name in {name}", key, kind, range_): _checked(who, f"{name}[{key!r}]", each, item, range_)
+            _checked(who, f"a name in {name}", key, kind, range_): _checked(
+                who, f"{name}[{_SHOWN.repr(key)}]", each, item, range_
+            )
             for key, each in value.items()
         }
     if origin in (Sequence, list) and isinstance(value, Sequence) and not isinstance(value, str | bytes):
         items = [_checked(who, f"{name}[{i}]", each, parts[0], range_) for i, each in enumerate(value)]
+        return tuple(items) if isinstance(value, tuple) else items
+    if origin is tuple and isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        if len(value) != len(parts):
+            raise InputError(f"{who}: {name} must have {len(parts)} entries, got {_SHOWN.repr(value)}")
+        pairs = enumerate(zip(value, parts, strict=True))
+        items = [_checked(who, f"{name}[{i}]", each, part, range_) for i, (each, part) in pairs]
         return tuple(items) if isinstance(value, tuple) else items
     if declared is bool and isinstance(value, bool):
         return value
@@ -109,8 +163,9 @@ def _checked(who: str, name: str, value: Any, declared: Any, range_: Range) -> A
         return os.fspath(value)
     if declared in (int, float):
         return _checked_number(who, name, value, declared, range_)
-    must = {bool: "True or False", str: "text", dict: "a table"}.get(origin or declared, "a list")
-    raise InputError(f"{who}: {name} must be {must}, got {value!r}")
+    table = origin is dict or is_typeddict(declared)
+    must = "a table" if table else {bool: "True or False", str: "text"}.get(declared, "a list")
+    raise InputError(f"{who}: {name} must be {must}, got {_SHOWN.repr(value)}")
 
 
 def _checked_number(who: str, name: str, value: Any, kind: type, range_: Range) -> float:
@@ -122,14 +177,15 @@ def _checked_number(who: str, name: str, value: Any, kind: type, range_: Range) 
     what = "a whole number" if kind is int else range_.what or ("" if finite else "a finite number")
     most = "and below 2^63" if kind is int and finite and abs(value) >= 2**63 else ""
     must = " ".join(filter(None, (what, str(range_), range_.unit, most)))
-    raise InputError(f"{who}: {name} must be {must}, got {value!r}" + (range_.advice and f"; {range_.advice}"))
+    advice = range_.advice and f"; {range_.advice}"
+    raise InputError(f"{who}: {name} must be {must}, got {_SHOWN.repr(value)}{advice}")
 
 
 def check_choice(who: str, name: str, value: str, choices: Any) -> None:
     """Raise unless `value` is one of the strings of a ``Literal`` type or a sequence."""
     allowed = get_args(choices) or tuple(choices)
     if value not in allowed:
-        raise InputError(f"{who}: {name} must be one of {', '.join(allowed)}, got {value!r}")
+        raise InputError(f"{who}: {name} must be one of {', '.join(allowed)}, got {_SHOWN.repr(value)}")
 
 
 def check_stride(who: str, stride: float) -> float:
@@ -177,7 +233,8 @@ def check_count(who: str, **values: int) -> None:
 def check_axes(who: str, values: Sequence[Any], n_axes: int, name: str) -> None:
     """Raise unless `values` has one entry per axis."""
     if len(values) != n_axes:
-        raise InputError(f"{who}: {name} must have one entry per axis ({n_axes}), got {len(values)}: {tuple(values)}")
+        shown = _SHOWN.repr(tuple(values))
+        raise InputError(f"{who}: {name} must have one entry per axis ({n_axes}), got {len(values)}: {shown}")
 
 
 def per_axis(who: str, value: Any, n_axes: int, name: str) -> tuple[Any, ...]:

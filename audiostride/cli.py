@@ -1,6 +1,8 @@
 """The command line: parse, call, print. Exit code 0, 1 for findings of ``check``, or 2 for bad input."""
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -10,7 +12,8 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from audiostride import __version__
-from audiostride.errors import BAD_INPUT, InputError
+from audiostride.errors import BAD_INPUT, InputError, explain, reason_of
+from audiostride.wording import escape
 
 # Module and one line of help of each command. Only the module of the command that is given is loaded: checking and
 # preparing data need no torch, which takes a second and 450 MiB.
@@ -32,12 +35,16 @@ def build_parser(command: str) -> ArgumentParser:
     """The parser of a command's options."""
     parser: ArgumentParser = import_module(f"audiostride.commands.{COMMANDS[command][0]}").build_parser()
     parser.prog = f"audiostride {command}"
+    parser.exit_on_error = False  # `main` says what is wrong, in one line
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the return value is the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names that the terminal cannot show are shown escaped
+            stream.reconfigure(errors="backslashreplace")
     if not given or given[0] in ("-h", "--help"):
         print(overview())
         return 0 if given else BAD_INPUT
@@ -46,6 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     command, *rest = given
     try:
+        try:
+            os.getcwd()
+        except FileNotFoundError as error:  # torch would end the process
+            raise InputError("the working folder must exist, but it was removed; change into another one") from error
         if command not in COMMANDS:
             near = get_close_matches(command, COMMANDS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"it must be one of {', '.join(COMMANDS)}"
@@ -54,8 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = import_module(f"audiostride.commands.{COMMANDS[command][0]}").run(parsed)
         return code
     except InputError as error:
-        print(f"audiostride: {error}", file=sys.stderr)
-        return BAD_INPUT
+        message = str(error)
+    except argparse.ArgumentError as error:
+        message = f"{command}: {reason_of(error)}; audiostride {command} --help lists the options"
     except KeyboardInterrupt:
         print("audiostride: interrupted", file=sys.stderr)
         return 130
@@ -63,6 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of a pipe, such as head, has seen enough.
         sys.stderr.close()
         return 0
+    except (OSError, UnicodeError, MemoryError) as error:
+        message = str(explain(error))
+    # Control characters in names would move the cursor, or hide what is wrong.
+    print("audiostride:", escape(message, keep="\n"), file=sys.stderr)
+    return BAD_INPUT
 
 
 def overview() -> str:
@@ -77,7 +94,7 @@ def _with_saved_settings(command: str, given: list[str]) -> list[str]:
     """For ``train --resume``, the arguments with the settings of the run put in front."""
     if command != "train" or "--resume" not in given:
         return given
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     finder.add_argument("--out")
     out = finder.parse_known_args(given)[0].out
     if out is None or not (Path(out) / "config.yaml").is_file():

@@ -4,9 +4,12 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
+
+from audiostride.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +22,10 @@ CHUNK = 16
 
 # Where launchers say which of all processes this is: torchrun, then slurm's srun.
 RANK_VARIABLES = ("RANK", "SLURM_PROCID")
+
+
+# What gloo and NCCL say where another process has ended.
+LOST_PROCESS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,17 @@ class Processes:
         summed = values.to("cuda" if dist.get_backend() == "nccl" else "cpu", copy=True)
         dist.all_reduce(summed)
         return summed.to(values.device)
+
+
+@contextmanager
+def needing_all(who: str, way_out: str) -> Iterator[None]:
+    """Raise an `InputError` for what torch.distributed says where another process has ended."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(text in str(error) for text in LOST_PROCESS):
+            raise
+        raise InputError(f"{who}: all processes must go on, but one has ended (see what it said); {way_out}") from error
 
 
 def default_jobs() -> int:

@@ -21,7 +21,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from audiostride.audio.resampling import AUDIO_SUFFIXES
+from audiostride.dataset.folders import AUDIO_SUFFIXES
 from audiostride.dataset.store import is_store
 from audiostride.errors import InputError
 from audiostride.training import train

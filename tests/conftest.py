@@ -76,6 +76,33 @@ def trained_run(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return out
 
 
+@pytest.fixture
+def lock(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes folders as those without rights are, also to root, whom no rights hold back."""
+    locked: list[str] = []
+
+    def below(path: object, *, itself: bool) -> bool:
+        whole = os.path.abspath(os.fspath(path)) if isinstance(path, str | os.PathLike) else ""
+        return any(whole.startswith(folder + os.sep) or (itself and whole == folder) for folder in locked)
+
+    def guard(name: str, *, itself: bool) -> None:
+        real = getattr(os, name)
+
+        def guarded(path: object = ".", *arguments: object, **options: object) -> object:
+            if below(path, itself=itself):
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path, *arguments, **options)
+
+        monkeypatch.setattr(os, name, guarded)
+
+    guard("scandir", itself=True)
+    for name in ("stat", "lstat"):
+        guard(name, itself=False)
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not below(path, itself=True) and access(path, mode))
+    return lambda folder: locked.append(os.path.abspath(folder))
+
+
 @pytest.fixture(scope="session")
 def run_command() -> Callable[..., int]:
     """The exit code of a command of audiostride; jsonargparse ends with SystemExit on its own errors."""

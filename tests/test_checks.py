@@ -1,10 +1,23 @@
 """The checks of the lowest floor: what they let pass, and what they say."""
 
 import math
+from pathlib import Path
+from typing import Any, Literal, NotRequired, TypedDict
 
 import pytest
 
-from audiostride.checks import Size, check_axes, check_bins, check_choice, check_positive, check_ramp_bins, check_stride
+from audiostride.checks import (
+    Count,
+    Size,
+    check_axes,
+    check_bins,
+    check_choice,
+    check_positive,
+    check_ramp_bins,
+    check_stride,
+    check_table,
+    read_json,
+)
 from audiostride.errors import InputError
 
 
@@ -66,3 +79,93 @@ def test_one_value_per_axis() -> None:
     check_axes("who", (2.0, 2.0), 2, "strides")
     with pytest.raises(InputError, match=r"^who: strides must have one entry per axis \(2\), got 1: \(2\.0,\)$"):
         check_axes("who", [2.0], 2, "strides")
+
+
+class Part(TypedDict):
+    file: str
+    rows: Count
+
+
+class Header(TypedDict):
+    kind: Literal["store"]
+    parts: list[Part]
+    shares: dict[str, float]
+    span: tuple[int, str]
+    mean: float | None
+    note: NotRequired[str]
+
+
+HEADER = {
+    "kind": "store", "parts": [{"file": "a", "rows": 3}], "shares": {"a": 0.5}, "span": [1, "s"], "mean": None,
+    "of a later version": [1],
+}  # fmt: skip
+
+
+def test_a_table_is_what_its_declaration_says_and_keeps_what_that_does_not_name() -> None:
+    assert check_table("w", HEADER, Header) == HEADER
+    assert check_table("w", HEADER | {"note": "n"}, Header)["note"] == "n"
+
+
+ABSURD: Any = [[[[[[[[list(range(1000))] * 1000] * 1000] * 1000] * 1000] * 1000] * 1000]]
+SELF: Any = []
+SELF.append(SELF)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "shop"}, r"^w: kind must be one of store, got 'shop'$"),
+        ({"kind": ["store"]}, r"^w: kind must be one of store, got \['store'\]$"),
+        ({"parts": {}}, r"^w: parts must be a list, got \{\}$"),
+        ({"parts": [3]}, r"^w: parts\[0\] must be a table, got 3$"),
+        ({"parts": [{"rows": 3}]}, r"^w: parts\[0\] must have file, got none$"),
+        ({"parts": [{"file": "a", "rows": 0}]}, r"^w: parts\[0\]\.rows must be a whole number >= 1, got 0$"),
+        ({"parts": [{"file": "a", "rows": "3"}]}, r"^w: parts\[0\]\.rows must be a whole number >= 1, got '3'$"),
+        ({"shares": {"a": math.nan}}, r"^w: shares\['a'\] must be a finite number, got nan$"),
+        ({"shares": {1: 0.5}}, r"^w: a name in shares must be text, got 1$"),
+        ({"span": [1]}, r"^w: span must have 2 entries, got \[1\]$"),
+        ({"span": [1, 2]}, r"^w: span\[1\] must be text, got 2$"),
+        ({"mean": "1"}, r"^w: mean must be a finite number, got '1'$"),
+        ({"note": None}, r"^w: note must be text, got None$"),
+        ({"note": ABSURD}, r"^w: note must be text, got .{1,5000}$"),
+        ({"note": "x" * 10**6, "kind": "x" * 10**6}, r"^w: kind must be one of store, got .{1,300}$"),
+        ({"mean": SELF}, r"^w: mean must be a finite number, got \[\[.{1,50}$"),
+    ],
+)
+def test_a_table_that_is_something_else_is_named_with_place_and_value(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_table("w", HEADER | change, Header)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"a": 1}', None),
+        (b"", "must be JSON, but reading it failed: Expecting value"),
+        (b'{"a": 1', "must be JSON, but reading it failed: Expecting"),
+        (b'{"a": "\xff"}', "must be JSON, but reading it failed: 'utf-8' codec"),
+        (b"[" * 100_000, "must be JSON, but reading it failed: it is nested too deeply"),
+        (b'{"a": NaN}', "must be JSON, but reading it failed: it has the value NaN"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "must be JSON, but reading it failed: Exceeds the limit"),
+        (b'{"a": 1e999}', r"its content\['a'\] must be a finite number, got inf"),
+        (b"[1]", "must be a table, got"),
+        (b"null", "must be a table, got None"),
+    ],
+)
+def test_json_is_read_or_answered_in_one_line_with_the_file(
+    tmp_path: Path, content: bytes, message: str | None
+) -> None:
+    file = tmp_path / "j.json"
+    file.write_bytes(content)
+    if message is None:
+        assert read_json("w", file, dict[str, float]) == {"a": 1}
+        return
+    with pytest.raises(InputError, match=f"^w: {file}.*{message}.*; write it anew$"):
+        read_json("w", file, dict[str, float], advice="write it anew")
+
+
+def test_a_json_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^w: .*/none must be JSON, .* failed: No such file or directory$"):
+        read_json("w", tmp_path / "none", dict[str, Any])
+    with pytest.raises(InputError, match=r"^w: .* must be JSON, but reading it failed: Is a directory$"):
+        read_json("w", tmp_path, dict[str, Any])

@@ -209,3 +209,70 @@ def test_a_folder_of_class_folders_trains(manifest: Path, tmp_path: Path, tiny: 
     options = ["--random-split", "0", "--max-steps", "2", *tiny[:2], *tiny[6:]]
     assert run("train", "--manifest", tmp_path / "set", "--out", tmp_path / "run", *options) == 0
     assert (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["train", "--out", "o", "--manifest", "m", "--lr", "fast"], "train: Parser key"),
+        (["train", "--out", "o", "--no-such-option", "1"], "unrecognized arguments: --no-such-option 1"),
+        (["train", "--resume", "--out"], "argument --out"),
+        (["train", "--out", "o", "--config"], "argument --config"),
+        (["report"], "the following arguments are required"),
+        (["import", "folder", ".", "-o", "q.csv", "0", "\udcff"], r"unrecognized arguments: 0 \udcff"),
+        (["predict", "a\x1b[31mb\rc", "x", "-o", "y.csv"], r"a\x1b[31mb\rc"),
+        (["evaluate", "a\x00b"], r"a\x00b"),
+        (["report", "n" * 300], "File name too long"),
+        (["import", "folder", "n" * 300, "-o", "q.csv"], "File name too long"),
+    ],
+)
+def test_options_that_are_wrong_are_answered_in_one_line_that_a_terminal_can_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], given: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(given) == BAD_INPUT
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert shown.startswith("audiostride: ")
+    assert shown.count("\n") == 1
+    assert shown[:-1].isprintable()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied", "locked/store.json"), "locked/store.json: Permission denied; change"),
+        (OSError(5, "Input/output error", "disk"), "disk: Input/output error; is the disk still there?"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"), "text must be UTF-8, but"),
+        (MemoryError("8 GiB"), "memory ran out: 8 GiB"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line_wherever_it_happens(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, said: str
+) -> None:
+    def fail(arguments: object) -> int:
+        raise error
+
+    monkeypatch.setattr("audiostride.commands.checking.run", fail)
+    assert main(["check", "m.csv"]) == BAD_INPUT
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"audiostride: {said}")
+    assert shown.count("\n") == 1
+
+
+def test_defects_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("audiostride.commands.checking.run", lambda arguments: {}["a"])
+    with pytest.raises(KeyError):
+        main(["check", "m.csv"])
+
+
+def test_a_working_folder_that_was_removed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["predict", "r", "x", "-o", "p.csv"]) == BAD_INPUT
+    assert "audiostride: the working folder must exist, but it was removed" in capsys.readouterr().err
+    assert main(["--version"]) == 0

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from audiostride import distributed
-from audiostride.distributed import CHUNK, default_jobs, map_in_threads
+from audiostride.distributed import CHUNK, default_jobs, map_in_threads, needing_all
+from audiostride.errors import InputError
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 5])
@@ -152,3 +153,22 @@ def test_there_is_a_job_for_each_processor_that_may_be_used(monkeypatch: pytest.
     monkeypatch.delattr("os.sched_getaffinity")
     monkeypatch.setattr("os.cpu_count", lambda: 7)
     assert default_jobs() == 7
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[../gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:2",
+        "Read error: Connection reset by peer",
+        "NCCL error: remote process exited or there was a network error",
+    ],
+)
+def test_processes_that_lost_another_one_say_so_in_one_line(text: str) -> None:
+    said = r"^predict: all processes must go on, but one has ended .*; go on$"
+    with pytest.raises(InputError, match=said), needing_all("predict", "go on"):
+        raise RuntimeError(text)
+
+
+def test_other_errors_among_processes_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match=r"^a defect$"), needing_all("predict", "go on"):
+        raise RuntimeError("a defect")

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import NoneType
@@ -13,12 +13,14 @@ import pytest
 import torch
 import yaml
 
-from audiostride import ClassifierConfig, InputError
+from audiostride import AudioClassifier, ClassifierConfig, InputError
 from audiostride.checks import Range
 from audiostride.inference.granularity import PredictionSettings
+from audiostride.models import save_classifier
 from audiostride.strides.pooling_config import PoolingConfig
 from audiostride.training.augmentation.drawing import AugmentationConfig
-from audiostride.training.config import TrainConfig
+from audiostride.training.config import TrainConfig, check_task_names
+from audiostride.training.run import train
 
 # Every class of settings, with as little as it can be made of.
 LEAST: dict[Any, dict[str, Any]] = {
@@ -138,6 +140,13 @@ def test_a_model_has_the_settings_of_its_training() -> None:
     assert (model.size, model.ramp_bins, model.width, model.encoder) == ("paper", 3, 0.5, "resnet18")
 
 
+# Ten aliases of ten aliases: a page that stands for gigabytes.
+LAUGHS = "out: o\na: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n"
+    for before, name in zip("abcdefghi", "bcdefghij", strict=True)
+)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -152,12 +161,33 @@ def test_a_model_has_the_settings_of_its_training() -> None:
         ("out: o\n1: 2\nx: y\n", "must hold known settings, got 1, x"),
         ("- out\n", "must hold known settings, got .not a table"),
         ("out: [\n", "must be YAML, but reading it failed"),
+        ("out: o\nstrides: &a [*a]\n", "must be YAML, but reading it failed: it refers to itself"),
+        ("&a out: o\nlr: *a\nb: &b {c: *b}\n", "must be YAML, but reading it failed: it refers to itself"),
+        ("out: o\nout: p\n", "must be YAML, but reading it failed: these keys stand twice: out"),
+        ("out: o\nlr: {b: 1, b: 2}\n", "must be YAML, but reading it failed: these keys stand twice: b"),
+        (LAUGHS, "must be YAML, but reading it failed: it must have at most 100,000 values"),
+        ("out: " + "x" * 2**18, "must be YAML, but reading it failed: it must have at most 262,144 bytes"),
+        ("out: " + "[" * 5000, "must be YAML, but reading it failed: it is nested too deeply"),
+        ("out: \xff\n", "must be YAML, but reading it failed: 'utf-8' codec"),
+        ("out: a\x00\n", "must be YAML, but reading it failed: unacceptable character"),
+        ("out: !!python/object:os.system x\n", "must be YAML, but reading it failed: could not determine a cons"),
+        ("out: !!binary /\n", "must be YAML, but reading it failed"),
+        ("? [out]\n: o\n", "must be YAML, but reading it failed"),
+        ("", "must hold known settings, got .not a table"),
+        ("out: o\nmanifest: m\non: 2\n", "must hold known settings, got True"),
+        ("out: o\nmanifest: m\nlogger: 1:30\n", "logger must be a list, got 90"),
+        ("out: o\nmanifest: m\nnoise: 1.5\n", "noise must be text, got 1.5"),
+        ("out: o\nmanifest: m\ntask_weights: -1\n", "task_weights must be a list, got -1"),
+        ("out: o\nmanifest: m\nmel_mask_bands: .inf\n", "mel_mask_bands must be a whole number, got inf"),
+        ("out: o\nmanifest: m\nworkers: [1, 2]\n", r"workers must be a whole number >= 0, got \[1, 2\]"),
     ],
 )
 def test_a_damaged_configuration_is_refused_with_the_key(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "config.yaml").write_text(text)
-    with pytest.raises(InputError, match=message):
+    (tmp_path / "config.yaml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match=message) as caught:
         TrainConfig.load(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
 
 
 def test_models_of_version_0_1_0_with_other_sizes_are_named() -> None:
@@ -168,3 +198,79 @@ def test_models_of_version_0_1_0_with_other_sizes_are_named() -> None:
         ClassifierConfig.from_dict({**values, "size_multiple": 4})
     with pytest.raises(InputError, match="window_s must hold one sample or more at 16000 Hz, got 1e-05"):
         ClassifierConfig.from_dict({**values, "window_s": 1e-5})
+
+
+def test_aliases_of_a_configuration_that_end_are_read(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(
+        "out: o\nmanifest: m\nstrides:\n- &pair [2, 1]\n- *pair\n- *pair\n- *pair\n- *pair\n- *pair\n"
+    )
+    assert TrainConfig.load(tmp_path).strides == [[2, 1]] * 6
+
+
+@pytest.mark.parametrize("door", ["config", "resume", "evaluate", "report"])
+@pytest.mark.parametrize("text", ["a: &a [*a]\n", "lr: 1\nlr: 2\n", "[1]\n", "lr: \xff\n", LAUGHS])
+def test_every_door_says_in_one_line_what_is_wrong_with_a_configuration(
+    tmp_path: Path, run_command: Callable[..., int], capsys: pytest.CaptureFixture[str], door: str, text: str
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_bytes(text.encode("latin-1"))
+    (run / "history.csv").touch()
+    model = AudioClassifier(ClassifierConfig(tasks={"a": ["x", "y"]}, channels=(2,), strides=((4, 4),)))
+    save_classifier(model, run / "model.safetensors")
+    arguments = {
+        "config": ["train", "--config", run / "config.yaml", "--out", tmp_path / "new"],
+        "resume": ["train", "--out", run, "--resume"],
+        "evaluate": ["evaluate", run],
+        "report": ["report", run],
+    }
+    assert run_command(*arguments[door]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"audiostride: {run / 'config.yaml'} must ")
+    assert shown.count("\n") == 1
+    assert len(shown) < 1000
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a/b",
+        "a\\b",
+        "a:b",
+        "a\nb",
+        "a\x00b",
+        "a\u202eb",
+        "a\udcff",
+        "*",
+        "a?",
+        'a"',
+        "<a>",
+        "a|b",
+        "x" * 201,
+        "日" * 67,
+    ],
+)
+def test_names_of_tasks_that_no_file_may_have_are_refused_at_the_start(name: str) -> None:
+    config = TrainConfig(out="o", task=[f"{name}=m.csv:x", "b=m.csv:y"])  # of a run of before, which is read
+    with pytest.raises(InputError, match=r"^train: names of tasks must be ones that files may have") as caught:
+        train(config)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["a", "a b", "a.b", "..", "CON", "Ünïcode", "日本語", "x" * 200])
+def test_other_names_of_tasks_are_taken(name: str) -> None:
+    config = TrainConfig(out="o", task=[f"{name}=m.csv:x", "b=m.csv:y"])
+    check_task_names(config.tasks())
+    assert config.tasks() == [name, "b"]
+
+
+def test_names_of_tasks_must_differ_in_more_than_capitals() -> None:
+    config = TrainConfig(out="o", task=["Call=m.csv:x", "b=m.csv:y", "call=m.csv:z"])
+    with pytest.raises(InputError, match=r"different in more than capitals.*, got 'Call'; rename it"):
+        train(config)
+
+
+def test_the_label_of_a_single_task_names_no_file_and_may_be_anything() -> None:
+    with pytest.raises(InputError, match=r"manifest .*none\.csv does not exist"):
+        train(TrainConfig(out="o", manifest="none.csv", label="call/song"))

@@ -1,20 +1,32 @@
 """Decoding audio files with libsndfile, or with the program ffmpeg where it cannot: headers checked, parts exact."""
 
-import json
 import os
 import re
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from audiostride.audio.containers import measure_container
+from audiostride.audio.ffmpeg import ffmpeg_is_installed, probe_with_ffmpeg, stream_with_ffmpeg
+from audiostride.audio.pieces import Piece, PieceFile
+from audiostride.audio.signatures import CONVERT, COPY, identify
+from audiostride.audio.streams import (
+    count_flac_surplus,
+    file_state,
+    find_flac_streams,
+    flac_piece,
+    measure_mpeg,
+    measure_ogg,
+)
 from audiostride.errors import InputError
 
 # MPEG streams and ffmpeg's containers state their length to about a frame of the codec only.
@@ -24,10 +36,18 @@ LENGTH_TOLERANCE_S = 0.1
 # this, parts are off by up to 0.3 of full scale for some milliseconds), AAC one frame.
 PREROLL_S = 0.5
 
-# What libsndfile notes where the header of a WAV, AIFF, W64, RF64 or AU file promises more than the file holds. A
-# streamed file promises the largest length there is, or none, since its writer did not know it.
-_PROMISE = re.compile(r"^\s*(?:data|SSND|riff|Riff size|Data Size) +: (\d+) \(should be (\d+)\)", re.MULTILINE)
-_STREAMED_LENGTHS = (0, 0xFFFFFFFF, 0xFFFFFFFE, 0x7FFFFFFF)
+# libsndfile's notes on a WAV or AIFF file whose sizes do not fit; those of other containers are always looked at.
+_DOUBT = re.compile(r"should be|\*\*\*|marker")
+
+# The lengths of FLAC that mean unknown: libsndfile's largest number, which stands for 0, and all 36 bits set.
+_UNKNOWN_FRAMES = (2**63 - 1, 2**36 - 1)
+
+# No codec puts more samples into a byte: FLAC of a constant comes to 6,500.
+_MOST_FRAMES_A_BYTE = 8192
+
+# Memory for more than this many times a file's bytes is not taken before they are decoded: headers promise terabytes.
+_TRUSTED_EXPANSION = 64
+_CAREFUL_FRAMES = 2**20
 
 _OGG_PAGE_BYTES = 65307  # at most, header included
 
@@ -44,6 +64,8 @@ class AudioInfo:
     """Samples per channel."""
     encoding: str = "?"
     """Container and encoding, such as ``WAV PCM_16``; ``ffmpeg`` and the codec where libsndfile cannot read it."""
+    doubt: str = ""
+    """What of the file is not read, or may be lost at its end, in words that follow its name."""
 
     @property
     def duration_s(self) -> float:
@@ -68,31 +90,85 @@ def probe_audio(path: str | Path) -> AudioInfo:
     return info
 
 
-def open_audio(path: str | Path) -> tuple[soundfile.SoundFile | None, AudioInfo]:
-    """An open file, or none where ffmpeg has to decode it, and what its header says."""
+def open_audio(path: str | Path) -> "tuple[Decoder | None, AudioInfo]":
+    """An open file, or none where ffmpeg has to decode it, and what its header says, or what was counted."""
+    refused, file = "Format not recognised", None
     try:
-        file = _ForwardFile(str(path))
+        is_file = S_ISREG(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise InputError(
+            f"audio file {path} does not exist; check the path and, for a manifest, --audio-root"
+        ) from error
+    except OSError as error:
+        raise InputError(f"audio file {path} cannot be read: {error.strerror}") from error
+    if not is_file:  # a pipe would be waited for
+        raise InputError(f"audio file {path} must be a file, got a folder, a pipe or a device; name a file")
+    try:
+        # By the end of this name libsndfile takes anything for MPEG audio, and complains on the terminal.
+        if not str(path).lower().endswith(".mp3") or identify(path)[1][: len(COPY)] in ("", COPY):
+            file = Decoder(path)
     except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
-        return None, _probe_what_libsndfile_refuses(Path(path), error)
-    info = AudioInfo(file.samplerate, file.channels, file.frames, f"{file.format} {file.subtype}")
+        refused = _reason(error)  # the error itself would hold this frame, and with it what is being decoded
     try:
-        if info.frames == 0:
-            raise InputError(f"audio file {path} holds no samples; remove it")
-        log = file.extra_info
-        promised, present = max(((int(a), int(b)) for a, b in _PROMISE.findall(log)), default=(0, 0))
-        if promised > present and promised not in _STREAMED_LENGTHS:
-            raise InputError(
-                f"audio file {path} is cut off: its header promises {promised} bytes of audio, got {present} "
-                f"({info.duration_s:.3g} s); copy it again, or write a new file from what is there"
-            )
-        if "reports a hole" in log:
-            raise InputError(f"audio file {path} is damaged: bytes are missing within it; copy it again")
-        if file.format == "OGG" and not _read_ogg_end(path)[0]:
-            raise InputError(f"audio file {path} is cut off within its last page; copy it again")
-    except InputError:
-        file.close()
-        raise
+        pieces, doubt = _find_pieces(path, file)
+        if pieces and file is not None:
+            file.close()
+        file = Decoder(path, pieces) if pieces else file
+        if file is None:
+            return None, _probe_what_libsndfile_refuses(Path(path), refused)
+        info = AudioInfo(file.sample_rate, file.channels, file.frames, file.encoding, doubt or file.doubt)
+        _check(path, info, file.log)
+    except (soundfile.LibsndfileError, RuntimeError, OSError, InputError) as error:
+        if file is not None:
+            file.close()
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"audio file {path} cannot be read: {_reason(error)}") from error
     return file, info
+
+
+def _find_pieces(path: str | Path, file: "Decoder | None") -> tuple[Sequence[Piece], str]:
+    """What of a file to read where its header is wrong, and what is doubtful about it."""
+    kind, frames = ("", 0) if file is None else (file.encoding.split()[0], file.frames)
+    if file is not None and kind == "OGG":
+        return measure_ogg(path, file.log)
+    if kind in ("MP3", "MPEG"):
+        return measure_mpeg(path, frames), ""
+    if kind == "FLAC" and frames in _UNKNOWN_FRAMES:
+        piece = flac_piece(path, _count_frames(str(path), *file_state(path)))
+        return [piece] if piece else [], ""
+    likely = file is not None and kind in ("WAV", "WAVEX", "AIFF") and frames and not _DOUBT.search(file.log)
+    if likely or kind == "FLAC":
+        return [], ""
+    piece, doubt = measure_container(path, frames)
+    return [piece] if piece else [], doubt
+
+
+@lru_cache(maxsize=1024)
+def _count_frames(path: str, *_: int) -> int:
+    """Samples per channel of a file that does not say how many it has."""
+    file = Decoder(path)
+    try:
+        return sum(len(frames) for frames in _decoded_blocks(path, file, 0, 2**62, _CAREFUL_FRAMES))
+    finally:
+        file.close()
+
+
+def _check(path: str | Path, info: AudioInfo, log: str) -> None:
+    kind, size = info.encoding.split()[0], os.path.getsize(path)
+    if info.frames == 0:
+        way_out = f" that can be decoded, in {size} bytes; copy it again"
+        way_out = way_out if kind in ("OGG", "MP3", "MPEG", "ffmpeg") else "; remove it"
+        raise InputError(f"audio file {path} holds no samples{way_out}")
+    if info.frames > _MOST_FRAMES_A_BYTE * size:
+        raise InputError(
+            f"audio file {path} is damaged: its header promises {info.frames} frames, more than its {size} bytes can "
+            "hold; copy it again"
+        )
+    if "reports a hole" in log:
+        raise InputError(f"audio file {path} is damaged: bytes are missing within it; copy it again")
+    if kind == "OGG" and not _read_ogg_end(path)[0]:
+        raise InputError(f"audio file {path} is cut off within its last page; copy it again")
 
 
 class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
@@ -100,6 +176,111 @@ class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
 
     def seekable(self) -> bool:
         return False
+
+    def close(self) -> None:
+        super().close()
+        if isinstance(self.name, PieceFile):
+            self.name.close()
+
+
+class Decoder:
+    """A file that libsndfile decodes: as it is, or pieces of it one behind another as if they were one.
+
+    Args:
+        path: The file.
+        pieces: What of it is read; nothing stands for all.
+    """
+
+    def __init__(self, path: str | Path, pieces: Sequence[Piece] = ()) -> None:
+        self.path, self._pieces, self._at, self._place = path, pieces, 0, 0
+        self._file = first = self._open(0)
+        self.sample_rate, self.channels, self.log = first.samplerate, first.channels, first.extra_info
+        self.encoding, self.doubt = f"{first.format} {first.subtype}", ""
+        lengths = [(pieces[0].frames if pieces else None) or first.frames]
+        for number, piece in enumerate(pieces[1:], start=1):
+            why = "is damaged"
+            try:
+                with self._open(number) as file:
+                    if (file.samplerate, file.channels) == (self.sample_rate, self.channels):
+                        lengths.append(piece.frames or file.frames)
+                        continue
+                    why = f"has {file.channels} channels at {file.samplerate} Hz"
+            except (soundfile.LibsndfileError, RuntimeError):
+                pass
+            self.doubt = (
+                f"holds {len(pieces)} streams one behind another, of which the first {number} can be read: the next, "
+                f"from byte {piece.first:,} on, {why}"
+            )
+            break
+        self._ends = list(accumulate(lengths))
+        self.frames = self._ends[-1]
+
+    def _open(self, number: int) -> _ForwardFile:
+        if not self._pieces:
+            return _ForwardFile(str(self.path))
+        piece = self._pieces[number]
+        file = _ForwardFile(PieceFile(self.path, piece))
+        if piece.frames is not None and 0 < file.frames < piece.frames:
+            claimed = (piece.last - piece.first) * (piece.frames // file.frames + 1) + 65536
+            file.close()
+            file = _ForwardFile(PieceFile(self.path, piece, claimed=claimed))
+        return file
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether it has several pieces."""
+        return len(self._ends) > 1
+
+    def seek(self, frame: int) -> None:
+        """Go to a frame."""
+        number = bisect_right(self._ends, frame)
+        if number != self._at:
+            self._turn_to(number)
+        self._file.seek(frame - (self._ends[number - 1] if number else 0))
+        self._place = frame
+
+    def read(self, frames: int) -> NDArray[np.float32]:
+        """Up to so many frames ``(frames, channels)``, all of one piece; none at the end."""
+        while True:
+            count = min(frames, self._ends[self._at] - self._place)
+            found: NDArray[np.float32] = self._file.read(count, dtype="float32", always_2d=True)
+            self._place += len(found)
+            if len(found) or self._at == len(self._ends) - 1:
+                return found
+            self._place = self._ends[self._at]
+            self._turn_to(self._at + 1)
+
+    def _turn_to(self, number: int) -> None:
+        self._file.close()
+        self._at, self._file = number, self._open(number)
+
+    def describe_rest(self) -> str:
+        """What of a FLAC file is not of the stream that is read, in words that follow its name: mostly nothing."""
+        surplus = count_flac_surplus(self.path, self.frames) if self.encoding.startswith("FLAC") else 0
+        if surplus == 0 or (piece := flac_piece(self.path, 0)) is None:
+            return ""
+        rest = 0
+        try:
+            # As a file of unknown length it does not end where its header says.
+            with _ForwardFile(PieceFile(self.path, piece)) as file:
+                file.seek(self.frames)
+                while found := len(file.read(_CAREFUL_FRAMES, dtype="float32")):
+                    rest += found
+        except (soundfile.LibsndfileError, RuntimeError):
+            pass  # nothing is there of this stream
+        begins = find_flac_streams(self.path)
+        if rest:
+            return f"has {rest:,} frames behind the {self.frames:,} that its header states"
+        if len(begins) > 1:
+            first = f"of which the first is read: the next begins at byte {begins[1]:,}"
+            return f"holds {len(begins)} streams one behind another, {first}"
+        if surplus is not None and surplus < 0:
+            return "changes its sample rate or its bits per sample within: what follows is not what it should be"
+        return ""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 def _read_ogg_end(path: str | Path) -> tuple[bool, int]:
@@ -115,45 +296,51 @@ def _read_ogg_end(path: str | Path) -> tuple[bool, int]:
     return whole, max(0, int.from_bytes(end[before + 6 : before + 14], "little", signed=True)) if before >= 0 else 0
 
 
-def _decoding_start(path: str | Path, info: AudioInfo, first: int) -> int:
+def _decoding_start(path: str | Path, file: Decoder | None, info: AudioInfo, first: int) -> int:
     """Where decoding has to begin, so that frame `first` comes out as it does when the whole file is decoded."""
     if not info.exact_length:
         return max(0, first - round(PREROLL_S * info.sample_rate))
+    if file is not None and file.is_chain:
+        return 0  # what follows holds for each of its streams
     # libsndfile 1.2.2 misses by up to a block where it jumps into the last page, which is cut to the file's length.
     return min(first, _read_ogg_end(path)[1]) if info.encoding == "OGG VORBIS" and first > 0 else first
 
 
-def _probe_what_libsndfile_refuses(path: Path, error: Exception) -> AudioInfo:
-    if not path.is_file():
-        raise InputError(
-            f"audio file {path} does not exist; check the path and, for a manifest, --audio-root"
-        ) from error
-    reason = _reason(error)
+def _probe_what_libsndfile_refuses(path: Path, reason: str) -> AudioInfo:
     if path.stat().st_size == 0:
-        raise InputError(f"audio file {path} is empty (0 bytes); remove it or copy it again") from error
+        raise InputError(f"audio file {path} is empty (0 bytes); remove it or copy it again")
+    what, advice = identify(path)
     if not ffmpeg_is_installed():
         raise InputError(
-            f"audio file {path} cannot be read: {reason} (libsndfile); convert it to WAV or FLAC, or install ffmpeg, "
-            "which may know its format"
-        ) from error
-    sample_rate, channels, frames, codec = probe_with_ffmpeg(path)
-    if frames == 0:
-        raise InputError(f"audio file {path} holds no samples; remove it")
-    return AudioInfo(sample_rate, channels, frames, f"ffmpeg {codec}")
+            f"audio file {path} cannot be read: "
+            + (f"it is {what}; {advice}" if what else f"{reason} (libsndfile); {CONVERT}, which may know its format")
+        )
+    try:
+        sample_rate, channels, frames, codec = probe_with_ffmpeg(path)
+    except InputError as unknown:
+        raise InputError(f"{unknown}: it is {what}; {advice}" if what else str(unknown)) from unknown
+    info = AudioInfo(sample_rate, channels, frames, f"ffmpeg {codec}")
+    _check(path, info, "")
+    return info
 
 
 def frame_blocks(
-    path: str | Path, file: soundfile.SoundFile | None, info: AudioInfo, first: int, last: int, block: int | None
+    path: str | Path, file: Decoder | None, info: AudioInfo, first: int, last: int, block: int | None
 ) -> Iterator[NDArray[np.float32]]:
     """Frames `first` to `last`, ``(frames, channels)`` at a time."""
-    start = place = _decoding_start(path, info, first)
+    start = place = _decoding_start(path, file, info, first)
+    whole = block is None
     block = max(1, last - start) if block is None else block
+    careful = whole and 4 * info.channels * block > _TRUSTED_EXPANSION * os.path.getsize(path)
+    block = min(block, _CAREFUL_FRAMES) if careful else block
     if file is None:
         source = stream_with_ffmpeg(
             path, start, last, sample_rate=info.sample_rate, channels=info.channels, block=block
         )
     else:
         source = _decoded_blocks(path, file, start, last, block)
+    if careful and (parts := list(source)):
+        source = iter([np.concatenate(parts)])
     for frames in source:
         wanted = frames[max(0, first - place) :]
         place += len(frames)
@@ -168,13 +355,13 @@ def frame_blocks(
 
 
 def _decoded_blocks(
-    path: str | Path, file: soundfile.SoundFile, start: int, last: int, block: int
+    path: str | Path, file: Decoder, start: int, last: int, block: int
 ) -> Iterator[NDArray[np.float32]]:
     try:
         if start:
             file.seek(start)
         while start < last:
-            frames = file.read(min(block, last - start), dtype="float32", always_2d=True)
+            frames = file.read(min(block, last - start))
             if len(frames) == 0:
                 return
             start += len(frames)
@@ -185,66 +372,3 @@ def _decoded_blocks(
 
 def _reason(error: Any) -> str:
     return str(getattr(error, "error_string", error)).strip().rstrip(".")
-
-
-def ffmpeg_is_installed() -> bool:
-    """Whether the programs ffmpeg and ffprobe, which come together, can be started."""
-    return shutil.which("ffmpeg") is not None and shutil.which("ffprobe") is not None
-
-
-def probe_with_ffmpeg(path: str | Path) -> tuple[int, int, int, str]:
-    """Sample rate (Hz), channels, frames (as the container states its duration) and codec of a file's audio.
-
-    Raises:
-        InputError: ffmpeg finds no audio in the file.
-    """
-    command = ["ffprobe", "-v", "error", "-select_streams", "a:0", "-show_streams", "-show_format", "-of", "json"]
-    done = subprocess.run([*command, _url(path)], capture_output=True, text=True, errors="replace", check=False)
-    try:
-        found = json.loads(done.stdout)
-        stream = found["streams"][0]
-        sample_rate, channels = int(stream["sample_rate"]), int(stream["channels"])
-        duration_s = float(stream.get("duration") or found["format"]["duration"])
-    except (ValueError, KeyError, IndexError) as error:
-        reason = (done.stderr.strip().splitlines() or ["it holds no audio of known length"])[-1]
-        raise InputError(
-            f"audio file {path} cannot be read: libsndfile and ffmpeg do not know it ({reason})"
-        ) from error
-    return sample_rate, channels, round(duration_s * sample_rate), str(stream.get("codec_name", "?"))
-
-
-def stream_with_ffmpeg(
-    path: str | Path, first: int, last: int, *, sample_rate: int, channels: int, block: int
-) -> Iterator[NDArray[np.float32]]:
-    """Frames `first` to `last` of a file in blocks of shape ``(frames, channels)``; fewer where the audio ends before.
-
-    Raises:
-        InputError: ffmpeg fails in mid-file.
-    """
-    command = ["ffmpeg", "-v", "error", "-nostdin", "-ss", f"{first / sample_rate:.9f}", "-i", _url(path)]
-    command += ["-map", "a:0", "-f", "f32le", "-ar", str(sample_rate), "-ac", str(channels), "-"]
-    frame_bytes = 4 * channels
-    # Into a file: a pipe that nobody reads would stop ffmpeg for good once it has said 64 KiB about a damaged file.
-    with tempfile.TemporaryFile() as said, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said) as process:
-        if process.stdout is None:  # what PIPE rules out, for the type checker
-            raise InputError(f"audio file {path} cannot be decoded: ffmpeg gave no output")
-        try:
-            left = last - first
-            while left > 0:
-                content = process.stdout.read(min(block, left) * frame_bytes)
-                frames = len(content) // frame_bytes
-                if frames == 0:
-                    break
-                left -= frames
-                yield np.frombuffer(content[: frames * frame_bytes], dtype="<f4").reshape(frames, channels)
-            if left > 0 and process.wait() != 0:
-                said.seek(0)
-                reason = said.read().decode(errors="replace").strip()
-                raise InputError(f"audio file {path} cannot be decoded: ffmpeg says {reason[-500:] or 'nothing'}")
-        finally:
-            process.kill()  # it would go on decoding what lies behind the part
-
-
-def _url(path: str | Path) -> str:
-    # A name that begins with a dash or looks like an address must not be taken for an option or a protocol.
-    return f"file:{os.path.abspath(path)}"

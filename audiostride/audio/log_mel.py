@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,8 @@ from audiostride.errors import InputError
 # Power below which a mel band counts as silent. Rounding to 16 bits leaves about 1e-8 per FFT bin (1/12 of a squared
 # step times the energy of the window), so 1e-6 lies above the noise of the format and below any recorded sound.
 POWER_FLOOR = 1e-6
+# A bank of 64 bands for an FFT of 8192 samples has 2^18 weights; making one takes 40 bytes for each.
+MAX_FILTER_WEIGHTS = 2**24
 
 
 def hz_to_mel(hz: float) -> float:
@@ -31,7 +34,7 @@ def mel_filterbank(*, sample_rate: int, n_fft: int, n_mels: int, fmin_hz: float,
 
     Raises:
         InputError: Limits that do not satisfy ``0 <= fmin < fmax <= sample_rate / 2``, or so many bands that one of
-            them holds no FFT bin.
+            them holds no FFT bin; more than 2^24 weights.
     """
     who = "mel_filterbank"
     check_positive(who, sample_rate=sample_rate, n_fft=n_fft, n_mels=n_mels)
@@ -40,9 +43,16 @@ def mel_filterbank(*, sample_rate: int, n_fft: int, n_mels: int, fmin_hz: float,
             f"{who}: frequencies must satisfy 0 <= fmin_hz < fmax_hz <= sample_rate / 2 = {sample_rate / 2} Hz, "
             f"got fmin_hz={fmin_hz}, fmax_hz={fmax_hz}"
         )
-    mels = torch.linspace(hz_to_mel(fmin_hz), hz_to_mel(fmax_hz), n_mels + 2, dtype=torch.float64)
+    if (n_fft // 2 + 1) * n_mels > MAX_FILTER_WEIGHTS:
+        raise InputError(
+            f"{who}: (n_fft / 2 + 1) x n_mels, the weights of the mel filters, must be at most {MAX_FILTER_WEIGHTS}, "
+            f"got n_fft={n_fft}, n_mels={n_mels}"
+        )
+    # On the CPU whatever the default device: some have no float64, and "meta" no numbers.
+    settings: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
+    mels = torch.linspace(hz_to_mel(fmin_hz), hz_to_mel(fmax_hz), n_mels + 2, **settings)
     edges_hz = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
-    bins_hz = torch.arange(n_fft // 2 + 1, dtype=torch.float64)[:, None] * (sample_rate / n_fft)
+    bins_hz = torch.arange(n_fft // 2 + 1, **settings)[:, None] * (sample_rate / n_fft)
     low, centre, high = edges_hz[:-2], edges_hz[1:-1], edges_hz[2:]
     rising = (bins_hz - low) / (centre - low)
     falling = (high - bins_hz) / (high - centre)
@@ -160,7 +170,7 @@ def frontend_parts(
             f"{who}: lengths must satisfy hop_length <= win_length <= n_fft, got {hop_length}, {win_length}, {n_fft}"
         )
     filters = mel_filterbank(sample_rate=sample_rate, n_fft=n_fft, n_mels=n_mels, fmin_hz=fmin_hz, fmax_hz=fmax_hz)
-    return torch.hann_window(win_length, dtype=torch.float64), filters
+    return torch.hann_window(win_length, dtype=torch.float64, device="cpu"), filters
 
 
 class LogMel(nn.Module):
@@ -209,8 +219,9 @@ class LogMel(nn.Module):
             fmax_hz=fmax_hz,
             power_floor=power_floor,
         )
-        self.register_buffer("window", window.float(), persistent=False)
-        self.register_buffer("filters", filters.float(), persistent=False)
+        device = torch.get_default_device()
+        self.register_buffer("window", window.float().to(device), persistent=False)
+        self.register_buffer("filters", filters.float().to(device), persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LogMel":
         window, filters = self.window, self.filters

@@ -5,14 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from audiostride.audio.decoding import AudioInfo, frame_blocks, open_audio, probe_audio
+from audiostride.audio.band import BandEnergy
+from audiostride.audio.decoding import AudioInfo, Decoder, frame_blocks, open_audio, probe_audio
 from audiostride.errors import InputError
-
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".m4a", ".w64")
 
 # Read beyond both ends of a part before resampling it, so that the filter sees what it sees in the whole file: from
 # 20 ms on a part's samples differ from those of the whole by 4e-7 at most (8 to 96 kHz to 16 kHz, measured).
@@ -24,9 +22,12 @@ RESAMPLING_QUALITY = "HQ"
 # Frames that are decoded at a time where a file is read in blocks: 1.5 MiB for a stereo file.
 BLOCK_FRAMES = 2**18
 
+# The largest magnitude that is read: 32-bit integers that were written as floats. The power of far larger ones is more
+# than float32 holds, and its logarithm no number.
+LOUDEST = 2.0**32
+
 __all__ = [
-    "AUDIO_SUFFIXES",
-    "find_audio_files",
+    "LOUDEST",
     "mix_to_mono",
     "probe_audio",
     "read_audio",
@@ -56,7 +57,8 @@ def read_audio(
         Result: ``(samples,)`` float32, not limited to [-1, 1].
 
     Raises:
-        InputError: Missing, unreadable, empty or cut off file; a start beyond its end; samples that are not finite.
+        InputError: Missing, unreadable, empty or cut off file; a start beyond its end; samples that are not finite, or
+            beyond 2**32 times full scale.
     """
     if not 0 <= start_s < math.inf or (duration_s is not None and not 0 < duration_s < math.inf):
         raise InputError(
@@ -82,6 +84,7 @@ def stream_samples(
     *,
     sample_rate: int = 16000,
     block_frames: int | None = BLOCK_FRAMES,
+    band: BandEnergy | None = None,
 ) -> Iterator[NDArray[np.float32]]:
     """The samples of `read_samples` in consecutive blocks, so that a long recording is never held whole.
 
@@ -91,6 +94,7 @@ def stream_samples(
         count: Number of samples; None goes to the end.
         sample_rate: Of the result, in Hz.
         block_frames: Frames of the file decoded at a time; None reads in one piece.
+        band: Where the energy that is read is summed.
 
     Raises:
         InputError: As `read_audio`.
@@ -110,7 +114,11 @@ def stream_samples(
         margin = 0 if rate_in == sample_rate else math.ceil(RESAMPLING_MARGIN_S * rate_in / step_in)
         first_step = max(0, first // step_out - margin)
         last_in = min(info.frames, (math.ceil((first + count) / step_out) + margin) * step_in)
+        if block_frames is not None and rate_in < sample_rate:  # a rate of some Hz would make much of a block
+            block_frames = min(block_frames, BLOCK_FRAMES * 16 * rate_in // sample_rate + 1)
         blocks = _mono_blocks(path, file, info, first_step * step_in, last_in, block_frames)
+        if band is not None:
+            blocks = _listened_to(blocks, band, rate_in, sample_rate)
         if rate_in != sample_rate:
             blocks = _resampled(blocks, rate_in, sample_rate)
         skip, left = first - first_step * step_out, count
@@ -135,15 +143,26 @@ def resampled_length(frames: int, rate_in: int, rate_out: int) -> int:
 
 
 def _mono_blocks(
-    path: str | Path, file: soundfile.SoundFile | None, info: AudioInfo, first: int, last: int, block: int | None
+    path: str | Path, file: Decoder | None, info: AudioInfo, first: int, last: int, block: int | None
 ) -> Iterator[NDArray[np.float32]]:
     for frames in frame_blocks(path, file, info, first, last, block):
         with np.errstate(invalid="ignore", over="ignore"):  # counted below
             mono = mix_to_mono(frames)
-        if not np.isfinite(mono).all():
-            count = int((~np.isfinite(mono)).sum())
-            raise InputError(f"audio file {path} holds {count} samples that are NaN or infinite; repair or remove it")
+            loud = ~(np.abs(mono) <= LOUDEST) if not -LOUDEST <= mono.min() <= mono.max() <= LOUDEST else None
+        if loud is not None:
+            what = "NaN or infinite" if not np.isfinite(frames).all() else f"more than {LOUDEST:.2g} times full scale"
+            raise InputError(
+                f"audio file {path} holds {int(loud.sum())} samples that are {what}; repair it, or leave it out"
+            )
         yield mono
+
+
+def _listened_to(
+    blocks: Iterator[NDArray[np.float32]], band: BandEnergy, rate: int, model_rate: int
+) -> Iterator[NDArray[np.float32]]:
+    for block in blocks:
+        band.add(block, rate=rate, model_rate=model_rate)
+        yield block
 
 
 def mix_to_mono(frames: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -159,20 +178,30 @@ def mix_to_mono(frames: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def stream_frames(
-    path: str | Path, *, start_s: float = 0.0, duration_s: float | None = None
+    path: str | Path,
+    *,
+    start_s: float = 0.0,
+    duration_s: float | None = None,
+    opened: tuple[Decoder | None, AudioInfo] | None = None,
 ) -> Iterator[NDArray[np.float32]]:
     """The frames of a file or a part of it as they are, in blocks of shape ``(frames, channels)``, finite or not.
+
+    Args:
+        path: Audio file.
+        start_s: Start in seconds.
+        duration_s: Length in seconds; None reads to the end.
+        opened: The file as `open_audio` has opened it; it stays open.
 
     Raises:
         InputError: As `read_audio`, except for samples that are not finite.
     """
-    file, info = open_audio(path)
+    file, info = opened or open_audio(path)
     try:
         first = round(start_s * info.sample_rate)
         last = info.frames if duration_s is None else min(info.frames, first + round(duration_s * info.sample_rate))
         yield from frame_blocks(path, file, info, first, max(last, first), BLOCK_FRAMES)
     finally:
-        if file is not None:
+        if file is not None and opened is None:
             file.close()
 
 
@@ -186,8 +215,3 @@ def _resampled(blocks: Iterator[NDArray[np.float32]], rate_in: int, rate_out: in
         before = block
     if before is not None:
         yield stream.resample_chunk(np.ascontiguousarray(before), last=True)
-
-
-def find_audio_files(folder: str | Path) -> list[Path]:
-    """Audio files below a folder, by suffix, sorted."""
-    return sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())

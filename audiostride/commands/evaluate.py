@@ -55,7 +55,7 @@ def print_metrics(metrics: dict[str, Any]) -> None:
         f"(95 % interval {low:.1f} to {high:.1f} %, {metrics['n_clips']} clips)"
     )
     if "baseline_majority" in metrics:
-        classic = metrics["baseline_classic"]
+        classic = metrics.get("baseline_classic")
         print(
             f"for comparison: always the most frequent class {100 * metrics['baseline_majority']:.1f} %"
             + (f", log-mel statistics + SVM {100 * classic:.1f} %" if classic is not None else "")

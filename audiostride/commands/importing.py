@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser
 
 from audiostride.errors import InputError
+from audiostride.wording import count_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,9 +70,11 @@ def run(arguments: Any) -> int:
     imported = import_clips(name, root, splits=arguments.splits, seed=arguments.seed)
     if imported.contradictions and not arguments.partial:
         listed = "\n".join(f"  {line}" for line in imported.contradictions)
+        must, way_out = "metadata and files in {} must agree, but", "unpack the archives again"
+        if name == "folder":
+            must, way_out = "all that lies in {} must be readable, but", "mend this"
         raise InputError(
-            f"import {name}: metadata and files in {root} must agree, but\n{listed}\n"
-            "unpack the archives again, or import what is there with --partial"
+            f"import {name}: {must.format(root)}\n{listed}\n{way_out}, or import what is there with --partial"
         )
     write_manifest(imported, root, out)
     for line in [*imported.contradictions, *imported.findings]:
@@ -105,8 +108,6 @@ def describe_card(card: dict[str, Any]) -> str:
 
 def describe_counts(clips: "pd.DataFrame", column: str) -> list[str]:
     """One line per split: its clips, and how many of each class."""
-    from audiostride.dataset.importers.imported import count_of  # as in `run`
-
     lines = []
     if "split" not in clips.columns:
         clips = clips.assign(split="no split")

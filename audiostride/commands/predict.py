@@ -1,6 +1,8 @@
 """``audiostride predict``."""
 
+import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("run", metavar="RUN", help="run folder or model.safetensors")
     parser.add_argument(
         "paths", metavar="PATH", nargs="+",
-        help="audio files, folders of them, patterns such as 'rec/**/*.wav', manifests (.csv), or stores",
+        help="audio files, folders, patterns such as 'rec/**/*.wav', manifests, lists of paths (.txt), or stores",
     )  # fmt: skip
     parser.add_argument(
         "-o", "--out", required=True,
@@ -64,8 +66,8 @@ def run(arguments: Any) -> int:
     from audiostride.distributed import Processes
     from audiostride.inference.formats import choose_format
     from audiostride.inference.granularity import PredictionSettings
-    from audiostride.inference.job import PredictionJob, errors_file
-    from audiostride.inference.journal import partial_folder
+    from audiostride.inference.job import PredictionJob
+    from audiostride.inference.journal import errors_file, partial_folder
     from audiostride.inference.recordings import expand_paths
     from audiostride.models import load_classifier
     from audiostride.training.hardware import choose_device
@@ -83,18 +85,26 @@ def run(arguments: Any) -> int:
         merge_gap_s=arguments.merge_gap,
     )
     processes = Processes.of_environment(devices, n_nodes)
-    taken_up = arguments.resume and partial_folder(out).is_dir()
-    if processes.first and out.exists() and not arguments.overwrite and not taken_up:
+    # Of os.path, which takes a name that is too long for one that is not there: `begin_job` tells of it.
+    taken_up = arguments.resume and os.path.isdir(partial_folder(out))
+    if processes.first and os.path.exists(out) and not arguments.overwrite and not taken_up:
         if arguments.resume and processes.count == 1:
             print(f"{out} stands, nothing to do; --overwrite predicts anew")
             return BAD_INPUT if errors_file(out).exists() else 0
         raise InputError(f"predict: {out} exists; choose another -o, or give --overwrite")
-    if not out.parent.is_dir():
+    if not os.path.isdir(out.parent):
         raise InputError(f"predict: -o must lie in a folder that exists, got {out}")
     device = choose_device(arguments.device, devices=devices)
     model = load_classifier(arguments.run)
     settings.hop_samples(model.config)
-    files = expand_paths(arguments.paths, sample_rate=model.config.sample_rate)
+    files = expand_paths(
+        arguments.paths,
+        sample_rate=model.config.sample_rate,
+        say=lambda line: print(line, file=sys.stderr) if processes.first else None,
+    )
+    if out.parent.absolute() != Path.cwd():
+        # In a table that lies elsewhere, the paths must lead to the files from there too.
+        files = [replace(each, path=os.path.abspath(each.path)) for each in files]
     job = PredictionJob(
         model,
         files,

@@ -1,5 +1,6 @@
 """``audiostride prepare``."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ def run(arguments: Any) -> int:
     bad.only(("row",) if arguments.on_error == "skip" else None).raise_if_any(
         f"manifest {arguments.manifest}", "mend these rows, or leave missing files out with --on-error skip"
     )
+    for note in bad.notes:
+        print(note, file=sys.stderr)
     summary = prepare_store(
         clips,
         arguments.out,

@@ -1,6 +1,8 @@
 """``audiostride train``."""
 
+import argparse
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -13,6 +15,7 @@ from audiostride.commands.evaluate import print_metrics
 from audiostride.errors import InputError
 from audiostride.training.config import TrainConfig
 from audiostride.training.presets import PRESETS, preset_settings
+from audiostride.training.run_files import read_yaml
 
 INTERRUPTED = 130
 
@@ -22,6 +25,10 @@ class TrainParser(ArgumentParser):
 
     def parse_args(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> Namespace:  # type: ignore[override]
         given = join_values(join_values(list(args or []), "--task"), "--logger")
+        finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+        finder.add_argument("--config", action="append", default=[])
+        for file in filter(os.path.isfile, finder.parse_known_args(given)[0].config):
+            read_yaml(file)  # what is no table of settings is said in our words
         # Parsed once to find the preset, on the command line or in a YAML file; --print_config would end it there.
         first = super().parse_args(
             [item for item in given if not item.startswith("--print_config")], *others, **options

@@ -2,7 +2,6 @@
 
 import hashlib
 import http.client
-import json
 import shutil
 import time
 import urllib.error
@@ -12,6 +11,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from audiostride.checks import read_json
 from audiostride.dataset.unpacking import is_archive, unpack
 from audiostride.errors import InputError
 from audiostride.progress import progress_bar
@@ -167,10 +167,11 @@ def _recorded(root: Path) -> dict[str, str]:
     record = root / CHECKSUMS
     if not record.exists():
         return {}
-    try:
-        return dict(json.loads(record.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"download: {record} must be a JSON object, got {error}; mend or remove it") from error
+    found: dict[str, str] = read_json("download", record, dict[str, str], advice="mend or remove it")
+    for name, checksum in found.items():
+        if checksum.partition(":")[0] not in hashlib.algorithms_guaranteed:
+            raise InputError(f"download: {record} must hold checksums such as md5:0123abcd, got {checksum!r} of {name}")
+    return found
 
 
 def _record_checksum(file: Mapping[str, Any], root: Path, say: Callable[[str], None]) -> None:

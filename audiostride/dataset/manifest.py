@@ -1,19 +1,21 @@
 """Manifests: the table of clips with their labels and splits, checked for form; bad rows are reported together."""
 
-import csv
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from audiostride.audio.resampling import find_audio_files
-from audiostride.dataset.store import PLACE_COLUMNS, is_store, read_store_clips
+from audiostride.dataset.bad_rows import MAX_LISTED, BadRows
+from audiostride.dataset.columns import path_columns, read_parts
+from audiostride.dataset.folders import UNWRITABLE, FolderWalk, find_name_fault, walk_folder
+from audiostride.dataset.store import is_store, read_store_clips
+from audiostride.dataset.text_table import RESERVED, is_of_raven, read_table
 from audiostride.errors import InputError
+from audiostride.wording import count_of, escape, name_some
 
 SPLITS = ("train", "valid", "test")
 SPLIT_NAMES = {"train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid"} | {
@@ -22,115 +24,72 @@ SPLIT_NAMES = {"train": "train", "training": "train", "valid": "valid", "val": "
     "testing": "test",
 }
 
-# Columns that the tables of clips and stores have themselves; a manifest's own of that name is renamed.
-RESERVED = ("line", "clip_name", "store", "store_row", *PLACE_COLUMNS)
-
 # From this many files in a folder on, listing the folder is faster than asking for each file.
 LIST_FOLDER_FROM = 20
 
-# Bad rows that are listed in words.
-MAX_LISTED = 20
-
-
-@dataclass
-class BadRows:
-    """Rows of a manifest that cannot be used, collected so that all are reported at once."""
-
-    lines: list[int] = field(default_factory=list)
-    kinds: list[str] = field(default_factory=list)
-    messages: list[str] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.lines)
-
-    def add(self, lines: "pd.Series[int] | Sequence[int]", kind: str, messages: Sequence[str] | str) -> None:
-        """Note rows by their line numbers, with one message for all or one for each."""
-        numbers = [int(line) for line in lines]
-        self.lines += numbers
-        self.kinds += [kind] * len(numbers)
-        self.messages += [messages] * len(numbers) if isinstance(messages, str) else list(messages)
-
-    def only(self, kinds: Sequence[str] | None) -> "BadRows":
-        """Those of the given kinds; None gives all."""
-        chosen = [
-            row for row in zip(self.lines, self.kinds, self.messages, strict=True) if not kinds or row[1] in kinds
-        ]
-        return BadRows(*(list(column) for column in zip(*chosen, strict=True))) if chosen else BadRows()
-
-    def raise_if_any(self, where: str, way_out: str) -> None:
-        """Raise `InputError` listing the rows, if there are any."""
-        if self.lines:
-            rows = list(zip(self.lines, self.messages, strict=True))
-            raise InputError(describe_bad_rows(where, rows, way_out))
-
-
-def describe_bad_rows(where: str, rows: list[tuple[int, str]], way_out: str) -> str:
-    """One message that lists bad rows by line number, the first 20 of them in words."""
-    listed = [f"  line {line}: {message}" for line, message in sorted(rows)[:MAX_LISTED]]
-    if len(rows) > MAX_LISTED:
-        listed.append(f"  ... and {len(rows) - MAX_LISTED} more")
-    return "\n".join([f"{where}: {len(rows)} bad row{'s' if len(rows) > 1 else ''}", *listed, way_out])
-
 
 def inspect_manifest(
-    manifest: str | Path, *, labels: Sequence[str] = (), audio_root: str | Path | None = None, group: str = "group"
+    manifest: str | Path,
+    *,
+    labels: Sequence[str] = (),
+    audio_root: str | Path | None = None,
+    group: str = "group",
+    splits: bool = True,
 ) -> tuple[pd.DataFrame, BadRows]:
     """All rows of a manifest, good and bad, and what is wrong with the bad ones.
 
     Args:
-        manifest: A CSV table with a column ``path`` and optional ``start_s``, ``duration_s``, ``split`` (train, valid
-            or test; val, validation and dev mean valid) and ``group``; or a folder ``ROOT/<class>/<file>``, or
-            ``ROOT/<split>/<class>/<file>``, whose classes are then the folder names; or a store that
-            ``audiostride prepare`` wrote.
+        manifest: A table with a column ``path`` and optional ``start_s``, ``duration_s`` or ``end_s``, ``split``
+            (train, valid or test; val, validation and dev mean valid) and ``group``, path and times also under their
+            usual other names; a list of paths; a folder ``ROOT/<class>/<file>``, or ``ROOT/<split>/<class>/<file>``,
+            whose classes are then the folder names; or a store that ``audiostride prepare`` wrote.
         labels: Columns that must be there and filled.
         audio_root: Folder that paths are relative to; None is the manifest's own.
         group: Column of the groups; ``group`` may be missing, another one must be there.
+        splits: Whether the column ``split`` is read.
 
     Returns:
-        The table and its bad rows. The table has one row per clip: ``line`` (in the CSV file), ``path`` (absolute),
+        The table and its bad rows. The table has one row per clip: ``line`` (in the file), ``path`` (absolute),
         ``clip_name`` (the path from the root on, which stays when a data set is moved), ``start_s``, ``duration_s``
         (NaN: to the end), ``split`` (``None`` in all rows where the manifest has none), ``group`` (likewise), and every
         other column of the manifest as text.
 
     Raises:
-        InputError: No such file, not a CSV table, a missing column.
+        InputError: No such file, not a table in text, a missing column.
     """
-    manifest = Path(manifest)
+    manifest, bad = Path(manifest), BadRows()
     if is_store(manifest):
         table, root = read_store_clips(manifest), None
-    elif manifest.is_dir():
-        return _read_folder(manifest), BadRows()
     else:
-        table = _read_table(manifest)
-        root = os.path.abspath(audio_root if audio_root is not None else manifest.parent)
+        is_folder = os.path.isdir(manifest)
+        root = os.path.abspath(manifest if is_folder else audio_root or manifest.parent)
+        if fault := find_name_fault(root, "folder"):
+            raise InputError(fault)
+        if is_folder:
+            return _read_folder(manifest, bad), bad
+        table = read_table(manifest, root, bad)
     for column in {*labels, group} & {*RESERVED}:
         raise InputError(f"manifest {manifest}: a column of labels or groups must not be named {column!r}; rename it")
-    needed = ["path", *labels, *([group] if group != "group" else [])]
-    for column in needed:
+    for column in ["path", *labels, *([group] if group != "group" else [])]:
         if column not in table.columns:
-            given = ", ".join(name for name in table.columns if name != "line")
-            raise InputError(
-                f"manifest {manifest} must have a column {column!r}, got {given}; "
-                + ("its first line must name the columns, separated by commas" if column == "path" else "")
-                + ("name the column of labels with --label" if column in labels else "")
-                + (f"name the column of groups with --group, not {group!r}" if column == group else "")
-            )
-    bad = BadRows()
+            _raise_missing(manifest, table, column, is_label=column in labels)
     clips = pd.DataFrame({"line": table["line"]})
     text = table["path"].str.strip()
     bad.add(clips.loc[text == "", "line"], "row", "path is empty")
     if root is not None:
-        inside = ~text.map(os.path.isabs).astype(bool)
+        inside = ~np.fromiter(map(os.path.isabs, text.tolist()), dtype=bool, count=len(text))
         clips["path"] = text.where(~inside | (text == ""), f"{root}{os.sep}" + text)
         clips["clip_name"] = "/" + text.where(inside, clips["path"])
     else:
         clips["path"], clips["clip_name"] = text, table["clip_name"]
     for column in labels:
-        empty = table[column].str.strip() == ""
-        bad.add(clips.loc[empty, "line"], "row", f"{column} is empty")
-    for column, default in (("start_s", 0.0), ("duration_s", float("nan"))):
-        clips[column] = _read_seconds(table, column, default, bad)
-    if "split" in table.columns and not (root is None and table["split"].eq("").all()):
+        check_labels(table["line"], table[column].str.strip(), column, bad)
+    if root is None:
+        clips["start_s"], clips["duration_s"] = table["start_s"], table["duration_s"]
+    else:
+        others = {"line", "path", *labels, group}
+        clips["start_s"], clips["duration_s"] = read_parts(table, where=f"manifest {manifest}", others=others, bad=bad)
+    if splits and "split" in table.columns and not (root is None and table["split"].eq("").all()):
         clips["split"] = table["split"].str.strip().str.lower().map(SPLIT_NAMES).astype(object)
         wrong = clips["split"].isna()
         bad.add(
@@ -147,28 +106,58 @@ def inspect_manifest(
     # An empty column is none, not one group of all clips.
     clips["group"] = groups if groups is not None and groups.ne("").any() else None
     if root is not None:
-        missing = clips.loc[(text != "") & ~_exist(clips["path"])]
-        bad.add(missing["line"], "missing", [f"audio file {path} does not exist" for path in missing["path"]])
+        _find_missing(clips[text != ""], bad)
     rest = {column: table[column] for column in table.columns if column not in clips.columns}
     rest = {column: values.str.strip() if column in labels else values for column, values in rest.items()}
     return pd.concat([clips, pd.DataFrame(rest, index=clips.index)], axis=1), bad
 
 
-def _read_seconds(table: pd.DataFrame, column: str, default: float, bad: BadRows) -> "pd.Series[float]":
-    if column not in table.columns:
-        return pd.Series(default, index=table.index)
-    if pd.api.types.is_float_dtype(table[column]):  # of a store
-        return table[column]
-    text = table[column].str.strip()
-    numbers = pd.to_numeric(text.where(text != "", "nan"), errors="coerce").astype(float)
-    lowest = ">= 0" if default == 0 else "> 0"
-    wrong = (text != "") & ~((numbers >= 0 if default == 0 else numbers > 0) & np.isfinite(numbers))
-    bad.add(
-        table.loc[wrong, "line"],
-        "row",
-        [f"{column} must be a number of seconds {lowest}, got {value!r}" for value in text[wrong]],
-    )
-    return numbers.where(text != "", default)
+def _raise_missing(manifest: Path, table: pd.DataFrame, column: str, *, is_label: bool) -> NoReturn:
+    names, hot = [name for name in table.columns if name != "line"], multi_hot_columns(table)
+    if column == "path":
+        like = path_columns(names)
+        way_out = f"rename one of {', '.join(like)}" if like else "its first line must name the columns"
+        if is_of_raven(table):
+            way_out = "a table of Raven must be saved with Begin Path, and File Offset (s) if of several recordings"
+    elif is_label:
+        way_out = "name the column of labels with --label"
+        way_out += f"; columns of 0 and 1 ({', '.join(hot[:3])}) are not read as one label each" if hot else ""
+    else:
+        way_out = f"name the column of groups with --group, not {column!r}"
+    raise InputError(f"manifest {manifest} must have a column {column!r}, got {', '.join(names)}; {way_out}")
+
+
+def multi_hot_columns(table: pd.DataFrame) -> list[str]:
+    """Columns that hold 0 and 1 only, where there are several: a class each, as tables of several labels have them."""
+    found = [name for name in table.columns if set(table[name].unique()) == {"0", "1"}]
+    return found if len(found) > 1 else []
+
+
+def check_labels(lines: "pd.Series[int]", labels: "pd.Series[str]", column: str, bad: BadRows) -> None:
+    """Note labels, stripped of blanks, that are empty or hold control characters, which tables do not give back."""
+    bad.add(lines[labels == ""], "row", f"{column} is empty")
+    wrong = labels.isin([label for label in labels.unique().tolist() if UNWRITABLE.search(label)])
+    messages = [f"{column} must have no control characters, got {label!r}" for label in labels[wrong]]
+    bad.add(lines[wrong], "row", messages)
+
+
+def _find_missing(clips: pd.DataFrame, bad: BadRows) -> None:
+    """Note files that are not there, or that nobody may look at, and paths with control characters."""
+    odd = clips["path"].str.contains(r"[\x00-\x1f\x7f]")  # a file in UTF-8 holds no bytes that are not
+    messages = [f"path must have no control characters, got {path!r}" for path in clips.loc[odd, "path"]]
+    bad.add(clips.loc[odd, "line"], "row", messages)
+    missing = clips.loc[~odd & ~_exist(clips["path"])]
+    bad.add(missing["line"], "missing", [f"audio file {path} {_why_missing(path)}" for path in missing["path"]])
+
+
+def _why_missing(path: str) -> str:
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return "does not exist"
+    except (OSError, ValueError) as error:
+        return f"cannot be read: {error.strerror if isinstance(error, OSError) else error}"
+    return "is no file" if not os.path.isfile(path) else "does not exist"
 
 
 def _exist(paths: "pd.Series[str]") -> "pd.Series[bool]":
@@ -179,106 +168,72 @@ def _exist(paths: "pd.Series[str]") -> "pd.Series[bool]":
         by_folder.setdefault(os.path.dirname(path), []).append(number)
     there = np.zeros(len(unique), dtype=bool)
     for folder, numbers in by_folder.items():
-        if len(numbers) < LIST_FOLDER_FROM:
-            there[numbers] = [os.path.isfile(unique[number]) for number in numbers]
-        elif os.path.isdir(folder):
-            with os.scandir(folder) as entries:
+        files = None
+        if len(numbers) >= LIST_FOLDER_FROM:
+            # What may not be listed may hold files all the same.
+            with suppress(OSError), os.scandir(folder) as entries:
                 files = {entry.name for entry in entries if entry.is_file()}
+        if files is None:
+            there[numbers] = [os.path.isfile(unique[number]) for number in numbers]
+        else:
             there[numbers] = [os.path.basename(unique[number]) in files for number in numbers]
     return pd.Series(there[codes], index=paths.index, dtype=bool)
 
 
-def _read_table(manifest: Path) -> pd.DataFrame:
-    """The CSV file as text, with a column ``line``; names of columns without surrounding blanks."""
-    if not manifest.exists():
-        raise InputError(f"manifest {manifest} does not exist; give a CSV file, a folder of class folders, or a store")
-    _check_columns(manifest)
-    try:
-        table = pd.read_csv(
-            manifest, dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False, index_col=False
-        )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
-        _raise_uneven_rows(manifest)
-        raise InputError(f"manifest {manifest} must be a CSV table in UTF-8, but reading it failed: {error}") from error
-    table.columns = table.columns.str.strip()
-    table = table.fillna("")  # a row with fewer fields than columns
-    table = table.rename(columns={name: f"{name} (of the manifest)" for name in RESERVED})
-    table.insert(0, "line", _line_numbers(table))
-    blank = (table.drop(columns="line") == "").all(axis=1)
-    table = table[~blank].reset_index(drop=True)
-    if table.empty:
-        raise InputError(f"manifest {manifest} must have at least one row, got none")
-    return table
+def read_class_folders(root: Path, *, who: str) -> tuple[FolderWalk, pd.DataFrame, list[str]]:
+    """The audio files of ``ROOT/<class>/<file>``, or of ``ROOT/<split>/<class>/<file>`` where all folders are splits.
 
+    Args:
+        root: The folder.
+        who: Who asks, for messages.
 
-def _check_columns(manifest: Path) -> None:
-    """Raise where the first lines show that the file is not a CSV table with named columns."""
-    try:
-        with manifest.open(encoding="utf-8-sig", newline="") as file:
-            first = list(islice(csv.reader(file), 2))
-    except (UnicodeDecodeError, OSError, csv.Error) as error:
-        raise InputError(f"manifest {manifest} must be a CSV table in UTF-8, but reading it failed: {error}") from error
-    names = [name.strip() for name in first[0]] if first else []
-    if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
-        raise InputError(
-            f"manifest {manifest} must have columns separated by commas, got {names[0]!r}; save it with commas"
-        )
-    if first and not any(names):
-        raise InputError(f"manifest {manifest}: its first line must name the columns, got a blank line; remove it")
-    twice = sorted({name for name in names if name and names.count(name) > 1})
-    if twice:
-        raise InputError(f"manifest {manifest} must have each column once, got twice: {', '.join(twice)}; rename one")
-    if len(first) == 2 and len(first[1]) > len(names):
-        _raise_uneven_rows(manifest)
+    Returns:
+        All that lies in the folder; a table with ``path`` (from the root on, with slashes), ``label`` and ``split``
+        (or None), ordered by the parts of the paths; and a line on each thing that is left out or taken otherwise.
 
-
-def _raise_uneven_rows(manifest: Path) -> None:
-    """Raise, listing all rows with more fields than there are columns, if there are any."""
-    bad = BadRows()
-    try:
-        with manifest.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            columns = len(next(reader, []))
-            line = reader.line_num + 1
-            for row in reader:
-                if len(row) > columns:
-                    bad.add([line], "row", f"must have {columns} fields, got {len(row)}; quote fields that hold commas")
-                line = reader.line_num + 1
-    except (UnicodeDecodeError, csv.Error):
-        return
-    bad.raise_if_any(f"manifest {manifest}", "mend these rows")
-
-
-def _line_numbers(table: pd.DataFrame) -> NDArray[np.int64]:
-    """The line of the file that each row begins in; a quoted field may hold line breaks."""
-    breaks = np.zeros(len(table), dtype=np.int64)
-    for column in table.columns:
-        if table[column].str.contains("\n", regex=False).any():
-            breaks += table[column].str.count("\n").to_numpy(dtype=np.int64)
-    in_names = sum(name.count("\n") for name in table.columns)
-    before = np.cumsum(breaks) - breaks
-    numbers: NDArray[np.int64] = 2 + in_names + np.arange(len(table)) + before
-    return numbers
-
-
-def _read_folder(root: Path) -> pd.DataFrame:
-    folders = _visible_folders(root)
-    with_splits = bool(folders) and all(path.name.lower() in SPLIT_NAMES for path in folders)
-    rows = []
-    for folder in folders:
-        classes = _visible_folders(folder) if with_splits else [folder]
-        split = SPLIT_NAMES[folder.name.lower()] if with_splits else None
-        rows += [
-            (str(file.absolute()), f"/{file.relative_to(root).as_posix()}", split, path.name)
-            for path in classes
-            for file in find_audio_files(path)
-        ]
+    Raises:
+        InputError: There is no audio in class folders.
+    """
+    walk = walk_folder(root)
+    top = [name for name in walk.folders if "/" not in name]
+    split_folders = [name for name in top if name.lower() in SPLIT_NAMES]
+    depth = 2 if top and len(split_folders) == len(top) else 1
+    notes, rows, loose = walk.notes(), [], []
+    if split_folders and depth == 1:
+        verb = "are taken as classes" if len(split_folders) > 1 else "is taken as a class"
+        notes.append(f"{', '.join(split_folders)} {verb}, since other folders stand beside")
+    for path in walk.audio:
+        *parts, _ = path.split("/")
+        if len(parts) < depth:
+            loose.append(path)
+        else:
+            rows.append((path, parts[depth - 1], SPLIT_NAMES[parts[0].lower()] if depth == 2 else None))
     if not rows:
-        raise InputError(f"folder {root} must hold class folders with audio files, e.g. {root}/dog/1.wav; found none")
-    clips = pd.DataFrame(rows, columns=["path", "clip_name", "split", "label"])
+        lines = [f"{who} {root} must hold class folders with audio files, e.g. {root}/dog/1.wav; found none"]
+        raise InputError("\n".join([*lines, *[*walk.faults.values()][:MAX_LISTED], *notes]))
+    if loose:
+        notes.append(f"{count_of(len(loose), 'audio file')} outside of a class folder, left out: {name_some(loose)}")
+    filled = {"/".join(path.split("/")[:depth]) for path, _, _ in rows}
+    notes += [
+        f"{escape(name)} holds no audio files"
+        for name in walk.folders
+        if name.count("/") == depth - 1 and name not in filled and os.path.join(root, name) not in walk.faults
+    ]
+    clips = pd.DataFrame(rows, columns=["path", "label", "split"])
     clips["split"] = clips["split"].astype(object).where(clips["split"].notna(), None)
-    return clips.assign(line=range(1, len(clips) + 1), start_s=0.0, duration_s=float("nan"), group=None)
+    return walk, clips, notes
 
 
-def _visible_folders(parent: Path) -> list[Path]:
-    return sorted(path for path in parent.iterdir() if path.is_dir() and not path.name.startswith((".", "_")))
+def _read_folder(root: Path, bad: BadRows) -> pd.DataFrame:
+    walk, clips, notes = read_class_folders(root, who="folder")
+    faults = [*walk.faults.values()]
+    bad.add([0] * len(faults), "place", faults)
+    bad.notes += notes + faults
+    return pd.DataFrame(
+        {
+            "path": f"{root.absolute()}{os.sep}" + clips["path"].str.replace("/", os.sep),
+            "clip_name": "/" + clips["path"],
+            "split": clips["split"], "label": clips["label"], "line": range(1, len(clips) + 1),
+            "start_s": 0.0, "duration_s": float("nan"), "group": None,
+        }
+    )  # fmt: skip

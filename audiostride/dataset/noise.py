@@ -1,13 +1,15 @@
 """Noise to add to training excerpts: recordings of a folder, or synthetic noise from white to brown."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from audiostride.audio.resampling import find_audio_files, stream_samples
+from audiostride.audio.resampling import stream_samples
 from audiostride.checks import check_count
+from audiostride.dataset.folders import walk_folder
 from audiostride.errors import InputError
 
 SYNTHETIC = "synthetic"
@@ -49,9 +51,14 @@ def load_noise(source: str | Path, *, seed: int, sample_rate: int = 16000) -> ND
         return make_noises(N_SYNTHETIC, n_samples, seed=seed, lowest=LOWEST_HZ / sample_rate)
     if not Path(source).is_dir():
         raise InputError(f"noise: must be a folder of recordings or {SYNTHETIC!r}, got {source}")
-    files = find_audio_files(source)
-    if not files:
-        raise InputError(f"noise: folder {source} must hold audio files, found none")
+    walk = walk_folder(source)
+    if walk.faults or not walk.audio:
+        found = "found some that cannot be read" if walk.faults else "found none"
+        lines = [f"noise: folder {source} must hold audio files, {found}", *walk.faults.values(), *walk.notes()]
+        raise InputError("\n".join(lines))
+    for note in walk.notes():
+        print(note, file=sys.stderr)
+    files = [Path(source, name) for name in walk.audio]
     pieces: list[NDArray[np.float32]] = []
     stride = 1  # every so manieth piece is kept; doubled whenever they become too many
     for count, piece in enumerate(_cut_pieces(files, n_samples, sample_rate)):

@@ -1,7 +1,6 @@
 """Writing a store: decode, mix and resample every clip once, in parallel, so that it can be stopped at any moment."""
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,13 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from audiostride.dataset.manifest import describe_bad_rows
+from audiostride.checks import read_json
+from audiostride.dataset.bad_rows import describe_bad_rows
 from audiostride.dataset.readers import clip_span
 from audiostride.dataset.store import (
     FORMAT_VERSION,
@@ -27,7 +27,7 @@ from audiostride.dataset.store import (
 )
 from audiostride.dataset.store_writer import ClipSource, read_finished, remove_records, stage_index, write_audio_file
 from audiostride.distributed import default_jobs, map_in_threads
-from audiostride.errors import InputError
+from audiostride.errors import InputError, reason_of
 from audiostride.progress import progress_bar
 from audiostride.writing import write_json, write_text
 
@@ -36,6 +36,13 @@ from audiostride.writing import write_json, write_text
 TARGET_FILES = 256
 MIN_FILE_SAMPLES = 2**20
 MAX_FILE_SAMPLES = 2**26  # 128 MiB, where that does not make too many files
+
+
+class Plan(TypedDict):
+    """What ``plan.json`` says of a store that is being written."""
+
+    fingerprint: str
+    files: list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -141,7 +148,8 @@ def _writing(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(
-            f"prepare: writing {out} failed: {error}; what is written already stays, and the same command goes on"
+            f"prepare: writing {out} failed: {reason_of(error)}; what is written already stays, and the same command "
+            "goes on"
         ) from error
 
 
@@ -212,13 +220,16 @@ def _read_or_make_plan(out: Path, sources: list[ClipSource | None], fingerprint:
     """First and last row of the clips of each audio file, as an earlier call has laid down or anew."""
     file = out / "plan.json"
     if file.is_file():
-        plan = json.loads(file.read_text(encoding="utf-8"))
+        plan = read_json("prepare", file, Plan, advice=f"remove {out}, or choose another folder")
         if plan["fingerprint"] != fingerprint:
             raise InputError(
                 f"prepare: -o {out} holds a store begun from other clips (paths, parts or order differ); "
                 "remove it, or choose another folder"
             )
-        return [(first, last) for first, last in plan["files"]]
+        firsts, lasts = ([part[side] for part in plan["files"]] for side in (0, 1))
+        if [*firsts, len(sources)] != [0, *lasts] or sorted({*lasts}) != lasts:
+            raise InputError(f"prepare: {file} must share out {len(sources)} clips in order; remove {out}")
+        return list(plan["files"])
     total = sum(source.count for source in sources if source)
     limit = max(min(max(total // TARGET_FILES, MIN_FILE_SAMPLES), MAX_FILE_SAMPLES), total // (2 * TARGET_FILES))
     files, first, samples = [], 0, 0
@@ -306,6 +317,10 @@ def _update_labels(clips: pd.DataFrame, out: Path, fingerprint: str) -> StoreSum
     remove_records(out)  # also what a call left that was stopped in its last moment
     skipped: list[tuple[int, str]] = []
     if (out / "skipped.csv").is_file():
-        listed = pd.read_csv(out / "skipped.csv")
+        try:
+            listed = pd.read_csv(out / "skipped.csv", usecols=["line", "reason"], dtype={"line": int, "reason": str})
+        except (ValueError, OSError) as error:
+            what = f"{out / 'skipped.csv'} must list clips as it was written, but {reason_of(error)}"
+            raise InputError(f"prepare: {what}; remove it, or prepare anew") from error
         skipped = list(zip(listed["line"].tolist(), listed["reason"].tolist(), strict=True))
     return summarise_store(out, skipped=skipped, written=0)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from audiostride.audio.resampling import probe_audio, read_samples, resampled_length, stream_samples
 from audiostride.audio.windows import cut_window
-from audiostride.dataset.manifest import describe_bad_rows
+from audiostride.dataset.bad_rows import describe_bad_rows
 from audiostride.dataset.store import PLACE_COLUMNS, StoreAudio, read_store_header
 from audiostride.distributed import default_jobs, map_in_threads
 from audiostride.errors import InputError

@@ -1,62 +1,128 @@
 """Splits that are drawn, never silently, by a seeded hash of names; and what a manifest must have to be trained on."""
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import pandas as pd
 
-from audiostride.dataset.manifest import SPLITS, describe_bad_rows
+from audiostride.dataset.bad_rows import describe_bad_rows
+from audiostride.dataset.manifest import SPLITS
 from audiostride.errors import InputError
+from audiostride.wording import count_of, name_some
 
 # Holding out whole groups needs enough of them: with two or three, one of them is most of the data.
 MIN_GROUPS = 10
 
+# A class of fewer clips has none for each of three splits.
+MIN_UNITS = 3
 
-def assign_random_splits(clips: pd.DataFrame, *, seed: int, valid: float = 0.1, test: float = 0.1) -> pd.DataFrame:
+# Rows with the same of these are of the same clip.
+PART_COLUMNS = ["path", "start_s", "duration_s"]
+
+
+def assign_random_splits(
+    clips: pd.DataFrame, *, seed: int, valid: float = 0.1, test: float = 0.1, labels: Sequence[str] = ("label",)
+) -> pd.DataFrame:
     """`clips` with a split drawn from a seeded hash: group by group where there are groups, else class by class.
 
-    Membership depends on the seed and the names only, not on the order of rows.
+    Membership depends on the seed and the names only, not on the order of rows. Every class keeps a training clip, and
+    without groups those of one or two clips stay in train.
 
     Args:
         clips: A table as `inspect_manifest` returns it.
         seed: Another seed, another split.
         valid, test: Shares of the groups (or of the clips of each class) that go to those splits; at least one each.
+        labels: Columns of classes; the clips of each class of the first one are drawn.
 
     Raises:
-        InputError: Some clips have a group and others none.
+        InputError: Some clips have a group and others none; there are too few clips or groups for three splits.
     """
     grouped = _have_groups(clips)
     split = pd.Series("train", index=clips.index, dtype=object)
-    for names, units in _ranked_units(clips, seed=seed, grouped=grouped):
-        n_test, n_valid = max(1, round(test * len(names))), max(1, round(valid * len(names)))
-        split[units.index[units.isin(names[:n_test])]] = "test"
-        split[units.index[units.isin(names[n_test : n_test + n_valid])]] = "valid"
+    for names, units, take in _ranked_units(clips, seed=seed, grouped=grouped, labels=labels):
+        if grouped or len(names) >= MIN_UNITS:
+            rest = iter(names)
+            for held_out, share in (("test", test), ("valid", valid)):
+                split[units.index[units.isin(take(rest, max(1, round(share * len(names)))))]] = held_out
+    if missing := [name for name in ("valid", "test") if not (split == name).any()]:
+        need = "three groups, of which the classes of two are in others too" if grouped else "a class of three clips"
+        raise InputError(
+            f"a split cannot be drawn: there must be at least {need}, so that train, valid and test have clips, got "
+            f"none for {' and '.join(missing)}; add clips" + (", or split by clips with another --group" * grouped)
+        )
     return clips.assign(split=split)
 
 
-def hold_out_valid(clips: pd.DataFrame, *, seed: int, share: float) -> tuple[pd.DataFrame, str]:
+def hold_out_valid(
+    clips: pd.DataFrame, *, seed: int, share: float, labels: Sequence[str] = ("label",)
+) -> tuple[pd.DataFrame, str]:
     """`clips` without a valid split, with one taken from the training clips by a seeded hash, and a line saying how.
 
-    Whole groups are held out where there are at least ten in training, else a share of the clips of each class.
+    Whole groups are held out where there are at least ten in training, else a share of the clips of each class. Every
+    class keeps a training clip.
 
     Args:
         clips: A table as `inspect_manifest` returns it; test clips are left alone.
         seed: Another seed, another split.
         share: Of the training groups, or of the training clips of each class; at least one each.
+        labels: Columns of classes; the clips of each class of the first one are drawn.
 
     Raises:
-        InputError: Some training clips have a group and others none.
+        InputError: Some training clips have a group and others none; no class has two training clips.
     """
     train = clips[clips["split"] == "train"]
     grouped = _have_groups(train) and train["group"].nunique() >= MIN_GROUPS
     split = clips["split"].copy()
-    for names, units in _ranked_units(train, seed=seed, grouped=grouped):
-        if len(names) > 1:  # the only clip of a class is needed for training
-            split[units.index[units.isin(names[: max(1, round(share * len(names)))])]] = "valid"
+    for names, units, take in _ranked_units(train, seed=seed, grouped=grouped, labels=labels):
+        split[units.index[units.isin(take(iter(names), max(1, round(share * len(names)))))]] = "valid"
     n_valid = int((split == "valid").sum())
+    if not n_valid:
+        raise InputError(
+            "no training clip can be held out for validation: each is the only one of its class; add clips"
+        )
     what = "whole groups" if grouped else "clips of each class"
     note = f"no valid split: {n_valid} of {len(train)} training clips are held out for validation ({what}, seed {seed})"
     return clips.assign(split=split), note
+
+
+def describe_small_classes(clips: pd.DataFrame, labels: Sequence[str]) -> list[str]:
+    """A line on the classes none of whose clips is in valid or test, for each column of labels."""
+    lines = []
+    for label in labels:
+        small = sorted({*clips[label]} - {*clips.loc[clips["split"] != "train", label]})
+        if small:
+            lines.append(f"classes with all clips in train, too few to be in valid and test: {name_some(small)}")
+    return lines
+
+
+def describe_several_labels(clips: pd.DataFrame, labels: Sequence[str]) -> list[str]:
+    """Lines on clips that seem to have several labels, in one cell or in several rows, where one is learned.
+
+    A comma counts where one of its parts is a label elsewhere: names of species have commas too.
+    """
+    lines = []
+    for label in labels:
+        counts = clips[label].value_counts()
+        parts = {name: [part.strip() for part in re.split("[;,|]", name) if part.strip()] for name in counts.index}
+        known = Counter(part for several in parts.values() for part in {*several})
+        joined = [
+            name
+            for name, several in parts.items()
+            if len(several) > 1 and (re.search("[;|]", name) or any(known[part] > 1 for part in several))
+        ]
+        if joined:
+            what = f"{count_of(int(counts[joined].sum()), 'clip')} with several labels in one cell"
+            lines.append(f"{what}, such as {joined[0]!r}: each such text is taken as one class of its own")
+        again = clips[clips.duplicated(PART_COLUMNS, keep=False)]
+        names = again.groupby(PART_COLUMNS, dropna=False)[label].agg(lambda names: sorted({*names}))
+        names = names[names.map(len) > 1]
+        if len(names):
+            what = f"{count_of(len(names), 'clip')} in several rows with different labels"
+            lines.append(f"{what}, such as {' and '.join(names.iloc[0])}: each is learned as if it were the only one")
+    return lines
 
 
 def _have_groups(clips: pd.DataFrame) -> bool:
@@ -69,13 +135,34 @@ def _have_groups(clips: pd.DataFrame) -> bool:
     return bool(named.all())
 
 
-def _ranked_units(clips: pd.DataFrame, *, seed: int, grouped: bool) -> "list[tuple[list[str], pd.Series[str]]]":
-    """Per stratum its units (groups, or clips) in the order of a seeded hash, and the unit of each of its rows."""
+Take = Callable[[Iterator[str], int], list[str]]
+
+
+def _ranked_units(
+    clips: pd.DataFrame, *, seed: int, grouped: bool, labels: Sequence[str]
+) -> "list[tuple[list[str], pd.Series[str], Take]]":
+    """Strata of the clips, and of each its units (groups, or clips) in the order of a seeded hash, the unit of each of
+    its rows, and what takes so many units in order out of training, but the last one of no class."""
     units = clips["group"] if grouped else clips["clip_name"] + "@" + clips["start_s"].astype(str)
     # Without groups the shares hold in each class; with groups a class cannot be balanced without breaking a group.
-    strata = pd.Series(0, index=clips.index) if grouped else clips["label"]
+    strata = pd.Series(0, index=clips.index) if grouped else clips[labels[0]]
+    classes: defaultdict[tuple[object, str], set[tuple[str, str]]] = defaultdict(set)
+    for label in labels:
+        for stratum, unit, name in zip(strata.tolist(), units.tolist(), clips[label].tolist(), strict=True):
+            classes[stratum, unit].add((label, name))
+    left = Counter(each for names in classes.values() for each in names)
+
+    def take(stratum: object, names: Iterator[str], count: int) -> list[str]:
+        taken: list[str] = []
+        while len(taken) < count and (name := next(names, None)) is not None:
+            if all(left[each] > 1 for each in classes[stratum, name]):
+                left.subtract(classes[stratum, name])
+                taken.append(name)
+        return taken
+
     return [
-        (sorted(members.unique(), key=lambda name: _rank(name, seed)), members) for _, members in units.groupby(strata)
+        (sorted(members.unique(), key=lambda name: _rank(name, seed)), members, partial(take, stratum))
+        for stratum, members in units.groupby(strata)
     ]
 
 
@@ -106,7 +193,7 @@ def check_training_clips(clips: pd.DataFrame, *, where: str) -> list[str]:
                 + (
                     "or take a share of the training clips with --hold-out 0.1"
                     if split == "valid"
-                    else "or draw a split with --random-split SEED"
+                    else "or remove it and draw a split with --random-split SEED"
                 )
             )
     names = class_names(clips["label"])

@@ -6,15 +6,16 @@ rate, in record batches of equal length; the clips follow one another without re
 """
 
 import hashlib
-import json
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from audiostride.checks import Count, WholeNumber, read_json
 from audiostride.distributed import default_jobs, map_in_threads
 from audiostride.errors import InputError
 from audiostride.progress import progress_bar
@@ -29,10 +30,35 @@ SCHEMA = pa.schema([pa.field("samples", pa.int16(), nullable=False)])
 # were divided by, which is 1 unless it goes beyond full scale.
 PLACE_COLUMNS = ("store_file", "store_offset", "n_samples", "store_scale")
 
+AGAIN = "copy the store again, or remove it and prepare it anew"
+
+
+class StoredFile(TypedDict):
+    """What ``store.json`` says of an audio file."""
+
+    bytes: Count
+    samples: WholeNumber
+    checksum: str
+
+
+class StoreHeader(TypedDict):
+    """What ``store.json`` says, beside its ``format_version``."""
+
+    sample_rate: Count
+    manifest: str
+    clips: Count
+    samples: Count
+    scaled: WholeNumber
+    skipped: WholeNumber
+    fingerprint: str
+    index: list[str]
+    files: list[StoredFile]
+
 
 def is_store(path: str | Path) -> bool:
     """Whether a path is a folder that ``audiostride prepare`` wrote, or began to write."""
-    return (Path(path) / "store.json").is_file() or (Path(path) / "plan.json").is_file()
+    # isfile, unlike Path, takes what may not be looked at as nothing.
+    return any(os.path.isfile(os.path.join(path, name)) for name in ("store.json", "plan.json"))
 
 
 def audio_name(number: int) -> str:
@@ -40,24 +66,25 @@ def audio_name(number: int) -> str:
     return f"audio-{number:05d}.arrow"
 
 
-def read_store_header(store: str | Path) -> dict[str, Any]:
+def read_store_header(store: str | Path) -> StoreHeader:
     """What ``store.json`` says: format, sample rate, counts, source and the audio files with their checksums.
 
     Raises:
-        InputError: Not a whole store, or one of another version.
+        InputError: Not a whole store, one of another version, or a header that is not one.
     """
     file = Path(store) / "store.json"
     if not file.is_file():
         raise InputError(
             f"store {store} is not whole: 'audiostride prepare' was stopped; give that command again, and it goes on"
         )
-    header: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    header = read_json("store", file, dict[str, Any], advice=AGAIN)
     if header.get("format_version") != FORMAT_VERSION:
         raise InputError(
             f"store {store} must have format version {FORMAT_VERSION}, got {header.get('format_version')}; "
             "prepare it again from its manifest"
         )
-    return header
+    checked: StoreHeader = read_json("store", file, StoreHeader, advice=AGAIN)
+    return checked
 
 
 def read_store_clips(store: str | Path) -> pd.DataFrame:
@@ -75,16 +102,19 @@ def read_store_clips(store: str | Path) -> pd.DataFrame:
             raise InputError(
                 f"store {store}: {file.name} must have {entry['bytes']} bytes, got "
                 + (f"{size}" if size >= 0 else "no such file")
-                + "; copy the store again, or remove it and prepare it anew"
+                + f"; {AGAIN}"
             )
     found = hash_file(store / INDEX) if (store / INDEX).is_file() else "no such file"
     if found not in header["index"]:
         raise InputError(
-            f"store {store}: {INDEX} must have the checksum {header['index'][-1]}, got {found}; "
-            "copy the store again, or remove it and prepare it anew"
+            f"store {store}: {INDEX} must have the checksum {' or '.join(header['index'])}, got {found}; {AGAIN}"
         )
     with pa.memory_map(str(store / INDEX)) as source:
         clips: pd.DataFrame = pa.ipc.open_file(source).read_all().to_pandas()
+    numbers, ends = clips["store_file"], clips["store_offset"] + clips["n_samples"]
+    held = np.array([entry["samples"] for entry in header["files"]])
+    if len(clips) != header["clips"] or numbers.max() >= len(held) or (ends > held[numbers]).any():
+        raise InputError(f"store {store}: store.json and {INDEX} must tell of the same clips and files; {AGAIN}")
     return clips.assign(store=str(store.absolute()))
 
 
@@ -96,16 +126,16 @@ class StoreAudio:
     """
 
     def __init__(self, store: str | Path) -> None:
-        self.store = Path(store)
+        self.store, self._files = Path(store), read_store_header(store)["files"]
         self._batches: dict[int, list[NDArray[np.int16]]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"store": self.store, "_batches": {}}  # a worker process maps the files itself
+        return {**self.__dict__, "_batches": {}}  # a worker process maps the files itself
 
     def batches(self, number: int) -> list[NDArray[np.int16]]:
         """The record batches of an audio file as arrays on the memory map."""
         if number not in self._batches:
-            self._batches[number] = map_batches(self.store / audio_name(number))
+            self._batches[number] = map_batches(self.store / audio_name(number), self._files[number]["samples"])
         return self._batches[number]
 
     def read_into(self, number: int, offset: int, scale: float, out: NDArray[np.float32]) -> None:
@@ -121,14 +151,26 @@ class StoreAudio:
         out *= np.float32(scale / FULL_SCALE)
 
 
-def map_batches(file: Path) -> list[NDArray[np.int16]]:
-    """The record batches of an audio file as arrays on its memory map, which they keep open."""
-    reader = pa.ipc.open_file(pa.memory_map(str(file)))
-    if reader.schema != SCHEMA:
-        raise InputError(f"store file {file} must hold int16 samples, got {reader.schema.types}; prepare it anew")
-    return [
-        reader.get_batch(number).column(0).to_numpy(zero_copy_only=True) for number in range(reader.num_record_batches)
-    ]
+def map_batches(file: Path, samples: int) -> list[NDArray[np.int16]]:
+    """The record batches of an audio file of so many samples, as arrays on its memory map, which they keep open.
+
+    Raises:
+        InputError: The file is damaged in another way than in its samples, which `verify_store` looks at.
+    """
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(file)))
+        if reader.schema != SCHEMA:
+            raise ValueError(f"it must hold int16 samples, got {reader.schema.types}")
+        batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        for batch in batches:
+            batch.validate()  # or an array might reach beyond its file
+        arrays = [batch.column(0).to_numpy(zero_copy_only=True) for batch in batches]
+    except (pa.ArrowException, OSError, ValueError, IndexError) as error:  # whatever a damaged header leads to
+        raise InputError(f"store file {file} is damaged: {error}; {AGAIN}") from error
+    lengths = [BATCH_SAMPLES] * (samples // BATCH_SAMPLES) + [samples % BATCH_SAMPLES]
+    if (found := [len(array) for array in arrays]) != [length for length in lengths if length]:
+        raise InputError(f"store file {file} is damaged: it must hold {samples} samples, got {sum(found)}; {AGAIN}")
+    return arrays
 
 
 def hash_samples() -> "hashlib.blake2b":
@@ -164,10 +206,10 @@ def verify_store(store: str | Path, *, jobs: int | None = None, progress: bool =
         name = audio_name(number)
         digest = hash_samples()
         try:
-            for batch in map_batches(store / name):
+            for batch in map_batches(store / name, files[number]["samples"]):
                 digest.update(batch.data)
-        except (pa.ArrowException, OSError, ValueError, IndexError) as error:  # whatever a damaged header leads to
-            return f"{name} is damaged: {error}"
+        except InputError as error:
+            return str(error)
         if digest.hexdigest() != files[number]["checksum"]:
             return f"{name} is damaged: its checksum must be {files[number]['checksum']}, got {digest.hexdigest()}"
         return None

@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from audiostride.audio.resampling import stream_samples
+from audiostride.checks import read_json
 from audiostride.dataset.store import BATCH_SAMPLES, FULL_SCALE, INDEX, SCHEMA, audio_name, hash_samples
 from audiostride.errors import InputError
 from audiostride.writing import write_json
@@ -62,21 +63,25 @@ def write_audio_file(
         except _BeyondFullScale as found:
             scales[found.position] = found.scale
     # What is written last says that the audio file is whole.
-    write_json(_record(store, number), entry)
+    write_json(_record(store, number), {**entry, "check": _checksum(entry)})
     return entry
 
 
 def read_finished(store: Path, number: int, sources: "list[ClipSource | None]") -> dict[str, Any] | None:
     """What `write_audio_file` returned, if its file stands whole and its clips are still the same files; else none."""
-    record, file = _record(store, number), store / audio_name(number)
-    if not record.is_file() or not file.is_file():
-        return None
+    file = store / audio_name(number)
     try:
-        entry: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
-    except ValueError:  # a loss of power left the name without its content
+        entry: dict[str, Any] = read_json("prepare", _record(store, number), dict[str, Any])
+    except InputError:  # none, or a loss of power left the name without its content
         return None
-    same = entry["bytes"] == file.stat().st_size and entry["sources"] == describe_sources(sources)
-    return entry if same and not entry["errors"] else None
+    if entry.pop("check", None) != _checksum(entry) or entry["errors"] or not file.is_file():
+        return None
+    return entry if [entry["bytes"], entry["sources"]] == [file.stat().st_size, describe_sources(sources)] else None
+
+
+def _checksum(entry: dict[str, Any]) -> str:
+    """By which a record that was changed is told from the one that was written."""
+    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
 
 
 def stage_index(clips: pd.DataFrame, places: pd.DataFrame, out: Path) -> Path:

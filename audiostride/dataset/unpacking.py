@@ -1,14 +1,22 @@
 """Unpacking archives with progress; nothing lands outside of the folder."""
 
+import errno
+import struct
 import tarfile
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from audiostride.errors import InputError
+from audiostride.errors import InputError, reason_of
 from audiostride.progress import progress_bar
 
 ARCHIVE_SUFFIXES = (".zip", ".tar.gz")
+
+# What zipfile and tarfile raise of archives that were cut off or changed; tests/fuzz.py looks for more.
+BROKEN: tuple[type[Exception], ...] = (zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error, EOFError)
+BROKEN += (RuntimeError, LookupError, TypeError, ValueError, OSError)
+# Errors of the system that tell of the disk and not of the archive.
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE)
 
 
 def is_archive(name: str) -> bool:
@@ -26,17 +34,24 @@ def unpack(archive: Path, folder: Path) -> None:
     Raises:
         InputError: The archive is not whole (it is removed, so that it is fetched again), or it would write outside.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         if archive.name.endswith(".zip"):
             _unpack_zip(archive, folder)
         else:
             _unpack_tar(archive, folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, tarfile.ReadError) as error:
-        archive.unlink()
+    except BROKEN as error:
+        if isinstance(error, InputError):
+            raise
+        if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+            raise InputError(
+                f"download: {folder} must take what {archive} holds, but writing failed: {reason_of(error)}; make room "
+                "there and run the same command again"
+            ) from error
+        archive.unlink(missing_ok=True)
         raise InputError(
-            f"download: {archive} must be a whole archive, got one that cannot be unpacked: {error}; it is removed, "
-            "run the same command again to fetch it anew"
+            f"download: {archive} must be a whole archive, got one that cannot be unpacked: {reason_of(error)}; it is "
+            "removed, run the same command again to fetch it anew"
         ) from error
 
 

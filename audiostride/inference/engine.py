@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,6 +113,8 @@ def predict_recordings(
     workers: int | None = None,
     in_turn: bool = False,
     watch: Callable[[float], object] | None = None,
+    keep: Callable[[RecordingResult, int], object] | None = None,
+    begun: Mapping[str, Any] | None = None,
 ) -> Generator[RecordingResult | InputError, None, None]:
     """What the model hears in one recording after another; for one that cannot be read, the error in its place.
 
@@ -129,6 +132,9 @@ def predict_recordings(
         in_turn: Whether a CPU computes one batch after another with all its threads, and not several at once: faster
             where there are few batches.
         watch: Called with the seconds of audio of each batch that is done.
+        keep: Called behind each batch with the result of the recording whose turn it is, where that is not whole yet,
+            and with how many of its windows it has.
+        begun: What was kept so of the first recording (``n_samples``, ``n_windows`` and ``state``), to go on with.
 
     Yields:
         For each recording, in order, its result (a `ClipResult`, `WindowResult` or `EventResult`, as the settings say),
@@ -143,8 +149,10 @@ def predict_recordings(
     size = BATCH_SIZE.get(next(model.parameters()).device.type, 256) if batch_size is None else batch_size
     workers = min(MAX_READERS, default_jobs()) if workers is None else workers
     check_count("predict", batch_size=size, workers=workers)
-    blocks = read_blocks(recordings, sample_rate=config.sample_rate, window=window, hop=hop, workers=workers)
-    return _predict(model, blocks, settings, size=size, in_turn=in_turn, watch=watch)
+    blocks = read_blocks(
+        recordings, sample_rate=config.sample_rate, window=window, hop=hop, workers=workers, begun=begun
+    )
+    return _predict(model, blocks, settings, size=size, in_turn=in_turn, watch=watch, keep=keep, begun=begun)
 
 
 def _predict(
@@ -155,6 +163,8 @@ def _predict(
     size: int,
     in_turn: bool,
     watch: Callable[[float], object] | None,
+    keep: Callable[[RecordingResult, int], object] | None,
+    begun: Mapping[str, Any] | None,
 ) -> Generator[RecordingResult | InputError, None, None]:
     window, pin = model.config.window_samples, next(model.parameters()).device.type == "cuda"
     pending: deque[_Pending] = deque()
@@ -169,9 +179,13 @@ def _predict(
             for owner, first, count in done.parts:
                 owner.left -= count
                 if isinstance(owner.result, RecordingResult):
-                    owner.result.add(first, {task: values[row : row + count] for task, values in logits.items()})
+                    own = {task: values[row : row + count] for task, values in logits.items()}
+                    owner.result.add(first, own)
+                    owner.result.finite &= all(np.isfinite(values).all() for values in own.values())
                     if watch is not None:
                         watch(owner.result.tiling.audio_s(first, count))
+                    if keep is not None and owner is pending[0] and owner.left > 0 and owner.result.finite:
+                        keep(owner.result, owner.result.tiling.n_windows - owner.left)
                 row += count
 
         def finished() -> Iterator[RecordingResult | InputError]:
@@ -191,7 +205,9 @@ def _predict(
                 continue
             if current.result is None:
                 current.result = GRANULARITIES[settings.granularity](model.config.tasks, item.tiling, settings)
-                current.left = item.tiling.n_windows
+                current.left = item.tiling.n_windows - item.first
+                if item.first and begun is not None:
+                    current.result.restore(begun["state"])
             taken = 0
             while taken < len(item.windows):
                 taken += batch.take(current, item.first + taken, item.windows[taken:])

@@ -1,16 +1,21 @@
 """Predictions as files: CSV, Parquet, JSON lines, selection tables of Raven, labels of Audacity."""
 
+import csv
+import hashlib
 import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import accumulate
 from pathlib import Path
+from typing import Literal, TextIO
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from audiostride.audio.decoding import probe_audio
 from audiostride.errors import InputError
 from audiostride.inference.granularity import columns_of
 from audiostride.inference.model import ModelSettings
@@ -18,6 +23,7 @@ from audiostride.inference.model import ModelSettings
 SUFFIXES = {"csv": ".csv", "parquet": ".parquet", "jsonl": ".jsonl", "raven": ".txt", "audacity": ".txt"}
 FORMATS = tuple(SUFFIXES)
 FILE_ENDINGS = {"raven": ".selections.txt", "audacity": ".txt"}  # behind the name of the audio file, in a folder
+NAME_BYTES = 255  # of a file, in UTF-8: what the common file systems of Linux take, and less than others do
 
 Write = Callable[[pd.DataFrame], None]
 
@@ -52,13 +58,22 @@ def is_folder_format(out: Path, name: str) -> bool:
     return name in FILE_ENDINGS and not out.suffix
 
 
-def check_files(out: Path, name: str, paths: Sequence[str]) -> None:
-    """Raise if labels of several audio files would have to go into one file, which does not say whose they are."""
+def check_files(out: Path, name: str, paths: Sequence[str], stored: Sequence[str] = ()) -> None:
+    """Raise if labels of several audio files would have to go into one file, which does not say whose they are.
+
+    A table of Raven does; it counts time over the files, for which they must be there.
+    """
     count = len(set(paths))
     if name == "audacity" and not is_folder_format(out, name) and count > 1:
         raise InputError(
             f"predict: labels of Audacity are one file for each audio file, got {count} audio files for {out}; "
             f"give a folder for them: -o {out.with_suffix('')}"
+        )
+    gone = [path for path in stored if not os.path.exists(path)] if name == "raven" and count > 1 else []
+    if gone and not is_folder_format(out, name):
+        raise InputError(
+            f"predict: a table of Raven counts time over its audio files, but {len(gone)} of the store's are "
+            f"gone, such as {gone[0]}; give a folder for a table of each: -o {out.with_suffix('')}"
         )
 
 
@@ -100,8 +115,17 @@ def open_table(
 @contextmanager
 def _open_csv(target: Path, columns: list[str]) -> Iterator[Write]:
     with target.open("w", encoding="utf-8", newline="") as file:
-        pd.DataFrame(columns=columns).to_csv(file, index=False, lineterminator="\n")
-        yield lambda table: table.to_csv(file, index=False, header=False, lineterminator="\n")
+        write_rows(file, pd.DataFrame(columns=columns), header=True)
+        yield lambda table: write_rows(file, table, header=False)
+
+
+def write_rows(file: TextIO, table: pd.DataFrame, *, header: bool) -> None:
+    """Write rows of CSV."""
+    # Before Python 3.13 a carriage return gets no quotes of its own, and readers take it for the end of a row.
+    texts = table.select_dtypes(["object", "str"])
+    quote_all = any("\r" in text for name in texts for text in texts[name])
+    quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if quote_all else csv.QUOTE_MINIMAL
+    table.to_csv(file, index=False, header=header, lineterminator="\n", quoting=quoting)
 
 
 @contextmanager
@@ -125,6 +149,7 @@ def _open_text(target: Path, name: str, config: ModelSettings, paths: Sequence[s
     """A file, or in a folder one for each audio file, named by its path below the folder that holds them all."""
     folder = is_folder_format(target, name)
     files = _files_below(target, paths, FILE_ENDINGS[name]) if folder else dict.fromkeys(paths, target)
+    starts_s = _starts_in_raven(paths) if name == "raven" and not folder else {}
     written: Counter[Path] = Counter()
     for file in dict.fromkeys([*files.values()] if folder else [target]):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +158,10 @@ def _open_text(target: Path, name: str, config: ModelSettings, paths: Sequence[s
     def write(table: pd.DataFrame) -> None:
         for path, rows in table.groupby("path", sort=False):
             file = files[str(path)]
-            lines = _raven_lines(rows, config, written[file]) if name == "raven" else _audacity_lines(rows, config)
+            if name == "raven":
+                lines = _raven_lines(rows, config, before=written[file], start_s=starts_s.get(str(path), 0.0))
+            else:
+                lines = _audacity_lines(rows, config)
             written[file] += len(rows)
             with file.open("a", encoding="utf-8") as opened:
                 opened.writelines("\t".join(line) + "\n" for line in lines)
@@ -144,7 +172,36 @@ def _open_text(target: Path, name: str, config: ModelSettings, paths: Sequence[s
 def _files_below(folder: Path, paths: Sequence[str], ending: str) -> dict[str, Path]:
     absolute = {path: os.path.abspath(path) for path in paths}
     root = os.path.commonpath([os.path.dirname(path) for path in absolute.values()]) if paths else ""
-    return {path: folder / (os.path.relpath(place, root) + ending) for path, place in absolute.items()}
+    places = {path: folder / os.path.relpath(place, root) for path, place in absolute.items()}
+    return {path: place.with_name(_add_ending(place.name, ending)) for path, place in places.items()}
+
+
+def _add_ending(name: str, ending: str) -> str:
+    """A name with something behind it; of one that is too long for that, its beginning and a checksum of all of it."""
+    if len((name + ending).encode()) <= NAME_BYTES:
+        return name + ending
+    ending = f"~{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}{ending}"
+    return name.encode()[: NAME_BYTES - len(ending)].decode(errors="ignore") + ending
+
+
+def _starts_in_raven(paths: Sequence[str]) -> dict[str, float]:
+    """Where each file begins, in seconds, in a window of Raven that shows all of them one after the other.
+
+    Raven places the selections of a table by Begin Time, which counts on over the files of the window in their order;
+    of a table of sound selections (each opens its file) by Begin Path and File Offset.
+
+    Raises:
+        InputError: A file is no longer there.
+    """
+    files = list(dict.fromkeys(paths))
+    try:
+        lengths_s = [probe_audio(path).duration_s for path in files[:-1]]
+    except InputError as error:
+        raise InputError(
+            f"predict: a table of Raven counts time over its audio files, but one can no longer be read: {error}; "
+            "what is done is kept: give it back and the same command again, or -o without a suffix for a table of each"
+        ) from error
+    return dict(zip(files, accumulate(lengths_s, initial=0.0), strict=False))  # none: one length
 
 
 def _raven_columns(config: ModelSettings) -> list[str]:
@@ -153,13 +210,14 @@ def _raven_columns(config: ModelSettings) -> list[str]:
     return [*columns, "Label", "Score"]
 
 
-def _raven_lines(rows: pd.DataFrame, config: ModelSettings, before: int) -> Iterator[list[str]]:
+def _raven_lines(rows: pd.DataFrame, config: ModelSettings, *, before: int, start_s: float) -> Iterator[list[str]]:
+    """The rows of a file that begins at `start_s` in the window, behind `before` others."""
     low, high = config.fmin_hz, min(config.fmax_hz, config.sample_rate / 2)
     for number, row in enumerate(rows.to_dict("records"), start=before + 1):
         path = os.path.abspath(row["path"])
-        start_s, end_s = f"{row['start_s']:.4f}", f"{row['end_s']:.4f}"
-        line = [str(number), "Spectrogram 1", "1", start_s, end_s, f"{low:.1f}", f"{high:.1f}"]
-        line += [os.path.basename(path), path, start_s, *([row["task"]] if "task" in row else [])]
+        begin_s, end_s = (f"{start_s + row[name]:.4f}" for name in ("start_s", "end_s"))
+        line = [str(number), "Spectrogram 1", "1", begin_s, end_s, f"{low:.1f}", f"{high:.1f}"]
+        line += [os.path.basename(path), path, f"{row['start_s']:.4f}", *([row["task"]] if "task" in row else [])]
         yield [_one_field(field) for field in [*line, row["label"], f"{row['score']:.6f}"]]
 
 

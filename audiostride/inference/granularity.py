@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,7 +125,8 @@ class Tiling:
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Probabilities ``(B, classes)`` from logits ``(B, classes)``."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    with np.errstate(invalid="ignore"):  # infinite logits make their recording an error, see `RecordingResult.finite`
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     probs: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
     return probs
 
@@ -139,8 +140,20 @@ class RecordingResult(ABC):
         settings: Granularity, and threshold and merge gap of events.
     """
 
+    finite: bool = True
+    """Whether all logits were; no row is right where one was not."""
+    _taken: Any
+
     def __init__(self, tasks: Mapping[str, Sequence[str]], tiling: Tiling, settings: PredictionSettings) -> None:
         self.tasks, self.tiling, self.settings = tasks, tiling, settings
+
+    def state(self) -> Any:
+        """What was taken in so far, as values that JSON keeps to the bit."""
+        return self._taken
+
+    def restore(self, state: Any) -> None:
+        """Go on from what `state` gave, instead of taking those windows in again."""
+        self._taken = state
 
     @abstractmethod
     def add(self, first: int, logits: Mapping[str, NDArray[np.float64]]) -> None:
@@ -159,6 +172,12 @@ class ClipResult(RecordingResult):
         # float64, so that how the windows came in batches does not show.
         self._sums = {task: np.zeros(len(names)) for task, names in tasks.items()}
         self._weight = 0.0
+
+    def state(self) -> Any:
+        return [self._weight, {task: sums.tolist() for task, sums in self._sums.items()}]
+
+    def restore(self, state: Any) -> None:
+        self._weight, self._sums = state[0], {task: np.array(sums) for task, sums in state[1].items()}
 
     def add(self, first: int, logits: Mapping[str, NDArray[np.float64]]) -> None:
         for offset in range(len(next(iter(logits.values())))):
@@ -186,7 +205,7 @@ class WindowResult(RecordingResult):
 
     def __init__(self, tasks: Mapping[str, Sequence[str]], tiling: Tiling, settings: PredictionSettings) -> None:
         super().__init__(tasks, tiling, settings)
-        self._rows: dict[str, list[Row]] = {task: [] for task in tasks}
+        self._taken: dict[str, list[Row]] = {task: [] for task in tasks}
 
     def add(self, first: int, logits: Mapping[str, NDArray[np.float64]]) -> None:
         for task, values in logits.items():
@@ -196,10 +215,10 @@ class WindowResult(RecordingResult):
             for offset, (index, score) in enumerate(zip(best.tolist(), scores, strict=True)):
                 start, end = self.tiling.span(first + offset)
                 row = (self.tiling.seconds(start), self.tiling.seconds(end), task, names[index], score)
-                self._rows[task].append(row)
+                self._taken[task].append(row)
 
     def rows(self) -> list[Row]:
-        return [row for rows in self._rows.values() for row in rows]
+        return [row for rows in self._taken.values() for row in rows]
 
 
 class EventResult(RecordingResult):
@@ -216,7 +235,7 @@ class EventResult(RecordingResult):
         self._threshold = 0.5 if settings.threshold is None else settings.threshold
         self._gap = round((settings.merge_gap_s or 0.0) * tiling.sample_rate)
         # For each task and class: start, end (samples) and score of its events; the last one may still grow.
-        self._events: dict[str, list[list[tuple[int, int, float]]]] = {
+        self._taken: dict[str, list[list[tuple[int, int, float]]]] = {
             task: [[] for _ in names] for task, names in tasks.items()
         }
 
@@ -224,7 +243,7 @@ class EventResult(RecordingResult):
         for task, values in logits.items():
             probs = softmax(values).round(SCORE_DIGITS)
             for offset, index in np.argwhere(probs >= self._threshold).tolist():
-                events, score = self._events[task][index], float(probs[offset, index])
+                events, score = self._taken[task][index], float(probs[offset, index])
                 start, end = self.tiling.span(first + offset)
                 if events and start - events[-1][1] <= self._gap:
                     begin, _, best = events.pop()
@@ -235,11 +254,27 @@ class EventResult(RecordingResult):
         found: list[Row] = []
         for task, names in self.tasks.items():
             events = [
-                (start, index, end, score) for index, own in enumerate(self._events[task]) for start, end, score in own
+                (start, index, end, score) for index, own in enumerate(self._taken[task]) for start, end, score in own
             ]
             at = self.tiling.seconds
             found += [(at(start), at(end), task, names[index], score) for start, index, end, score in sorted(events)]
         return found
+
+
+def rows_of(path: str, result: RecordingResult | InputError) -> list[Row] | InputError:
+    """The rows of a recording, or why it has none."""
+    if isinstance(result, InputError):
+        return result
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return InputError(f"predict: the name of a file must be UTF-8 to stand in a table, got {path!a}; rename it")
+    if not result.finite:
+        return InputError(
+            f"predict: the logits of {path} must be finite, got NaN or infinity; are its samples far beyond full scale "
+            "(audiostride check), or weights of the model not finite (audiostride evaluate)?"
+        )
+    return result.rows()
 
 
 GRANULARITIES: dict[Granularity, type[RecordingResult]] = {

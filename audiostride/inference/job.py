@@ -1,10 +1,11 @@
 """A job of predictions: many recordings into one table, whole or not at all, going on where it was stopped."""
 
 import logging
+import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import chain, islice
@@ -15,22 +16,22 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from audiostride.distributed import Processes
+from audiostride.distributed import Processes, needing_all
 from audiostride.errors import InputError
 from audiostride.inference.engine import predict_recordings
-from audiostride.inference.formats import check_files, check_replaceable, open_table
-from audiostride.inference.granularity import PredictionSettings
+from audiostride.inference.formats import check_files, check_replaceable, open_table, write_rows
+from audiostride.inference.granularity import PredictionSettings, rows_of
 from audiostride.inference.journal import (
     Journal,
+    Share,
     begin_job,
-    check_job,
     describe_job,
+    errors_file,
     partial_folder,
-    read_journals,
     replace_output,
 )
 from audiostride.inference.model import Model
-from audiostride.inference.recordings import Recording
+from audiostride.inference.recordings import Recording, describe_unheard
 from audiostride.inference.table import rows_to_table
 from audiostride.progress import progress_bar
 
@@ -38,15 +39,6 @@ ROWS_AT_ONCE = 20000
 
 # Processes wait for the slowest at the end; a folder of long recordings is not shared out evenly.
 PATIENCE = timedelta(days=7)
-
-
-def errors_file(out: Path) -> Path:
-    """The table of what could not be read, beside the predictions.
-
-    >>> errors_file(Path("predictions.parquet")).name
-    'predictions.errors.csv'
-    """
-    return out.with_name(f"{out.stem}.errors.csv")
 
 
 @dataclass
@@ -80,7 +72,8 @@ class PredictionJob:
     """Threads of each process that read audio; None is one for each processor, 8 at most."""
 
     def __post_init__(self) -> None:
-        check_files(self.out, self.format, [recording.path for recording in self.recordings])
+        stored = [recording.path for recording in self.recordings if recording.store]
+        check_files(self.out, self.format, [recording.path for recording in self.recordings], stored)
         self.processes = Processes.of_environment(self.devices, self.n_nodes)
         self._job = describe_job(self.model, self.recordings, self.settings, processes=self.processes.count)
         self._folder = partial_folder(self.out)
@@ -116,10 +109,11 @@ class PredictionJob:
         fabric = Fabric(accelerator=device.type, strategy=strategy, devices=self.devices, num_nodes=self.n_nodes)
         fabric.launch()
         self.model.to(fabric.device)
-        n_read = int(self.processes.sum(torch.tensor(self.work())))  # which waits for all
-        if self.processes.first:
-            self.finish()
-        fabric.barrier()  # nobody leaves, or starts another job, before the table stands
+        with needing_all("predict", "what is done stays, and the same command goes on"):
+            n_read = int(self.processes.sum(torch.tensor(self.work())))  # which waits for all
+            if self.processes.first:
+                self.finish()
+            fabric.barrier()  # nobody leaves, or starts another job, before the table stands
         return n_read
 
     def begin(self, *, overwrite: bool = False, anew: bool = False) -> None:
@@ -131,7 +125,7 @@ class PredictionJob:
         Raises:
             InputError: The output exists, or is a folder with other things; another job was stopped here; not writable.
         """
-        if self.out.exists():
+        if os.path.exists(self.out):
             if not overwrite:
                 raise InputError(f"predict: {self.out} exists; choose another -o, or give --overwrite")
             check_replaceable(self.out, self.format)
@@ -143,35 +137,64 @@ class PredictionJob:
         Raises:
             InputError: A recording that cannot be read, where that ends the job; nothing is kept then.
         """
-        check_job(self._folder, self._job)
-        rank, count = self.processes.rank, self.processes.count
-        first, last = (len(self.recordings) * each // count for each in (rank, rank + 1))
-        with Journal(self._folder, self.processes) as journal:
-            own = self.recordings[first + journal.n_done : last]
-            if self.processes.first and journal.n_done:
-                print(f"goes on with a job that was stopped: {journal.n_done} of {last - first} files are done")
-            bar = _FilesBar(last - first, journal.n_done, shown=self.processes.first)
+        share, mine = self._share(self.processes.rank)
+        with Journal(share) as journal:
+            own = mine[journal.n_done :]
+            if journal.n_lost:
+                what = (
+                    f"predict: {journal.path} was changed behind line {journal.n_done}: what the {journal.n_lost} lines"
+                )
+                print(f"{what} there tell of is classified again", file=sys.stderr)
+            if self.processes.first and (journal.n_done or journal.begun):
+                more = f", and {journal.begun['n_windows']} windows of the next one" if journal.begun else ""
+                print(f"goes on with a job that was stopped: {journal.n_done} of {len(mine)} files are done{more}")
+            bar = _FilesBar(len(mine), journal.n_done, shown=self.processes.first)
             found = predict_recordings(
-                self.model, own, self.settings, batch_size=self.batch_size, workers=self.workers, watch=bar.hear
-            )
+                self.model, own, self.settings, batch_size=self.batch_size, workers=self.workers, watch=bar.hear,
+                keep=journal.keep, begun=journal.begun,
+            )  # fmt: skip
             try:
                 for recording, prediction in zip(own, found, strict=True):
-                    if not isinstance(prediction, InputError):
-                        journal.add(recording.path, rows=prediction.rows())
+                    rows = rows_of(recording.path, prediction)
+                    if not isinstance(rows, InputError):
+                        journal.add(recording.path, rows=rows)
                     elif self.stop_on_error:
-                        raise prediction
+                        raise rows
                     else:
-                        tqdm.write(str(prediction), file=sys.stderr)
-                        journal.add(recording.path, error=str(prediction))
+                        tqdm.write(str(rows), file=sys.stderr)
+                        journal.add(recording.path, error=str(rows))
                     bar.count()
             except InputError:
                 found.close()
-                if count == 1:
+                if self.processes.count == 1:
                     self.discard()
                 raise
             finally:
                 bar.close()
+            if unheard := describe_unheard(own, self.model.config.sample_rate):
+                print(unheard, file=sys.stderr)
             return journal.n_read
+
+    def _share(self, rank: int) -> tuple[Share, Sequence[Recording]]:
+        """The journal and the recordings of a process."""
+        count = self.processes.count
+        first, last = (len(self.recordings) * each // count for each in (rank, rank + 1))
+        own, tasks = self.recordings[first:last], self.model.config.tasks
+        return Share(self._folder, Processes(rank, count), self._job, [each.path for each in own], tasks), own
+
+    def _entries(self) -> Iterator[dict[str, Any]]:
+        """What the journals say of all recordings, in order; `InputError` where one is not as its process left it."""
+        for rank in range(self.processes.count):
+            share, own = self._share(rank)
+            left = len(own)
+            for entry, _, _ in share.read():
+                left -= 1
+                yield entry
+            if left:
+                raise InputError(
+                    f"predict: {share.journal} was changed meanwhile: {left} of its {len(own)} recordings are lost; "
+                    "give the same command again, which classifies them"
+                )
 
     def discard(self) -> None:
         """Remove what was done."""
@@ -184,15 +207,17 @@ class PredictionJob:
             InputError: None could be read.
         """
         paths, errors = [], []
-        for entry in read_journals(self._folder, self.processes.count):
+        for entry in self._entries():
             if "rows" in entry:
                 paths.append(entry["path"])
             else:
-                errors.append((entry["path"], entry["error"]))
+                told = (entry["path"], entry["error"])  # names that are not UTF-8 are escaped
+                errors.append([text.encode(errors="backslashreplace").decode() for text in told])
         companion = errors_file(self.out)
         if errors:
             made = self._folder / "errors.csv"
-            pd.DataFrame(errors, columns=["path", "reason"]).to_csv(made, index=False, lineterminator="\n")
+            with made.open("w", encoding="utf-8", newline="") as file:
+                write_rows(file, pd.DataFrame(errors, columns=["path", "reason"]), header=True)
             replace_output(made, companion)
         else:
             companion.unlink(missing_ok=True)  # of an earlier job
@@ -205,8 +230,7 @@ class PredictionJob:
         result = self._folder / f"result{self.out.suffix}"
         if result.is_dir():  # of a process that was killed here
             shutil.rmtree(result)
-        entries = read_journals(self._folder, self.processes.count)
-        rows = chain.from_iterable(_rows_of(entry) for entry in entries)
+        rows = chain.from_iterable(_rows_of(entry) for entry in self._entries())
         with open_table(result, self.format, config=self.model.config, paths=paths) as write:
             while block := list(islice(rows, ROWS_AT_ONCE)):
                 write(rows_to_table(block, self.model.config))

@@ -1,10 +1,10 @@
 """Windows of recordings, read ahead by a few threads: never more of a recording than some blocks of windows."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,15 +40,20 @@ class _Open:
 
 
 def tile_blocks(
-    recording: Recording, *, sample_rate: int, window: int, hop: int, at_once: int = WINDOWS_AT_ONCE
-) -> Iterator[Block]:
+    recording: Recording, *, sample_rate: int, window: int, hop: int, at_once: int = WINDOWS_AT_ONCE,
+    begun: Mapping[str, Any] | None = None,
+) -> Iterator[Block]:  # fmt: skip
     """The windows of a recording in order, `at_once` of them at a time.
+
+    Those that a stopped job has done (`begun`, see `audiostride.inference.journal.Journal`) are read, as the resampler
+    goes through what is before the others, and left out.
 
     Raises:
         InputError: The recording cannot be read.
     """
     n_samples, source = recording.stream(sample_rate, window=window)
     tiling = Tiling(n_samples, window, hop, sample_rate, recording.start_s)
+    n_begun = begun["n_windows"] if begun is not None and begun["n_samples"] == n_samples else 0
     parts: list[NDArray[np.float32]] = []
     held, done = 0, 0
     while done < tiling.n_windows:
@@ -62,14 +67,17 @@ def tile_blocks(
             held += len(part)
         samples = parts[0] if len(parts) == 1 else np.concatenate(parts)
         tiled = np.lib.stride_tricks.sliding_window_view(samples[:needed], window)[::hop]
-        yield Block(tiled, done, tiling)
+        left_out = min(count, max(0, n_begun - done))
+        if left_out < count:
+            yield Block(tiled[left_out:], done + left_out, tiling)
         held, done = held - count * hop, done + count
         parts = [samples[count * hop :]] if held else []
 
 
 def read_blocks(
-    recordings: Iterable[Recording], *, sample_rate: int, window: int, hop: int, workers: int
-) -> Iterator[tuple[int, Block | InputError]]:
+    recordings: Iterable[Recording], *, sample_rate: int, window: int, hop: int, workers: int,
+    begun: Mapping[str, Any] | None = None,
+) -> Iterator[tuple[int, Block | InputError]]:  # fmt: skip
     """The windows of one recording after another; for one that cannot be read (any more), the error.
 
     Args:
@@ -78,6 +86,7 @@ def read_blocks(
         window: Length of a window in samples.
         hop: From one window to the next, in samples.
         workers: Threads that read.
+        begun: Which windows of the first recording are left out, see `tile_blocks`.
 
     Yields:
         The number of a recording, and windows of it or the error that ends it.
@@ -89,7 +98,8 @@ def read_blocks(
             while True:
                 while len(opened) < READ_AHEAD * workers and (item := next(left, None)) is not None:
                     number, recording = item
-                    blocks = tile_blocks(recording, sample_rate=sample_rate, window=window, hop=hop)
+                    own = None if number else begun
+                    blocks = tile_blocks(recording, sample_rate=sample_rate, window=window, hop=hop, begun=own)
                     opened.append(_Open(number, blocks, pool.submit(next, blocks, None)))
                 if not opened:
                     return

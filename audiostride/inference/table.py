@@ -9,9 +9,9 @@ import pandas as pd
 from audiostride.checks import check_choice
 from audiostride.errors import InputError
 from audiostride.inference.engine import predict_recordings
-from audiostride.inference.granularity import COLUMNS, PredictionSettings, Row, columns_of
+from audiostride.inference.granularity import COLUMNS, PredictionSettings, Row, columns_of, rows_of
 from audiostride.inference.model import Model, ModelSettings
-from audiostride.inference.recordings import take_recordings
+from audiostride.inference.recordings import describe_unheard, take_recordings
 from audiostride.progress import progress_bar
 
 
@@ -41,13 +41,14 @@ def predict_table(
     rows: list[tuple[str, Row]] = []
     errors: list[tuple[str, str]] = []
     for recording, prediction in zip(recordings, bar, strict=True):
-        if isinstance(prediction, InputError):
-            if on_error == "stop":
-                found.close()
-                raise prediction
-            errors.append((recording.path, str(prediction)))
-        else:
-            rows += [(recording.path, row) for row in prediction.rows()]
+        own = rows_of(recording.path, prediction)
+        if not isinstance(own, InputError):
+            rows += [(recording.path, row) for row in own]
+            continue
+        if on_error == "stop":
+            found.close()
+            raise own
+        errors.append((recording.path, str(own)))
     if errors and len(errors) == len(recordings):
         raise InputError(f"predict: none of {len(recordings)} recordings could be read; the first: {errors[0][1]}")
     if errors:
@@ -56,6 +57,8 @@ def predict_table(
             f".attrs['errors']; the first: {errors[0][1]}",
             stacklevel=3,
         )
+    if unheard := describe_unheard(recordings, model.config.sample_rate):
+        warnings.warn(unheard, stacklevel=3)
     table = rows_to_table(rows, model.config)
     table.attrs["errors"] = errors
     return table

@@ -12,6 +12,9 @@ PAPER_CHANNELS = (64, 128, 256, 256, 512, 512)
 PAPER_STRIDES = ((2.0, 2.0), (2.0, 2.0), (1.0, 1.0), (2.0, 2.0), (1.0, 1.0), (2.0, 2.0))
 # ResNet-18 (He et al. 2016): four stages, of which the last three begin with a stride.
 N_STAGES = 4
+# What no network for sound comes near, and what would take gigabytes or hours before it fails.
+MAX_SAMPLES, MAX_VALUES = 2**28, 2**26  # of a window and of its spectrograms: 1 GiB and 256 MiB in float32
+MAX_CHANNELS, MAX_BLOCKS, MAX_BINS = 2**16, 1000, 2**28
 RESNET_CHANNELS = (64, 128, 256, 512)
 RESNET_STRIDES = ((2.0, 2.0), (2.0, 2.0), (2.0, 2.0))
 
@@ -116,11 +119,26 @@ class ClassifierConfig(PoolingConfig):
         for task, names in self.tasks.items():
             if len(set(names)) < max(2, len(names)):
                 raise InputError(f"{who}: task {task!r} must have two or more different class names, got {names}")
-        if not 1 <= self.window_s * self.sample_rate < 2**63:
+            for name in (task, *names):
+                if name != name.encode(errors="replace").decode():
+                    raise InputError(f"{who}: names in tasks must be UTF-8, got {name!a}")
+        if not self.window_s * self.sample_rate >= 1:
             raise InputError(
                 f"{who}: window_s must hold one sample or more at {self.sample_rate} Hz, got {self.window_s}"
             )
         strides, channels = fill_encoder(self.encoder, self.strides, self.channels)
+        n_samples = self.window_s * self.sample_rate
+        for name, value, most in (
+            ("window_s x sample_rate", n_samples, MAX_SAMPLES),
+            ("window_s x sample_rate / hop_length x n_fft", n_samples / self.hop_length * self.n_fft, MAX_VALUES),
+            ("window_s x sample_rate / hop_length x n_mels", n_samples / self.hop_length * self.n_mels, MAX_VALUES),
+            ("width x channels", self.width * max(channels, default=0), MAX_CHANNELS),
+            ("the number of channels", len(channels), MAX_BLOCKS),
+            ("strides", max((stride for pair in strides for stride in pair), default=1), MAX_BINS),
+            ("ramp_bins", self.ramp_bins or 0, MAX_BINS),
+        ):
+            if value > most:
+                raise InputError(f"{who}: {name} must be at most {most}, got {value:g}")
         check = check_blocks if self.encoder == "separable" else check_stages
         check(who, strides, channels)
         # Plain, comparable values, whatever sequence types came in.

@@ -35,8 +35,9 @@ SUFFIXES: dict[str, ExportFormat] = {".onnx": "onnx", ".pt2": "torch-export"}
 INPUT_NAMES: dict[ExportInput, str] = {"waveform": "waveform", "log-mel": "log_mel"}
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
-# The oldest operators that the exporter of torch knows, for the widest choice of runtimes (onnxruntime from 1.14 on).
+# The oldest operators that the exporter of torch knows, for the widest choice of runtimes (tried: onnxruntime 1.15.1).
 OPSET = 18
+IR_VERSION = 8  # of the file, which came with these operators; the exporter's 10 is refused by runtimes before 1.18
 MAX_BATCH = 4096
 METADATA_FILE = "audiostride.json"  # inside a torch.export archive
 
@@ -153,11 +154,7 @@ def export_classifier(
     parity.check(path)
     reference = ExportedClassifier(model, input=input, products=False).eval()
     latencies = measure_latency(reference, inputs, make_runner, content)
-    try:
-        write_bytes(path, content)
-    except OSError as error:
-        path.with_name(path.name + ".partial").unlink(missing_ok=True)
-        raise InputError(f"export: {path} cannot be written: {error}; choose another place with -o") from error
+    write_bytes(path, content)
     return Exported(
         path=path,
         format=chosen,
@@ -221,6 +218,7 @@ def _to_onnx(network: ExportedClassifier, example: Tensor, name: str, metadata: 
         raise InputError("export: torch.onnx gave no program; update torch")
     proto: Any = program.model_proto
     tidy_graph(proto)
+    proto.ir_version = IR_VERSION
     for key, value in metadata.items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value

@@ -1,6 +1,7 @@
 """A trained model as one file: weights with configuration and class names in its metadata."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +55,14 @@ def read_model_file(
             metadata = (stored.metadata() or {}).get(key)
             names = list(stored.keys()) if weights else []
             tensors = {name: stored.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError, AttributeError) as error:
         raise InputError(f"{who}: {file} must be a safetensors file, but reading it failed: {error}") from error
     if metadata is None:
         raise InputError(f"{who}: {file} must be a model {kind}, but has no such metadata")
     try:
         header: dict[str, Any] = dict(json.loads(metadata))
         header["format"] = int(header["format"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f"{who}: the metadata of {file} must be the JSON of a model: {error!r}") from error
     if header["format"] > newest:
         raise InputError(f"{who}: {file} must have format <= {newest}, got {header['format']}; update audiostride")
@@ -98,11 +99,24 @@ def load_classifier(path: str | Path, *, device: str | torch.device = "cpu") -> 
     if header["format"] == 1:
         values = {"pool_after": "block", **values}
     try:
-        model = AudioClassifier(ClassifierConfig.from_dict(values))
-    except (InputError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"load_classifier: the configuration in {file} must be that of a model: {error}") from error
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise InputError(f"load_classifier: the weights in {file} must fit its configuration: {error}") from error
+        config = ClassifierConfig.from_dict(values)
+        with torch.device("meta"):  # shapes alone: no memory for weights before they are known to be those of the file
+            expected = AudioClassifier(config).state_dict()
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise InputError(f"{who}: the configuration in {file} must be that of a model: {error}") from error
+    wrong = [name for name in {**expected, **tensors} if _describe(expected, name) != _describe(tensors, name)]
+    if wrong:
+        raise InputError(
+            f"{who}: the weights in {file} must fit its configuration, but {len(wrong)} of {len(expected)} do not: "
+            f"{wrong[0]} must be {_describe(expected, wrong[0])}, got {_describe(tensors, wrong[0])}"
+        )
+    model = AudioClassifier(config)
+    model.load_state_dict(tensors)
     return model.to(device).eval()
+
+
+def _describe(tensors: Mapping[str, Tensor], name: str) -> str:
+    if name not in tensors:
+        return "none"
+    tensor = tensors[name]
+    return f"{'floats' if tensor.is_floating_point() else tensor.dtype} of shape {list(tensor.shape)}"

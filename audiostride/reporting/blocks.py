@@ -139,7 +139,7 @@ def file_name(name: str, suffix: str, taken: Container[str] = ()) -> str:
     >>> file_name("per_class_a/b <c>", "csv"), file_name("x", "md", ["x.md"])
     ('per_class_a_b_c.csv', 'x_2.md')
     """
-    stem = re.sub(r"[^\w.-]+", "_", name).strip("_.")[:80] or "unnamed"
+    stem = re.sub(r"[^\w.-]+", "_", name).strip("_.").encode()[:80].decode(errors="ignore") or "unnamed"
     found, number = f"{stem}.{suffix}", 2
     while found in taken:
         found, number = f"{stem}_{number}.{suffix}", number + 1

@@ -11,13 +11,14 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from audiostride.errors import InputError
+from audiostride.errors import InputError, explained
 from audiostride.reporting.blocks import Drawings, Pictures, Section, Table, file_name
 from audiostride.reporting.class_figures import draw_confusion
 from audiostride.reporting.runs import RunFolder, group_runs, name_runs, read_run, summarise_runs
 from audiostride.reporting.sections import build_sections, draw_top
 from audiostride.reporting.summary import describe_cutoffs, describe_results
-from audiostride.writing import write_bytes, write_text
+from audiostride.training.run_files import read_table, reading_table
+from audiostride.writing import make_folder, write_bytes, write_text
 
 
 @dataclass(frozen=True)
@@ -96,23 +97,20 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
     Raises:
         InputError: One that cannot be written.
     """
-    new = [path.with_name(path.name + ".partial") for path in contents]
-    new_folders: set[Path] = set()
+    new = [path for path in contents if not path.exists()]
+    new_folders = {path.parent for path in contents if not path.parent.exists()}
     try:
-        new += [path for path in contents if not path.exists()]
-        new_folders |= {path.parent for path in contents if not path.parent.exists()}
         for path, content in contents.items():
-            path.parent.mkdir(exist_ok=True)
+            make_folder(path.parent)
             write_bytes(path, content)
-    except OSError as error:
+    except InputError as error:
         for remove in [*(path.unlink for path in new), *(folder.rmdir for folder in new_folders)]:
             with suppress(OSError):  # such as one that was never made
                 remove()
-        raise InputError(
-            f"report: its files must be written, but writing failed: {error}; choose another place with -o"
-        ) from error
+        raise InputError(f"report: {error}") from error
 
 
+@explained()
 def report(runs: str | Path | Sequence[str | Path], out: str | Path | None = None) -> Report:
     """The report of one or several runs: its tables as DataFrames, its page in a notebook.
 
@@ -154,6 +152,7 @@ def check_page_place(page: str | Path) -> Path:
     return page
 
 
+@explained()
 def write_report(runs: Sequence[str | Path], page: str | Path, *, files: bool = False) -> pd.DataFrame:
     """Write the HTML page of run folders as `Report.write` does, and return the cut-offs.
 
@@ -168,6 +167,7 @@ def write_report(runs: Sequence[str | Path], page: str | Path, *, files: bool = 
     return made.summary
 
 
+@explained()
 def report_run(run: str | Path) -> None:
     """Write what a person looks at into a run folder: cut-offs, pictures of confusion matrices and, last, the page.
 
@@ -188,7 +188,11 @@ def report_run(run: str | Path) -> None:
 def draw_confusions(run: Path) -> None:
     """Draw each confusion matrix of a run folder, such as ``confusion_matrix_valid.csv``, as a PNG beside it."""
     for table in run.glob("confusion_matrix*.csv"):
-        write_bytes(table.with_suffix(".png"), draw_confusion(pd.read_csv(table, index_col=0), format="png"))
+        with reading_table("report", table):
+            counts = read_table("report", table, [], index_col=0, dtype={0: str})
+            if counts.shape[0] != counts.shape[1]:
+                raise ValueError(f"it has {counts.shape[0]} rows of {counts.shape[1]} counts")
+        write_bytes(table.with_suffix(".png"), draw_confusion(counts, format="png"))
 
 
 def build_report(folders: Sequence[RunFolder], *, intro: str = "", title: str | None = None) -> Report:

@@ -1,24 +1,36 @@
 """Run folders as a report reads them, and how runs are put into groups."""
 
-import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pandas as pd
-import yaml
+from pandas.api.types import is_numeric_dtype
 
+from audiostride.checks import WholeNumber, check_table, read_json
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, load_classifier
 from audiostride.reporting.cutoffs import cutoff_table, summarise_cutoffs
+from audiostride.training.run_files import Environment, read_metrics, read_table, read_yaml, reading_table
 
 # Settings that make runs of one pooling and task something else than repetitions of each other. Seeds and starting
 # strides do not: the spread over them is what a report of several runs shows.
 TELLING = ("width", "channels", "shared_strides", "ramp_bins", "pool_after", "max_steps", "batch_size", "lr",
            "stride_lr", "stride_cost")  # fmt: skip
+
+HISTORY = ("step", "train_loss", "valid_loss", "valid_accuracy")  # columns that a report shows
+
+
+class Settings(TypedDict, total=False):
+    """What of ``config.yaml`` a report looks into; the rest is shown as it is."""
+
+    task: list[str] | None
+    manifest: str | None
+    seed: WholeNumber | None
+    random_split: WholeNumber | None
+    hold_out: float | None
 
 
 @dataclass(frozen=True)
@@ -87,65 +99,58 @@ def read_run(path: str | Path) -> RunFolder:
         )
     model = load_classifier(path)
 
-    def read(name: str, reader: Callable[[Path], Any]) -> Any:
-        try:
-            return reader(path / name) if (path / name).is_file() else None
-        except (ValueError, KeyError, IndexError, yaml.YAMLError, OSError) as error:
-            raise InputError(
-                f"report: {path / name} must be as the run wrote it, but reading it failed: {error}; "
-                f"'audiostride evaluate {path}' writes results anew"
-            ) from error
+    def there(name: str) -> Path | None:
+        return path / name if (path / name).is_file() else None
 
     config = model.config
     tables, predictions = {}, {}
     for task, names in config.tasks.items():
         suffix = f"_{task}" if len(config.tasks) > 1 else ""
-        confusion = read(f"confusion_matrix{suffix}.csv", partial(_read_confusion, names=names))
-        per_class = read(f"per_class{suffix}.csv", partial(_read_per_class, names=names))
-        if confusion is not None and per_class is not None:
-            tables[task] = (confusion, per_class)
-        found = read(f"predictions_test{suffix}.csv", partial(_read_predictions, names=names))
-        if found is not None:
-            predictions[task] = found
+        files = [there(f"{table}{suffix}.csv") for table in ("confusion_matrix", "per_class", "predictions_test")]
+        if files[0] is not None and files[1] is not None:
+            tables[task] = (_read_confusion(files[0], names), _read_per_class(files[1], names))
+        if files[2] is not None:
+            predictions[task] = _read_predictions(files[2], names)
+    strides = there("strides.csv")
     encoder = "" if config.encoder == "separable" else f"{config.encoder} "
     return RunFolder(
         name=path.name or str(path.resolve().name),
         variant=encoder + config.pooling + (f" {config.size}" if config.pooling == "diffstride" else ""),
         path=path,
         model=model,
-        config=read("config.yaml", lambda file: yaml.safe_load(file.read_text(encoding="utf-8"))),
-        metrics=read("metrics.json", _read_json) or {},
-        environment=read("environment.json", _read_json) or {},
-        history=read("history.csv", pd.read_csv),
-        strides=read("strides.csv", pd.read_csv) if config.pooling == "diffstride" else None,
+        config=check_table(f"report: {path / 'config.yaml'}", read_yaml(path / "config.yaml"), Settings),
+        metrics=read_metrics("report", path, list(config.tasks)) if there("metrics.json") else {},
+        environment=read_json("report", path / "environment.json", Environment) if there("environment.json") else {},
+        history=read_table("report", path / "history.csv", HISTORY),
+        strides=read_table("report", strides, ["step"]) if config.pooling == "diffstride" and strides else None,
         cutoffs=cutoff_table(model, window_s=config.window_s),
         tables=tables,
         predictions=predictions,
     )
 
 
-def _read_json(file: Path) -> Any:
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
 def _read_per_class(file: Path, names: list[str]) -> pd.DataFrame:
-    return pd.read_csv(file).assign(**{"class": names})
+    numbers = ["clips", "precision", "recall", "f1"]
+    with reading_table("report", file):
+        return read_table("report", file, numbers, numbers=numbers).assign(**{"class": names})
 
 
 def _read_confusion(file: Path, names: list[str]) -> pd.DataFrame:
-    counts = pd.read_csv(file, index_col=0)
-    # The names are the model's: read from a table, a class "007" would be 7 and a class "nan" missing.
-    return pd.DataFrame(counts.to_numpy(dtype=int), index=pd.Index(names, name="true"), columns=names)
+    with reading_table("report", file):
+        counts = read_table("report", file, [], index_col=0).to_numpy(dtype=int)
+        # The names are the model's: read from a table, a class "007" would be 7 and a class "nan" missing.
+        return pd.DataFrame(counts, index=pd.Index(names, name="true"), columns=names)
 
 
 def _read_predictions(file: Path, names: list[str]) -> pd.DataFrame:
-    text = {"path": str, "true": str, "predicted": str}
-    table = pd.read_csv(file, dtype=text, keep_default_na=False, na_values={"duration_s": [""]})
-    wanted = ["line", "path", "start_s", "duration_s", *text, *class_columns(names)]
-    missing = [name for name in wanted if name not in table.columns]
-    if missing or not set(table["true"]) <= set(names):
-        raise ValueError(f"its columns or labels are not those of the model ({', '.join(missing) or 'labels'})")
-    return table
+    text: dict[str, Any] = {"path": str, "true": str, "predicted": str}
+    numbers, blank = ["line", "start_s", *class_columns(names)], {"duration_s": [""]}
+    columns = [*numbers, "duration_s", *text]
+    with reading_table("report", file):
+        table = read_table("report", file, columns, numbers=numbers, dtype=text, keep_default_na=False, na_values=blank)
+        if not {*table["true"], *table["predicted"]} <= {*names} or not is_numeric_dtype(table["duration_s"]):
+            raise ValueError("its labels are not those of the model, or its durations no numbers")
+        return table
 
 
 def class_columns(names: Sequence[str]) -> list[str]:

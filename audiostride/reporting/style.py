@@ -3,13 +3,18 @@
 import hashlib
 import io
 import re
+import sys
+import warnings
+from functools import cache
 from typing import Any
 
 import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager, get_font
 from matplotlib.rcsetup import cycler
+from matplotlib.text import Text
 
 INK, SOFT, LINE, PAPER = "#1c2430", "#5b6676", "#d5dbe2", "#ffffff"
 # Told apart also by people who see few colours, and by their lightness; every figure has labels or marks besides.
@@ -17,9 +22,10 @@ COLORS = ("#1a5fb4", "#b4541a", "#1f7a4d", "#8a3fa0", "#8f6b00", "#b0305c")
 # In a page these colours are variables, which its style sheet sets for light and for dark.
 VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line"} | {color: f"c{number}" for number, color in enumerate(COLORS)}
 MARKERS = ("o", "s", "^", "D", "v", "P")
+FONT = "DejaVu Sans"
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # metrics only: in a page the text is set in its font
+    "font.sans-serif": [FONT],  # metrics only: in a page the text is set in its font
     "font.size": 10,
     "text.parse_math": False,  # names of classes and runs are no formulas
     **dict.fromkeys(["text.color", "axes.labelcolor", "axes.titlecolor", "xtick.labelcolor", "ytick.labelcolor"], INK),
@@ -71,12 +77,51 @@ def legend_below(figure: Figure, panel: Axes, *, n_columns: int = 2) -> None:
 
 
 def render(figure: Figure, *, format: str) -> bytes:
-    """The figure as an SVG or PNG file."""
+    """The figure as an SVG or PNG file; characters that the font lacks are drawn in others that have them."""
+    content, missing = _draw(figure, format)
+    if missing and format != "svg":  # where text is left to who shows it
+        fonts, missing = choose_fonts(missing)
+        for text in figure.findobj(Text):
+            text.set_fontfamily([FONT, *fonts])
+        content, _ = _draw(figure, format)
+        _say_missing(missing)
+    return content
+
+
+def _draw(figure: Figure, format: str) -> tuple[bytes, str]:
+    """The file, and which characters its fonts lack."""
     buffer = io.BytesIO()
     metadata = {"Date": None} if format == "svg" else {}
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         figure.savefig(buffer, format=format, dpi=144, metadata=metadata)
-    return buffer.getvalue()
+    codes = [re.match(r"Glyph (\d+) .*missing from", str(each.message)) for each in caught]
+    for each, code in zip(caught, codes, strict=True):
+        if code is None:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+    return buffer.getvalue(), "".join(sorted({chr(int(code[1])) for code in codes if code}))
+
+
+@cache
+def choose_fonts(characters: str) -> tuple[list[str], str]:
+    """Installed fonts that have these characters, and the characters that none has."""
+    files = {entry.name: entry.fname for entry in fontManager.ttflist if "Last Resort" not in entry.name}  # all boxes
+    fonts: list[str] = []
+    for name in sorted(files):
+        left = "".join(each for each in characters if not get_font(files[name]).get_char_index(ord(each)))
+        fonts += [name] * (left != characters)
+        characters = left
+    return fonts, characters
+
+
+@cache
+def _say_missing(characters: str) -> None:
+    if characters:
+        print(
+            f"figures: no font that is installed has {' '.join(characters)}: in PNG files boxes stand in their place "
+            "(not in the page); install one, such as Noto Sans",
+            file=sys.stderr,
+        )
 
 
 def inline_svg(content: bytes) -> Markup:

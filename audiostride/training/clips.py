@@ -11,14 +11,22 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audiostride.dataset.manifest import SPLITS, describe_bad_rows, inspect_manifest
+from audiostride.dataset.bad_rows import describe_bad_rows
+from audiostride.dataset.manifest import SPLITS, inspect_manifest
 from audiostride.dataset.readers import AudioReader, open_reader
-from audiostride.dataset.splits import assign_random_splits, check_training_clips, hold_out_valid
+from audiostride.dataset.splits import (
+    assign_random_splits,
+    check_training_clips,
+    describe_several_labels,
+    describe_small_classes,
+    hold_out_valid,
+)
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
 from audiostride.inference.evaluation import Evaluation, evaluate_reader
 from audiostride.models import AudioClassifier
 from audiostride.training.config import Source, TrainConfig
+from audiostride.training.run_files import read_table
 from audiostride.writing import write_text
 
 
@@ -34,8 +42,8 @@ def read_source(
         own: Whether the manifest is the run's own, to which its audio root, group column and drawn splits belong.
 
     Returns:
-        The table of `inspect_manifest`, with the labels of each task in ``label of <task>``, and lines that say which
-        splits were drawn and how.
+        The table of `inspect_manifest`, with the labels of each task in ``label of <task>``, and lines that say what
+        was left out or taken otherwise, and which splits were drawn and how.
 
     Raises:
         InputError: A bad manifest; a split to be drawn where there is one.
@@ -54,19 +62,20 @@ def read_source(
     columns = [column if column in clips.columns else "label" for column in source.labels.values()]
     named = {label_column(task): clips[column] for task, column in zip(source.labels, columns, strict=True)}
     clips = clips.assign(**named).assign(label=clips[columns[0]])
+    notes = [*bad.notes, *describe_several_labels(clips, list(named))]
     if not own:
-        return clips, []
+        return clips, notes
     if config.random_split is not None:
         if clips["split"].notna().any():
             raise InputError(f"train: {source.manifest} has a split column already; leave --random-split out")
         by = "group" if clips["group"].notna().all() else "class"
-        return assign_random_splits(clips, seed=config.random_split), [
-            f"no split column: train, valid and test are drawn by {by} (--random-split {config.random_split})"
-        ]
+        clips = assign_random_splits(clips, seed=config.random_split, labels=list(named))
+        notes.append(f"no split column: train, valid and test are drawn by {by} (--random-split {config.random_split})")
+        return clips, notes + describe_small_classes(clips, list(named))
     if (clips["split"] == "train").any() and not (clips["split"] == "valid").any():
-        clips, note = hold_out_valid(clips, seed=0, share=config.hold_out)
-        return clips, [f"{note}; --hold-out changes the share"]
-    return clips, []
+        clips, note = hold_out_valid(clips, seed=0, share=config.hold_out, labels=list(named))
+        notes.append(f"{note}; --hold-out changes the share")
+    return clips, notes
 
 
 def label_column(task: str) -> str:
@@ -250,7 +259,8 @@ def write_skipped(run: Path, sets: Sets, *, suffix: str = "") -> int:
     file = run / f"skipped{suffix}.csv"
     others: list[tuple[str, int, str]] = []
     if file.is_file():
-        listed = pd.read_csv(file)
+        columns, remove = ["split", "line", "reason"], "remove it: what this run leaves out is listed anew"
+        listed = read_table("train", file, columns, numbers=["line"], advice=remove)
         others = list(listed[~listed["split"].isin(list(sets))].itertuples(index=False, name=None))
     rows: list[tuple[str, int, str]] = []
     for split, tasks in sets.items():

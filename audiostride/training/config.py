@@ -37,6 +37,8 @@ Strategy = Literal["auto", "ddp"]
 Logger = Literal["csv", "tensorboard", "wandb"]
 Mixing = Literal["uniform", "proportional", "temperature"]
 
+MAX_TASK_BYTES = 200  # of 255 that a file name may have
+
 
 @dataclass(frozen=True)
 class Source:
@@ -266,13 +268,54 @@ def _absolute_task(entry: str) -> str:
     return f"{name}={os.path.abspath(manifest)}:{column}"
 
 
+def check_task_names(names: Sequence[str]) -> None:
+    """Raise unless tables of a run may have the names of its tasks in theirs, on every file system."""
+    for name in names:
+        marks = "".join(sorted({repr(sign)[1:-1] for sign in name if sign in '<>:"/\\|?*' or not sign.isprintable()}))
+        long = len(name.encode("utf-8", "replace")) > MAX_TASK_BYTES
+        alike = [each for each in names if each.casefold() == name.casefold() and each != name]
+        if marks or long or alike:
+            raise InputError(
+                f"train: names of tasks must be ones that files may have: at most {MAX_TASK_BYTES} bytes, different in "
+                f'more than capitals, and without control characters and <>:"/\\|?*, got {name!r}; rename it'
+            )
+
+
 # Settings that may differ when a run is taken up again: they do not change what is learned, but for bad clips that are
 # left out from then on, which a run that a vanished file has ended needs.
 RESUMABLE_CHANGES = (
     "out", "workers", "memory_mib", "on_error", "device", "devices", "num_nodes", "strategy", "compile", "logger",
+    "accumulate",
 )  # fmt: skip
 
 
-def check_same_settings(old: TrainConfig, new: TrainConfig) -> None:
-    """Raise, showing the differences, unless `new` continues the training that `old` began."""
-    check_equal_settings(old.to_dict(), new.to_dict(), out=new.out, changeable=RESUMABLE_CHANGES)
+def check_same_settings(old: TrainConfig, new: TrainConfig, *, strict: bool = False) -> list[str]:
+    """Raise, showing the differences, unless `new` continues the training that `old` began.
+
+    More steps continue it too. Where data are moved to does not count, if the run knows a checksum of them.
+
+    Args:
+        old, new: The settings.
+        strict: Whether nothing may change the numbers that come, since they stand beside those of other runs.
+
+    Returns:
+        Lines on what changes the numbers that come.
+    """
+    before, after = old.to_dict(), new.to_dict()
+    notes = []
+    if new.max_steps > old.max_steps:
+        before["max_steps"] = new.max_steps
+        rates = f"follow the {new.schedule} schedule over {new.max_steps} steps"
+        notes.append(f"max_steps grows from {old.max_steps} to {new.max_steps}: from here on, learning rates {rates}")
+    if new.accumulate != old.accumulate:
+        sees = f"batch norm sees {new.batch_size // (new.n_processes * new.accumulate)} excerpts at a time"
+        notes.append(f"accumulate is now {new.accumulate}, and was {old.accumulate}: from here on, {sees}")
+    if (Path(new.out) / "data.json").is_file():
+        for values in (before, after):
+            values |= {"manifest": values["manifest"] and "", "audio_root": None}
+            values["task"] = values["task"] and [_split_task(entry)[::2] for entry in values["task"]]
+    if strict:
+        before |= {"max_steps": old.max_steps}
+    changeable = [name for name in RESUMABLE_CHANGES if not (strict and name == "accumulate")]
+    check_equal_settings(before, after, out=new.out, changeable=changeable)
+    return notes

@@ -1,37 +1,37 @@
 """The training loop on Lightning's Fabric, whatever is learned: steps, validations, checkpoints, a clean stop."""
 
+import io
 import logging
-import os
 import signal
 import threading
-import time
 import warnings
+import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins import MixedPrecision
 from lightning.fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
-from audiostride.distributed import Processes
-from audiostride.errors import InputError
-from audiostride.progress import progress_bar
-from audiostride.strides.diffstride import diffstride_layers
+from audiostride.distributed import Processes, needing_all
+from audiostride.errors import InputError, reason_of
 from audiostride.training.hardware import is_out_of_memory
-from audiostride.writing import write_text
+from audiostride.training.recorder import Recorder, StepBar
+from audiostride.writing import write_bytes
 
 AGREE_EVERY = 10  # steps after which processes ask each other whether one of them was told to stop
-SHOW_EVERY = 10  # steps after which the loss is shown, which waits for the GPU
 STRIDE_ROWS = 200  # strides are recorded this many times over a training, and at every validation
+
+# How torch says that a worker of a loader died, raised something, or can no longer be talked to.
+WORKER_FAILURES = ("DataLoader worker", "Communication with the workers is no longer possible", "ancdata")
 
 Batches = Callable[[int], Iterator[dict[str, Tensor]]]
 """The batches from a step on; of a step that is computed in turns, its parts one after another."""
@@ -55,7 +55,7 @@ def without_advice() -> Iterator[None]:
 def fit(
     training: "Training",
     fabric: Fabric,
-    recorder: "Recorder",
+    recorder: Recorder,
     batches: Batches,
     *,
     max_steps: int,
@@ -142,7 +142,7 @@ class Learner:
         self.training.check_step(step + 1)
         return loss
 
-    def save(self, file: Path, recorder: "Recorder", step: int) -> None:
+    def save(self, file: Path, recorder: Recorder, step: int) -> None:
         """Write a checkpoint, whole or not at all, in the layout of version 0.1.0: that of Lightning's trainer."""
         state = {
             "global_step": step,
@@ -152,20 +152,39 @@ class Learner:
             "callbacks": {type(recorder).__name__: recorder.state_dict()},
             "MixedPrecision": self.fabric.strategy.precision.state_dict(),
         }
-        partial = file.with_name("last.partial.ckpt")
-        torch.save(state, partial)
-        os.replace(partial, file)
+        content = io.BytesIO()  # of a full disk torch's own writer says no reason
+        torch.save(state, content)
+        write_bytes(file, content.getbuffer())
 
-    def load(self, file: Path, recorder: "Recorder") -> int:
-        """Go on from a checkpoint, of version 0.1.0 too; returns the steps that were done. No code is loaded."""
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        self.training.load_state_dict(state["state_dict"])
-        self.optimizer.load_state_dict(state["optimizer_states"][0])
-        self.scheduler.load_state_dict(state["lr_schedulers"][0])
-        recorder.load_state_dict(state["callbacks"][type(recorder).__name__])
-        if state.get("MixedPrecision"):  # the scale of 16-bit gradients
-            self.fabric.strategy.precision.load_state_dict(state["MixedPrecision"])
-        return int(state["global_step"])
+    def load(self, file: Path, recorder: Recorder) -> int:
+        """Go on from a checkpoint, of version 0.1.0 too; returns the steps that were done. No code is loaded.
+
+        Raises:
+            InputError: A checkpoint that is damaged, or of something else.
+        """
+        try:
+            with zipfile.ZipFile(file) as archive:
+                if archive.testzip() is not None:  # torch does not look at checksums
+                    raise ValueError(f"the checksum of {archive.testzip()} is wrong")
+            state = torch.load(file, map_location="cpu", weights_only=True)
+            self.training.load_state_dict(state["state_dict"])
+            self.optimizer.load_state_dict(state["optimizer_states"][0])
+            self.scheduler.load_state_dict(state["lr_schedulers"][0])
+            recorder.load_state_dict(state["callbacks"][type(recorder).__name__])
+            if state.get("MixedPrecision"):  # the scale of 16-bit gradients
+                self.fabric.strategy.precision.load_state_dict(state["MixedPrecision"])
+            step = int(state["global_step"])
+        except Exception as error:  # whatever the libraries that read it raise
+            if is_out_of_memory(error):
+                raise
+            raise InputError(
+                f"train: {file} must be the checkpoint of this run, but reading it failed: {reason_of(error)}; copy it "
+                "again, or train anew in another --out"
+            ) from error
+        rates = zip(self.optimizer.param_groups, self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True)
+        for group, rate, factor in rates:  # those that it has, unless the steps have grown since
+            group["lr"] = rate * factor(step)
+        return step
 
 
 class Training(nn.Module, ABC):
@@ -184,114 +203,12 @@ class Training(nn.Module, ABC):
         """
 
     @abstractmethod
-    def make_optimizer(self) -> tuple[Optimizer, LRScheduler]:
+    def make_optimizer(self) -> tuple[Optimizer, LambdaLR]:
         """The optimizer of the weights, which are on their device, and its schedule over steps."""
 
     @abstractmethod
     def check_step(self, step: int) -> None:
         """Raise an `InputError` after step number `step` (from 1) if a stride is no longer finite."""
-
-
-class Recorder(ABC):
-    """Validates and writes the run folder: history, strides, models. Its tables travel with the checkpoint.
-
-    Of several processes all validate together, and the first one writes.
-
-    Args:
-        run: The run folder.
-        model: What is trained.
-        axes: Names of the axes that layers have strides for.
-        processes: Those that train together.
-        loggers: What records beside the tables: Lightning's loggers.
-    """
-
-    def __init__(
-        self, run: Path, model: nn.Module, *, axes: Sequence[str], processes: Processes, loggers: Sequence[Any] = ()
-    ) -> None:
-        self.run, self.model, self.axes, self.processes, self.loggers = run, model, axes, processes, loggers
-        self.history: list[dict[str, float]] = []
-        self.strides: list[dict[str, float]] = []
-        self._elapsed_s = 0.0
-        self._started = time.monotonic()
-
-    @abstractmethod
-    def validates_after(self, step: int) -> bool:
-        """Whether a validation follows this step; the last one always has one."""
-
-    @abstractmethod
-    def validate(self, step: int, *, lr: float) -> dict[str, float]:
-        """Validate, and save the model where it is to be kept; a row of the history, with its `valid_accuracy`."""
-
-    @property
-    def elapsed_s(self) -> float:
-        """Time of the training so far, with what came before a resume."""
-        return self._elapsed_s + time.monotonic() - self._started
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        return {"history": self.history, "strides": self.strides, "elapsed_s": self.elapsed_s}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a checkpoint was made."""
-        self.history, self.strides = state["history"], state["strides"]
-        self._elapsed_s = state["elapsed_s"]
-
-    def begin(self) -> None:
-        """Start the clock, and note the strides of the start."""
-        self._started = time.monotonic()
-        if not self.strides:
-            self.note_strides(0)
-
-    def note_strides(self, step: int) -> None:
-        """Add the strides of all layers after a step, which are known on the host."""
-        values = {}
-        for number, layer in enumerate(diffstride_layers(self.model), start=1):
-            for axis, value in zip(self.axes, layer.stride_values(), strict=True):
-                values[f"layer{number}_{axis}"] = value
-        if values:
-            self.strides.append({"step": step, **values})
-            self._log({f"stride/{name}": value for name, value in values.items()}, step)
-
-    def note_validation(self, step: int, *, lr: float) -> None:
-        """Validate after a step, add a row to the history and write the tables."""
-        self.history.append(self.validate(step, lr=lr))
-        self._log({name: value for name, value in self.history[-1].items() if name != "step"}, step)
-        if self.processes.first:
-            write_text(self.run / "history.csv", pd.DataFrame(self.history).to_csv(index=False))
-            if self.strides:
-                write_text(self.run / "strides.csv", pd.DataFrame(self.strides).to_csv(index=False))
-
-    def _log(self, values: dict[str, float], step: int) -> None:
-        for logger in self.loggers:
-            logger.log_metrics(values, step=step)
-
-
-class StepBar:
-    """A progress bar over the steps: loss, validation accuracy and the strides of the first layer."""
-
-    def __init__(self, recorder: Recorder, step: int, max_steps: int, *, shown: bool) -> None:
-        self._recorder = recorder
-        self._layers = diffstride_layers(recorder.model)
-        self._bar = progress_bar(
-            total=max_steps, initial=step, desc="training", unit="step", dynamic_ncols=True, disable=not shown
-        )
-
-    def __enter__(self) -> "StepBar":
-        return self
-
-    def update(self, step: int, loss: Tensor) -> None:
-        """Show that a step is done, and what came of it after every few."""
-        if step % SHOW_EVERY == 0 and not self._bar.disable:
-            shown = {"loss": f"{float(loss):.3f}"}
-            if self._recorder.history:
-                shown["valid"] = f"{self._recorder.history[-1]['valid_accuracy']:.3f}"
-            if self._layers:
-                shown["strides"] = "x".join(f"{value:.2f}" for value in self._layers[0].stride_values())
-            self._bar.set_postfix(shown, refresh=False)
-        self._bar.update(1)
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.close()  # messages need a line of their own
 
 
 class CleanStop:
@@ -369,30 +286,37 @@ def launch_fabric(
 
 
 @contextmanager
-def explain_failures(*, several: bool, step: str, device: torch.device, remedy: str) -> Iterator[None]:
+def explain_failures(*, several: bool, workers: int, step: str, device: torch.device, remedy: str) -> Iterator[None]:
     """Turn what a training ends with into an `InputError` where the settings or the data are its cause.
 
     Args:
         several: Whether several processes train together.
+        workers: Processes that read batches.
         step: What a step computes, such as "32 excerpts".
         device: Where it is computed.
         remedy: What to do where memory runs out.
     """
+    goes_on = "the last checkpoint stands, and the same command with --resume goes on from there"
     try:
-        yield
+        with needing_all("train", goes_on) if several else nullcontext():
+            yield
     except InputError as error:
         # A worker process wraps its message into a traceback, which ends with that message.
         raise InputError(str(error).rsplit(f"{InputError.__module__}.InputError: ", 1)[-1].strip()) from error
-    except (RuntimeError, MemoryError) as error:
-        if several and "Connection closed by peer" in str(error):
+    except BrokenPipeError:  # of what is printed
+        raise
+    except (RuntimeError, MemoryError, OSError, EOFError) as error:
+        text = str(error).strip() or type(error).__name__
+        lost = isinstance(error, ConnectionError | EOFError | FileNotFoundError)  # on the way to a worker
+        if workers and (lost or any(part in text for part in WORKER_FAILURES)):
+            lines = text.splitlines()
             raise InputError(
-                "train: all processes must go on, but one has ended (see what it said); the last checkpoint "
-                "stands, and the same command with --resume goes on from there"
+                f"train: the processes that read audio (--workers) must go on, but one failed: "
+                f"{lines[-1] if 'Traceback' in text else lines[0]}; {goes_on}, with --workers 0 if need be"
             ) from error
         if not is_out_of_memory(error):
             raise
         raise InputError(
             f"train: a step of {step} must fit into the memory of the {device.type}, but it "
-            f"ran out: {str(error).splitlines()[0] if str(error) else 'MemoryError'}\n{remedy}; "
-            "the last checkpoint stands"
+            f"ran out: {text.splitlines()[0]}\n{remedy}; the last checkpoint stands"
         ) from error

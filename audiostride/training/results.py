@@ -1,18 +1,20 @@
 """The results of a run: test metrics, tables and confusion matrices, written into its folder."""
 
-import json
+import sys
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pandas as pd
 
-from audiostride.errors import InputError
+from audiostride.checks import read_json
+from audiostride.errors import InputError, explained
 from audiostride.inference.baseline import baseline_accuracies
 from audiostride.inference.evaluation import Evaluation
 from audiostride.models import AudioClassifier, load_classifier
 from audiostride.training.clips import LabelledClips, Sets, evaluate_clips, read_source, write_skipped
 from audiostride.training.config import Source, TrainConfig
+from audiostride.training.run_files import RunMetrics, read_table
 from audiostride.writing import write_json, write_text
 
 
@@ -81,12 +83,15 @@ def count_valid(run: Path) -> dict[str, dict[str, int]]:
     return found
 
 
-def finished_metrics(run: Path) -> dict[str, Any] | None:
-    """What stands in ``metrics.json`` of a run that has nothing left to do, else None."""
+def finished_metrics(run: Path, max_steps: int | None = None) -> dict[str, Any] | None:
+    """What stands in ``metrics.json`` of a run that has nothing left to do, also of as many steps, else None."""
     if not (run / "metrics.json").is_file():  # written last
         return None
-    metrics: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    return None if metrics["stopped_early"] else metrics
+    metrics: dict[str, Any] = read_json(
+        "train", run / "metrics.json", RunMetrics, advice=f"'audiostride evaluate {run}' writes it anew"
+    )
+    left = metrics.get("stopped_early") or (max_steps or 0) > metrics.get("steps", max_steps or 0)
+    return None if left else metrics
 
 
 def combine_tasks(tasks: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -136,6 +141,7 @@ def write_predictions(file: Path, found: Evaluation, clips: LabelledClips) -> No
     write_text(file, pd.concat([table, shares], axis=1).to_csv(index=False))
 
 
+@explained()
 def evaluate_run(
     run: str | Path,
     *,
@@ -176,7 +182,9 @@ def evaluate_run(
         sources = [Source(manifest, sources[0].labels)]
     tables = []
     for source in sources:
-        clips, _ = read_source(source, config, on_error=on_error, own=not manifest)
+        clips, notes = read_source(source, config, on_error=on_error, own=not manifest)
+        for note in notes if manifest else []:
+            print(note, file=sys.stderr)
         if manifest and clips["split"].isna().all():
             clips = clips.assign(split=split)  # a manifest without splits, given for evaluation, is evaluated whole
         tables.append((source, clips))
@@ -195,7 +203,7 @@ def evaluate_run(
         return {task: loaded[task] for task in config.tasks()}
 
     if split == "test" and not manifest:
-        history = pd.read_csv(run / "history.csv")
+        history = read_table("evaluate", run / "history.csv", ["step", "valid_accuracy"])
         best = history[history["valid_accuracy"] == history["valid_accuracy"].max()].iloc[-1]
         steps = int(history["step"].iloc[-1])
         facts = {

@@ -15,23 +15,24 @@ from torch import Tensor
 from audiostride.dataset.noise import load_noise
 from audiostride.dataset.sampling import class_weights, source_shares
 from audiostride.distributed import Processes
-from audiostride.errors import InputError
+from audiostride.errors import InputError, explained
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier, save_classifier
 from audiostride.training.batch_norm import share_batch_norm_
-from audiostride.training.batches import BatchParts, ExcerptBatches, MixedBatches, load_batches
+from audiostride.training.batches import BatchParts, ExcerptBatches, MixedBatches, check_shared_memory, load_batches
 from audiostride.training.clips import (
     LabelledClips,
     Sets,
     balance_units,
     class_names_of,
     evaluate_clips,
+    label_column,
     list_lost_clips,
     load_sets,
     read_source,
     share_lost_clips,
     write_skipped,
 )
-from audiostride.training.config import Source, TrainConfig, check_same_settings
+from audiostride.training.config import Source, TrainConfig, check_same_settings, check_task_names
 from audiostride.training.hardware import (
     choose_device,
     choose_precision,
@@ -40,15 +41,18 @@ from audiostride.training.hardware import (
     resident_mib,
 )
 from audiostride.training.loggers import closing_loggers, make_loggers
-from audiostride.training.loop import Recorder, explain_failures, fit, launch_fabric
+from audiostride.training.loop import explain_failures, fit, launch_fabric
 from audiostride.training.loss import ClassifierTraining
+from audiostride.training.recorder import Recorder
 from audiostride.training.results import finished_metrics, write_results
-from audiostride.training.settings import check_run_folder
-from audiostride.writing import write_json, write_text
+from audiostride.training.run_files import read_metrics
+from audiostride.training.settings import Data, check_run_folder, check_same_data, describe_data
+from audiostride.writing import make_folder, write_json, write_text
 
 LINES_SHOWN = 8  # lines of a manifest that a message about a batch names
 
 
+@explained()
 def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -> dict[str, Any]:
     """Train a classifier, evaluate its best state on the test clips and write the run folder, but for its page.
 
@@ -69,25 +73,28 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     """
     run = Path(config.out)
     processes = Processes.of_environment(config.devices, config.num_nodes)
-    progress = progress and processes.first
+    progress, notes = progress and processes.first, list[str]()
     if processes.first:
         check_run_folder(run, resume=resume)
         if resume:
-            check_same_settings(TrainConfig.load(run), config)
-    finished = finished_metrics(run) if resume else None
-    if finished is not None:
-        return finished
+            notes = check_same_settings(TrainConfig.load(run), config)
+        elif config.task is not None:  # a run of before may have other names, and goes on
+            check_task_names(config.tasks())
+    if resume and finished_metrics(run, config.max_steps) is not None:
+        return read_metrics("train", run, config.tasks())
     tables: list[tuple[Source, pd.DataFrame]] = []
-    notes: list[str] = []
+    data: Data = {}
     found_names: dict[str, list[str]] = {}
     for source in config.sources():
         clips, drawn = read_source(source, config)
         found_names |= class_names_of(clips, source)
+        data |= describe_data({task: label_column(task) for task in source.labels}, clips)
         tables.append((source, clips))
         notes += drawn if config.task is None else [f"{source.manifest}: {note}" for note in drawn]
     names = {task: found_names[task] for task in config.tasks()}
     if resume:
         _check_same_classes(run, names)
+        check_same_data(run, data)
     sets = load_sets(tables, names, config, progress=progress)
     device = choose_device(config.device, devices=config.devices)
     precision = choose_precision(config.precision, device)
@@ -95,11 +102,16 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     torch.manual_seed(config.seed)
     model = AudioClassifier(ClassifierConfig(tasks=names, **config.model_settings()))
     batches = _make_batches(model, config, sets["train"])
+    parts = BatchParts(batches, rank=processes.rank, processes=processes.count, turns=config.accumulate)
+    check_shared_memory(parts, workers=config.workers, processes=config.devices)
     training = _make_training(model, config, sets["train"], batches, processes)
     n_skipped = 0
     if processes.first:
-        (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+        make_folder(run)
+        # First of all: a folder without settings holds nothing, and one with them goes on.
         write_text(run / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
+        write_json(run / "data.json", data)
+        make_folder(run / "checkpoints")
         n_skipped = write_skipped(run, sets)
     if progress:
         for note in notes:
@@ -115,7 +127,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
             print("on a CPU, --width 0.25 trains much faster", flush=True)
     recorder = RunRecorder(training, sets["valid"], loggers)
     cpu_before, memory_before = time.process_time(), resident_mib(device)
-    steps = _learn(recorder, batches, sets, device=device, precision=precision, resume=resume, progress=progress)
+    steps = _learn(recorder, parts, sets, device=device, precision=precision, resume=resume, progress=progress)
     facts = {
         "steps": steps,
         "stopped_early": steps < config.max_steps,
@@ -231,7 +243,7 @@ def _make_training(
 
 def _learn(
     recorder: "RunRecorder",
-    batches: ExcerptBatches | MixedBatches,
+    parts: BatchParts,
     sets: Sets,
     *,
     device: torch.device,
@@ -242,18 +254,18 @@ def _learn(
     """Train on a device; the steps that are done."""
     training, processes, turns = recorder.training, recorder.processes, recorder.training.config.accumulate
     config = training.config
-    parts = BatchParts(batches, rank=processes.rank, processes=processes.count, turns=turns)
 
     def load(step: int) -> Iterator[dict[str, Tensor]]:
         order = range(step * turns, config.max_steps * turns)
         loader = load_batches(parts, workers=config.workers, sampler=order, pin=device.type == "cuda")
         return list_lost_clips(
-            loader, batches.readers, lambda: write_skipped(recorder.run, sets) if processes.first else None
+            loader, parts.batches.readers, lambda: write_skipped(recorder.run, sets) if processes.first else None
         )
 
     remedy = f"compute batches in parts with --accumulate {2 * turns}, or lower --batch-size or --width"
     explained = explain_failures(
         several=processes.count > 1,
+        workers=config.workers,
         step=f"{config.batch_size} excerpts",
         device=device,
         remedy=f"{remedy} ({config.width:g})",
@@ -271,7 +283,7 @@ def _learn(
         steps = fit(
             training, fabric, recorder, load, max_steps=config.max_steps, turns=turns, resume=resume, progress=progress
         )
-        share_lost_clips(batches.readers, processes)
+        share_lost_clips(parts.batches.readers, processes)
     return steps
 
 

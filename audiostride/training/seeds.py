@@ -1,6 +1,5 @@
 """One training for each of several seeds, and their mean and spread."""
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -9,15 +8,18 @@ from typing import Any
 
 import pandas as pd
 
+from audiostride.checks import read_json
 from audiostride.distributed import Processes
-from audiostride.errors import InputError
+from audiostride.errors import InputError, explained
 from audiostride.training.config import TrainConfig, check_same_settings
 from audiostride.training.results import finished_metrics
 from audiostride.training.run import train
+from audiostride.training.run_files import Environment
 from audiostride.training.sweep import Stopped, describe_failures, sweep
-from audiostride.writing import write_json, write_text
+from audiostride.writing import make_folder, write_json, write_text
 
 
+@explained()
 def train_seeds(
     config: TrainConfig,
     seeds: Sequence[int],
@@ -56,7 +58,7 @@ def train_seeds(
             f"train: --jobs is for runs of one process each, got --devices {config.devices} --num-nodes "
             f"{config.num_nodes}; leave --jobs out, and the runs follow one another on all devices"
         )
-    Path(config.out).mkdir(parents=True, exist_ok=True)
+    make_folder(config.out)
     failed: dict[Path, str] = {}
     n_finished = sum(finished_metrics(Path(item.out)) is not None for item in configs)
     if progress and processes.first and n_finished:
@@ -135,7 +137,7 @@ def _configs_of_seeds(config: TrainConfig, seeds: Sequence[int], *, jobs: int) -
     configs = [replace(config, seed=seed, out=str(seed_folder(out, seed))) for seed in seeds]
     for item in configs:
         if (Path(item.out) / "config.yaml").exists():
-            check_same_settings(TrainConfig.load(item.out), item)
+            check_same_settings(TrainConfig.load(item.out), item, strict=True)
     return configs
 
 
@@ -144,12 +146,12 @@ def _baselines(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def _row(seed: int, run: Path, metrics: dict[str, Any]) -> dict[str, Any]:
-    environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    environment = read_json("train", run / "environment.json", Environment)
     several = {f"accuracy_{task}": found["accuracy"] for task, found in metrics.get("tasks", {}).items()}
     return {
         "seed": seed,
         "accuracy": metrics["accuracy"],
         **several,
         **{name: metrics[name] for name in ("valid_accuracy", "steps", "best_step")},
-        "training_s": environment["training_s"],
+        "training_s": environment.get("training_s"),
     }

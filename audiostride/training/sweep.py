@@ -22,6 +22,7 @@ from audiostride.distributed import Processes
 from audiostride.errors import BAD_INPUT, InputError
 from audiostride.progress import progress_bar
 from audiostride.training.results import finished_metrics
+from audiostride.writing import make_folder
 
 POLL_S = 0.1
 ERROR_MARK = "\naudiostride: "
@@ -218,7 +219,7 @@ def _start(config: RunSettings, learn: Learn, *, threads: int) -> "subprocess.Po
     # Modules come from where this process has its own; -P: never from a file of that name in the working directory.
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     log = _log_file(Path(config.out))
-    log.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(log.parent)
     with log.open("ab") as file:
         return subprocess.Popen(
             [sys.executable, "-P", "-c", CODE, given, *sys.argv],

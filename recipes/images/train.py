@@ -19,9 +19,10 @@ from audiostride.errors import InputError
 from audiostride.strides.diffstride import diffstride_layers, stride_cost
 from audiostride.training.augmentation.mixup import mix_up, mixed_cross_entropy
 from audiostride.training.batch_norm import share_batch_norm_
-from audiostride.training.batches import load_batches
+from audiostride.training.batches import check_shared_memory, load_batches
 from audiostride.training.hardware import choose_device, choose_precision, describe_environment, peak_memory_mib
-from audiostride.training.loop import Recorder, Training, explain_failures, fit, launch_fabric
+from audiostride.training.loop import Training, explain_failures, fit, launch_fabric
+from audiostride.training.recorder import Recorder
 from audiostride.training.results import finished_metrics
 from audiostride.training.settings import check_run_folder
 from audiostride.writing import write_json, write_text
@@ -96,6 +97,7 @@ def train_images(config: ImageTrainConfig, *, resume: bool = False, progress: bo
     )
     training = ImageTraining(model, config, n_images=len(train), processes=processes)
     held_out_batches = EvaluationBatches(held_out, batch_size=config.batch_size // processes.count, processes=processes)
+    check_shared_memory(batches, workers=config.workers, processes=config.devices)
     validated = load_batches(held_out_batches, workers=config.workers, pin=pin)
     recorder = ImageRecorder(training, validated, run=run, class_names=train.class_names)
 
@@ -104,6 +106,7 @@ def train_images(config: ImageTrainConfig, *, resume: bool = False, progress: bo
 
     with explain_failures(
         several=processes.count > 1,
+        workers=config.workers,
         step=f"{config.batch_size} images",
         device=device,
         remedy=f"lower batch_size, image_size or width ({config.width:g})",

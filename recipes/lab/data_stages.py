@@ -12,12 +12,12 @@ from audiostride.dataset.cards import read_card
 from audiostride.dataset.check import check_manifest
 from audiostride.dataset.download import download_archives
 from audiostride.dataset.importers import import_clips, write_manifest
-from audiostride.dataset.importers.imported import count_of
 from audiostride.dataset.manifest import inspect_manifest
 from audiostride.dataset.prepare import prepare_store
 from audiostride.dataset.store import hash_file, read_store_header
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
+from audiostride.wording import count_of
 from audiostride.writing import write_json
 
 # Findings that preparing or training would end on. Bad audio may be skipped, faults of the table may not.

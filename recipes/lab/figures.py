@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
-from audiostride.dataset.importers.imported import count_of
 from audiostride.reporting.style import COLORS, INK, STYLE, render
+from audiostride.wording import count_of
 from audiostride.writing import write_bytes, write_text
 from lab.costs import CostPoint, Start, format_start, group_points
 from lab.data_stages import say

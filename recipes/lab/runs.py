@@ -8,12 +8,13 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from audiostride.dataset.importers.imported import count_of
 from audiostride.errors import InputError
 from audiostride.reporting import report_run, write_report
 from audiostride.training import TrainConfig, train
+from audiostride.training.config import check_same_settings
 from audiostride.training.results import finished_metrics
 from audiostride.training.sweep import Learn, RunSettings, describe_failures, sweep
+from audiostride.wording import count_of
 from audiostride.writing import write_text
 from lab.data_stages import processes_of, say
 
@@ -50,6 +51,9 @@ def train_runs(
         for seed in seeds  # so that an early stop leaves whole tables
         for variant, own in variants.items()
     }
+    for config in configs.values():  # more steps would go on, beside runs whose schedule was another
+        if (Path(config.out) / "config.yaml").is_file():
+            check_same_settings(TrainConfig.load(config.out), config, strict=True)
     failed = train_all(list(configs.values()), train, alone=alone)
     if failed:
         raise InputError(describe_failures(failed, n_runs=len(configs)))

@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from statistics import fmean, mean, stdev
 from typing import Any
 
-from audiostride.dataset.importers.imported import count_of
 from audiostride.errors import InputError
 from audiostride.models import load_classifier
 from audiostride.reporting import cutoff_table
 from audiostride.reporting.cutoffs import TABLE_2, WINDOW_S
+from audiostride.wording import count_of
 from lab.paper import MULTI, SHARED, SINGLE, TASKS
 from lab.results import TaskResult
 

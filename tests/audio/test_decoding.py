@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 import threading
@@ -26,7 +27,7 @@ with open(path[5:], "rb") as file:
     head = json.loads(file.readline())
 sys.stderr.buffer.write(head.get("probe_says", "").encode("latin-1"))
 if "streams" in head:
-    print(json.dumps({"streams": head["streams"], "format": {"duration": head["duration_s"]}}))
+    print(json.dumps({"streams": head["streams"], "format": head.get("format", {"duration": head["duration_s"]})}))
     sys.exit(0)
 print("{}")
 sys.exit(1)
@@ -120,6 +121,16 @@ def test_the_length_is_that_of_the_container_where_the_stream_states_none(tmp_pa
 
 
 @pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize(
+    "format_", [{}, {"duration": "0.02", "format_name": "aac"}, {"duration": "9", "format_name": "aac"}]
+)
+def test_a_length_that_is_not_stated_or_guessed_is_counted(tmp_path: Path, format_: dict[str, str]) -> None:
+    path = write_unknown(tmp_path / "a.xyz", noise(300000, 2), 16000, format=format_)
+    assert probe_audio(path).frames == len(read_audio(path)) == 300000
+    assert len(calls_of(path)) == 2  # counted once
+
+
+@pytest.mark.usefixtures("fake")
 @pytest.mark.parametrize(("sample_rate", "channels"), [(16000, 1), (44100, 2)])
 def test_its_samples_are_those_of_a_wav_with_the_same_audio(tmp_path: Path, sample_rate: int, channels: int) -> None:
     samples = noise(sample_rate // 2, channels)
@@ -209,7 +220,7 @@ def test_the_last_line_that_ffprobe_says_is_the_reason(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("fake")
 def test_a_file_without_samples_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"a\.xyz holds no samples; remove it"):
+    with pytest.raises(InputError, match=r"a\.xyz holds no samples that can be decoded, in \d+ bytes; copy it again"):
         probe_audio(write_unknown(tmp_path / "a.xyz", noise(0), 16000))
 
 
@@ -238,6 +249,62 @@ def test_a_name_is_never_taken_for_an_option_or_an_address(
     samples = noise(1600)
     write_unknown(Path(name), samples, 16000)
     np.testing.assert_array_equal(read_audio(name), samples[:, 0])
+
+
+REASONS = {
+    "lfs.wav": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 32044\n",
+        "git-lfs.*run: git lfs pull",
+    ),
+    "page.mp3": (b"<!DOCTYPE html><html><body>404 Not Found</body></html>", "a web page"),
+    "page.flac": (b"\xef\xbb\xbf\n <HTML><head>", "HTML"),
+    "feed.ogg": (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "XML"),
+    "film.mp3": (b"\0\0\0\x20ftypisom\0\0\2\0" + bytes(4000), "MP4.*convert it to WAV or FLAC, or install ffmpeg"),
+    "talk.wav": (b"\x1a\x45\xdf\xa3" + bytes(500), "Matroska or WebM"),
+    "call.wav": (b"#!AMR\n\x0c" + bytes(50), "AMR"),
+    "song.mp3": (bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c") + bytes(99), "Windows Media"),
+    "clip.wav": (b"RIFF\0\1\0\0AVI LIST" + bytes(99), "AVI"),
+    "pack.wav": (b"PK\x03\x04" + bytes(99), "archive; unpack it"),
+    "pack.flac": (b"\x1f\x8b\x08" + bytes(99), "archive"),
+    "._bird.wav": (b"\0\5\x16\7\0\2\0\0Mac OS X" + bytes(99), "AppleDouble"),
+    "zero.wav": (bytes(5000), "zeros; copy it again"),
+    "notes.wav": ("a line of text, even with é\n".encode() * 400, r"text, beginning with 'a line of text"),
+    "notes.json": (b'{"error": "not found"}', "text, beginning with '{\"error"),
+    "midi.wav": (b"MThd\0\0\0\6" + bytes(99), "MIDI"),
+    "picture.ogg": (b"\x89PNG\r\n\x1a\n" + bytes(99), "a picture"),
+    "broken.ogg": (b"OggS\0\2" + bytes(99), "Ogg that is damaged, or of a codec"),
+    "broken.flac": (b"fLaC" + bytes(99), "damaged or of a rare encoding; copy it again"),
+    "aac.mp3": (b"\xff\xf1\x50\x80" + bytes(99), "a codec that libsndfile lacks"),
+}
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_the_reason_is_what_the_first_bytes_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    content, reason = REASONS[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{re.escape(name)} cannot be read: it is .*{reason}") as caught:
+        read_audio(tmp_path / name)
+    assert "\n" not in str(caught.value)
+    assert "remove" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")  # what libsndfile's MPEG decoder says of such files
+
+
+@pytest.mark.usefixtures("fake")
+def test_where_ffmpeg_does_not_know_it_either_the_first_bytes_say_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "page.mp3"
+    path.write_bytes(b'{"probe_says": "Invalid data"}\n')
+    with pytest.raises(InputError, match=r"page\.mp3 .*do not know it \(Invalid data\): it is text, beginning with"):
+        read_audio(path)
+
+
+def test_audio_is_read_whatever_its_name_says(tmp_path: Path) -> None:
+    samples = noise(1600)
+    for name in ("a.mp3", "a.txt", "a"):
+        soundfile.write(str(tmp_path / name), samples, 16000, format="FLAC")
+        assert len(read_audio(tmp_path / name)) == 1600
 
 
 # ---- the real ffmpeg ----

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 import tracemalloc
 from fractions import Fraction
 from pathlib import Path
@@ -9,18 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from audiostride.audio.decoding import LENGTH_TOLERANCE_S, ffmpeg_is_installed, probe_audio
-from audiostride.audio.resampling import (
-    find_audio_files,
-    read_audio,
-    read_samples,
-    resampled_length,
-    stream_frames,
-    stream_samples,
-)
+from audiostride.audio.log_mel import log_mel_spectrogram
+from audiostride.audio.resampling import read_audio, read_samples, resampled_length, stream_frames, stream_samples
 from audiostride.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -331,12 +327,16 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     nothing.write_bytes(b"")
     folder = tmp_path / "folder.wav"
     folder.mkdir()
+    pipe = tmp_path / "pipe.wav"
+    if os.name == "posix":
+        os.mkfifo(pipe)
     for path, message in [
         (empty, "holds no samples"),
         (text, "cannot be read"),
         (nothing, r"is empty \(0 bytes\)"),
         (tmp_path / "missing.wav", "does not exist; check the path and, for a manifest, --audio-root"),
-        (folder, "does not exist"),
+        (folder, "must be a file, got a folder, a pipe or a device"),
+        (pipe, "must be a file, got a folder, a pipe or a device"),
     ]:
         for use in (probe_audio, read_audio):
             with pytest.raises(InputError, match=f"{path.name}.*{message}"):
@@ -414,6 +414,34 @@ def test_a_bad_sample_of_one_channel_is_refused(tmp_path: Path, frame: tuple[flo
         read_audio(write(tmp_path / "bad.wav", frames, 16000, subtype="FLOAT"))
 
 
+@pytest.mark.parametrize("value", [1e20, -1e37, 3e38, 2.0**32 * 1.01])
+def test_samples_far_beyond_full_scale_are_refused_and_never_become_nan(tmp_path: Path, value: float) -> None:
+    frames = RNG.uniform(-0.3, 0.3, (2000, 2)).astype(np.float32)
+    frames[100:200] = value
+    for rate in (16000, 44100):
+        path = write(tmp_path / "a.wav", frames, rate, subtype="FLOAT")
+        with pytest.raises(InputError, match=r"a\.wav holds 100 samples that are more than 4\.3e\+09 times full scale"):
+            read_audio(path)
+    frames[100:200] = np.sign(value) * 2.0**31  # integers that were written as floats
+    loud = read_audio(write(tmp_path / "a.wav", frames, 16000, subtype="FLOAT"))
+    assert np.abs(loud).max() == 2.0**31
+    assert np.isfinite(log_mel_spectrogram(torch.from_numpy(loud)).numpy()).all()
+
+
+def test_a_rate_of_some_hz_is_read_in_little_memory(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", RNG.uniform(-0.3, 0.3, 30000), 20)
+    tracemalloc.start()
+    assert sum(len(block) for block in stream_samples(path)) == 1500 * 16000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1500 * 16000 * 4 / 2
+
+
+def test_a_long_file_that_is_read_whole_is_resampled_in_one_piece(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", np.zeros(2**20 + 5), 16000, subtype="PCM_U8")
+    assert [len(block) for block in stream_samples(path, block_frames=None)] == [2**20 + 5]
+
+
 def test_a_bad_sample_outside_a_part_does_not_matter(tmp_path: Path) -> None:
     samples = np.zeros(32000, dtype=np.float32)
     samples[20000] = np.nan
@@ -427,10 +455,3 @@ def test_probe_reads_the_header(tmp_path: Path) -> None:
     info = probe_audio(write(tmp_path / "a.wav", np.zeros((441, 2)), 44100))
     assert (info.sample_rate, info.channels, info.frames, info.duration_s) == (44100, 2, 441, 0.01)
     assert info.encoding == "WAV PCM_16"
-
-
-def test_folders_are_searched_by_suffix(tmp_path: Path) -> None:
-    (tmp_path / "deep").mkdir()
-    for name in ("b.WAV", "a.flac", "notes.txt", "deep/c.ogg"):
-        (tmp_path / name).write_bytes(b"")
-    assert [path.name for path in find_audio_files(tmp_path)] == ["a.flac", "b.WAV", "c.ogg"]

@@ -81,12 +81,14 @@ def test_files_folders_manifests_and_stores_go_together_in_order(
     run_command: Run, trained_run: Path, parts: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "folder").mkdir()
-    for name in ("b.wav", "a.wav"):
-        soundfile.write(str(tmp_path / "folder" / name), np.zeros(800), 16000)
+    for name in ("folder/b.wav", "folder/a.wav", "c.wav"):
+        soundfile.write(str(tmp_path / name), np.zeros(800), 16000)
     assert run_command("prepare", parts, "-o", tmp_path / "store") == 0
-    found = predict(run_command, trained_run, tmp_path / "store", tmp_path / "short.flac", tmp_path / "folder", parts)
-    of_manifest = ["long.wav"] * 3 + ["short.flac"]
-    names = [*of_manifest, "short.flac", "a.wav", "b.wav", *of_manifest]
+    (tmp_path / "list.csv").write_text("path,start_s\nlong.wav,1\nc.wav,0.01\n")
+    found = predict(
+        run_command, trained_run, tmp_path / "store", tmp_path / "c.wav", tmp_path / "folder", tmp_path / "list.csv"
+    )
+    names = [*["long.wav"] * 3, "short.flac", "c.wav", "a.wav", "b.wav", "long.wav", "c.wav"]
     assert [Path(path).name for path in found["path"]] == names
 
 
@@ -159,7 +161,8 @@ def test_a_manifest_that_is_not_there_is_named(
 @pytest.mark.slow
 def test_two_processes_write_the_table_of_one(run_command: Run, trained_run: Path, parts: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.wav").write_bytes(b"RIFF and nothing else")
-    paths = [parts, tmp_path / "broken.wav", tmp_path / "short.flac"]
+    soundfile.write(str(tmp_path / "last.wav"), np.zeros(800), 16000)
+    paths = [parts, tmp_path / "broken.wav", tmp_path / "last.wav"]
     assert run_command("predict", trained_run, *paths, "-o", tmp_path / "one.csv", "--device", "cpu") == 2
     command = [sys.executable, "-m", "audiostride", "predict", str(trained_run), *map(str, paths)]
     command += ["-o", str(tmp_path / "two.csv"), "--device", "cpu", "--devices", "2"]

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import torch
 
-from audiostride import AudioClassifier, load_classifier
+from audiostride import AudioClassifier, InputError, load_classifier
+from audiostride.audio.decoding import probe_audio
 from audiostride.inference.granularity import EventResult, PredictionSettings, Tiling, softmax
+from audiostride.inference.job import PredictionJob
+from audiostride.inference.recordings import Recording
+from audiostride.models import save_classifier
 
 Run = Callable[..., int]
 
@@ -65,7 +71,7 @@ def raven_rows(file: Path) -> pd.DataFrame:
     return pd.read_csv(file, sep="\t", quoting=csv.QUOTE_NONE)
 
 
-def test_raven_gets_a_selection_table(predict, two_tasks: Path) -> None:
+def test_raven_gets_a_selection_table(predict, two_tasks: Path, sounds: Path) -> None:
     table, found = pd.read_csv(predict("p.csv")), raven_rows(predict("p.txt", "--format", "raven"))
     assert found.columns.tolist() == [
         "Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)",
@@ -73,9 +79,15 @@ def test_raven_gets_a_selection_table(predict, two_tasks: Path) -> None:
     ]  # fmt: skip
     assert found["Selection"].tolist() == list(range(1, len(table) + 1))
     assert set(found["View"]) == {"Spectrogram 1"}
-    same = {"Begin Path": "path", "Begin Time (s)": "start_s", "End Time (s)": "end_s", "File Offset (s)": "start_s"}
+    same = {"Begin Path": "path", "File Offset (s)": "start_s"}
     for name, column in {**same, "Task": "task", "Label": "label", "Score": "score"}.items():
         assert found[name].tolist() == table[column].tolist()
+    # Raven shows the files one after the other: each begins where those before it end.
+    begins = table["path"].map({str(sounds / "one/a.wav"): 0.0, str(sounds / "one/b.flac"): 9.3,
+                                str(sounds / "two/a.wav"): 9.3 + 0.4})  # fmt: skip
+    for name, column in (("Begin Time (s)", "start_s"), ("End Time (s)", "end_s")):
+        assert found[name].tolist() == pytest.approx((begins + table[column]).tolist(), abs=5e-5)
+    assert (found["Begin Time (s)"] != table["start_s"]).any()
     assert found["Begin File"].tolist() == [os.path.basename(path) for path in table["path"]]
     config = load_classifier(two_tasks).config
     assert (found["Low Freq (Hz)"].unique().tolist(), found["High Freq (Hz)"].unique().tolist()) == ([60], [7800])
@@ -145,6 +157,154 @@ def test_a_folder_with_other_files_is_not_replaced(
     (tmp_path / "p.csv").mkdir()
     assert run_command("predict", model_file, sounds / "one", "-o", tmp_path / "p.csv", "--overwrite") == 2
     assert "is a folder, and would be a file" in capsys.readouterr().err
+
+
+def test_ravens_time_counts_whole_files_that_could_be_read(
+    run_command: Run, model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also of files of which only parts are classified, or which have no rows, at rates that resampling rounds."""
+    rng, lengths = np.random.default_rng(0), {"a.wav": 22051, "b.wav": 11027, "c.wav": 33333}
+    for name, count in lengths.items():
+        soundfile.write(str(tmp_path / name), 0.1 * rng.standard_normal(count), 11025)
+    (tmp_path / "bad.wav").write_text("no audio")
+    rows = ["path,start_s,duration_s", "a.wav,0.5,1", "bad.wav,,", "b.wav,0,0.25", "c.wav,2,", "a.wav,0,0.5", "c.wav,,"]
+    (tmp_path / "clips.csv").write_text("\n".join(rows) + "\n")
+    out = tmp_path / "p.txt"
+    assert run_command("predict", model_file, tmp_path / "clips.csv", "-o", out, "--format", "raven") == 2
+    found = raven_rows(out)
+    assert sorted(zip(found["Begin File"], found["File Offset (s)"], strict=True)) == [
+        ("a.wav", 0.0), ("a.wav", 0.5), ("b.wav", 0.0), ("c.wav", 0.0), ("c.wav", 2.0),
+    ]  # fmt: skip
+    starts = {"a.wav": 0.0, "b.wav": 22051 / 11025, "c.wav": (22051 + 11027) / 11025}
+    expected = [
+        starts[name] + offset for name, offset in zip(found["Begin File"], found["File Offset (s)"], strict=True)
+    ]
+    assert found["Begin Time (s)"].tolist() == pytest.approx(expected, abs=5.1e-5)
+    lengths_s = found["End Time (s)"] - found["Begin Time (s)"]
+    assert sorted(lengths_s) == pytest.approx([0.25, 0.5, 1, 33333 / 11025 - 2, 33333 / 11025], abs=2e-4)
+    # A file that is gone before the table is made: nothing is lost.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("audiostride.inference.formats.probe_audio", lambda path: probe_audio(f"{path}.gone"))
+        assert run_command("predict", model_file, tmp_path, "-o", tmp_path / "q.txt", "--format", "raven") == 2
+    assert "counts time over its audio files, but one can no longer be read: " in capsys.readouterr().err
+    assert not (tmp_path / "q.txt").exists()
+    assert run_command("predict", model_file, tmp_path, "-o", tmp_path / "q.txt", "--format", "raven") == 2
+    assert "goes on with a job that was stopped: 4 of 4 files are done" in capsys.readouterr().out
+    assert len(raven_rows(tmp_path / "q.txt")) == 3
+
+
+def test_a_store_without_its_files_has_no_table_over_them(
+    run_command: Run, model_file: Path, sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(sounds / "one", tmp_path / "one")
+    (tmp_path / "m.csv").write_text("path\none/a.wav\none/b.flac\n")
+    assert run_command("prepare", tmp_path / "m.csv", "-o", tmp_path / "store") == 0
+    options = ["--format", "raven", "-o"]
+    assert run_command("predict", model_file, tmp_path / "store", *options, tmp_path / "p.txt") == 0
+    assert raven_rows(tmp_path / "p.txt")["Begin Time (s)"].tolist() == [0, 9.3]
+    shutil.rmtree(tmp_path / "one")
+    assert run_command("predict", model_file, tmp_path / "store", *options, tmp_path / "q.txt") == 2
+    assert f"2 of the store's are gone, such as {tmp_path}/one/a.wav; give a folder for" in capsys.readouterr().err
+    assert not (tmp_path / "q.txt.partial").exists()
+    assert run_command("predict", model_file, tmp_path / "store", *options, tmp_path / "q") == 0
+
+
+@pytest.mark.parametrize("format", ["raven", "audacity"])
+def test_names_too_long_for_an_ending_are_shortened(
+    run_command: Run, model_file: Path, tmp_path: Path, format: str
+) -> None:
+    bird, folder, ending = "\u9ce5", tmp_path / "rec", {"raven": ".selections.txt", "audacity": ".txt"}[format]
+    longest = "x" * (255 - len(ending) - 4) + ".wav"
+    names = [bird * 80 + ".wav", bird * 79 + "a" * 10 + ".wav", bird * 79 + "a" * 8 + ".wav", "a" + bird * 80 + ".wav",
+             "x" * 251 + ".wav", "x" * 250 + ".wav", longest, "b.wav"]  # fmt: skip
+    assert all(len(name.encode()) <= 255 for name in names)
+    (folder / "sub").mkdir(parents=True)
+    for number, name in enumerate(names):
+        samples = 0.1 * np.random.default_rng(number).standard_normal(1600 + 160 * number)
+        soundfile.write(str(folder / ("sub" if number % 2 else ".") / name), samples, 16000)
+    out = tmp_path / "labels"
+    assert run_command("predict", model_file, folder, "-o", out, "--format", format, "--per-window") == 0
+    files = sorted(path.relative_to(out) for path in out.rglob("*.txt"))
+    assert len(files) == len(names)
+    assert all(len(file.name.encode()) <= 255 and file.name.endswith(ending) for file in files)
+    for number, name in enumerate(names):  # each has the row of its own recording
+        rows = [line.split("\t") for file in files for line in (out / file).read_text().splitlines()
+                if file.parent.name == ("sub" if number % 2 else "") and file.name[:5] == name[:5]]  # fmt: skip
+        assert f"{0.1 + 0.01 * number:.4f}" in [f"{float(row[1 if format == 'audacity' else 4]):.4f}"
+                                                for row in rows if row[0] != "Selection"]  # fmt: skip
+    kept = {name for name in names if len((name + ending).encode()) <= 255}
+    assert {longest, "b.wav"} <= kept < set(names)
+    assert {file.name for file in files} >= {name + ending for name in kept}
+
+
+@pytest.mark.parametrize("name", ["x" * 251 + ".csv", "x" * 300 + ".csv", "x" * 245 + ".c", "\u9ce5" * 83 + ".csv"])
+def test_an_output_whose_companions_would_be_too_long_is_refused_at_the_start(
+    run_command: Run, model_file: Path, sounds: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["-o", tmp_path / name, "--format", "csv"] if name.endswith(".c") else ["-o", tmp_path / name]
+    assert run_command("predict", model_file, sounds, *options) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("audiostride:")]
+    assert "File name too long" in line
+    assert "choose another -o" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names that other systems have not")
+def test_control_signs_in_names_break_no_table(
+    run_command: Run, make_model_file, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = make_model_file(tasks={"kind": ["a\tb", "c\r\nd", 'e,"f\u2028g"']})
+    (tmp_path / "rec").mkdir()
+    names = ["a,b.wav", "c;d.wav", "e\u2028f.wav", 'g"h.wav', "bad\r.wav"]
+    for number, name in enumerate(names):
+        samples = 0.1 * number * np.random.default_rng(number).standard_normal(16000)
+        soundfile.write(str(tmp_path / "rec" / name), samples, 16000)
+    paths = sorted(str(tmp_path / "rec" / name) for name in names[:-1])
+    for suffix, read in (("csv", pd.read_csv), ("parquet", pd.read_parquet)):
+        out = tmp_path / f"p.{suffix}"
+        assert run_command("predict", model, tmp_path / "rec", "-o", out) == 2
+        assert read(out)["path"].tolist() == paths
+        assert set(read(out)["label"]) <= {"a\tb", "c\r\nd", 'e,"f\u2028g"'}
+        assert pd.read_csv(tmp_path / "p.errors.csv")["path"].tolist() == [str(tmp_path / "rec" / "bad\\r.wav")]
+    for format, columns in (("raven", 12), ("audacity", 3)):
+        assert run_command("predict", model, tmp_path / "rec", "-o", tmp_path / format, "--format", format) == 2
+        files = [path for path in (tmp_path / format).rglob("*") if path.is_file()]
+        assert len(files) == 4
+        for file in files:
+            rows = file.read_bytes().decode().split("\n")
+            assert rows.pop() == ""
+            assert {len(row.split("\t")) for row in rows} == {columns}
+            assert not set("".join(rows)) & set("\r\u2028")
+            assert len(rows) == 1 + (format == "raven")
+
+
+@pytest.mark.parametrize("format", ["csv", "parquet", "jsonl", "raven"])
+def test_a_name_that_is_not_utf8_is_a_line_of_the_errors(model_file: Path, tmp_path: Path, format: str) -> None:
+    samples = np.zeros(16000, dtype=np.float32)
+    recordings = [Recording(name, samples=samples, samples_rate=16000) for name in ("a.wav", os.fsdecode(b"b\xff.wav"))]
+    out = tmp_path / ("p" if format == "raven" else f"p.{format}")
+    job = PredictionJob(load_classifier(model_file), recordings, out, format, PredictionSettings())
+    assert job.run(torch.device("cpu")) == 1
+    errors = pd.read_csv(tmp_path / "p.errors.csv")
+    assert errors["path"].tolist() == ["b\\udcff.wav"]
+    assert "must be UTF-8 to stand in a table, got 'b\\udcff.wav'; rename it" in errors["reason"][0]
+    assert out.exists()
+
+
+def test_logits_that_are_not_finite_are_an_error_of_the_recording(
+    run_command: Run, model_file: Path, sounds: Path, tmp_path: Path
+) -> None:
+    model = load_classifier(model_file)
+    with torch.no_grad():
+        model.heads[0].bias[1] = float("nan")
+    save_classifier(model, tmp_path / "nan.safetensors")
+    for options in ([], ["--per-window"], ["--events"]):
+        assert run_command("predict", tmp_path / "nan.safetensors", sounds, "-o", tmp_path / "p.csv", *options) == 2
+        reasons = pd.read_csv(tmp_path / "p.errors.csv")["reason"]
+        assert reasons.str.contains("must be finite, got NaN or infinity").tolist() == [True] * 3
+        assert not (tmp_path / "p.csv").exists()
+    with pytest.raises(InputError, match=r"the logits of array 0 must be finite"):
+        model.predict(np.zeros(100), sample_rate=16000)
 
 
 def events_by_force(probs: np.ndarray, tiling: Tiling, threshold: float, gap: int) -> list[tuple[int, int, float]]:

@@ -1,5 +1,6 @@
 """Downloads against a server of this process: broken connections, ranges, checksums, room, unpacking."""
 
+import errno
 import hashlib
 import io
 import json
@@ -7,7 +8,7 @@ import shutil
 import tarfile
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 
 from audiostride.dataset.download import download_archives
+from audiostride.dataset.unpacking import unpack
 from audiostride.errors import InputError
 
 PAYLOAD = np.random.default_rng(0).bytes(3_000_000)  # three chunks of a read, not compressible
@@ -388,3 +390,63 @@ def test_an_archive_that_breaks_off_is_removed_and_not_recorded(server: Server, 
 def test_a_card_without_files_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="must have files on its card, got none for ripples"):
         download_archives({"name": "ripples"}, tmp_path)
+
+
+def break_zip(content: bytes, *, flag: int = 0, method: int = 8) -> bytes:
+    """A zip archive whose members claim other flags or another compression, in both places where they stand."""
+    changed = bytearray(content)
+    for mark, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        place = content.index(mark)
+        changed[place + flags] |= flag
+        changed[place + flags + 2] = method
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("encrypted.zip", lambda: break_zip(zip_of({"1.wav": PAYLOAD}), flag=1)),
+        ("patched.zip", lambda: break_zip(zip_of({"1.wav": PAYLOAD}), flag=32)),
+        ("strong.zip", lambda: break_zip(zip_of({"1.wav": PAYLOAD}), flag=64)),
+        ("unknown.zip", lambda: break_zip(zip_of({"1.wav": PAYLOAD}), method=77)),
+        ("other.tar.gz", lambda: b"\x1f\x8b\x07" + tar_of({"1.wav": PAYLOAD})[3:]),
+        ("empty.tar.gz", lambda: b"\x1f\x8b"),
+    ],
+)
+def test_a_broken_archive_is_told_and_removed_whatever_it_breaks(
+    tmp_path: Path, name: str, change: Callable[[], bytes]
+) -> None:
+    (tmp_path / name).write_bytes(change())
+    with pytest.raises(InputError, match=r"must be a whole archive, got one that cannot be unpacked: .*it is removed"):
+        unpack(tmp_path / name, tmp_path / "unpacked")
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz"])
+def test_a_full_disk_does_not_cost_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (tmp_path / name).write_bytes((zip_of if name == "a.zip" else tar_of)({"1.wav": PAYLOAD}))
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "extract", fail)
+    monkeypatch.setattr(tarfile.TarFile, "extract", fail)
+    with pytest.raises(InputError, match="writing failed: No space left on device; make room there"):
+        unpack(tmp_path / name, tmp_path / "unpacked")
+    assert (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", r"checksums\.json: its content must be a table, got \[\]; mend or remove it"),
+        ('{"a.csv": 1}', r"a\.csv'\] must be text, got 1"),
+        ('{"a.csv": "x"}', r"must hold checksums such as md5:0123abcd, got 'x' of a\.csv"),
+    ],
+)
+def test_recorded_checksums_that_are_none_are_refused(
+    server: Server, tmp_path: Path, content: str, message: str
+) -> None:
+    (tmp_path / "checksums.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        download(make_card(server, {"a.csv": b"path,label\n"}, checksum=None), tmp_path)

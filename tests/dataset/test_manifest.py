@@ -121,12 +121,6 @@ def test_the_mark_that_spreadsheets_begin_a_file_with_does_not_count(tmp_path: P
         pd.testing.assert_frame_equal(plain, marked)
 
 
-@pytest.mark.parametrize("mark", [";", "\t", "|"])
-def test_other_separators_are_named(tmp_path: Path, mark: str) -> None:
-    message = message_of(write_lines(tmp_path, mark.join(["path", "label"]), mark.join(["a.wav", "x"])))
-    assert "columns separated by commas" in message
-
-
 def test_names_of_columns_must_differ_where_they_are_there(tmp_path: Path) -> None:
     message = message_of(write_lines(tmp_path, "path,label,split, label,split", "a.wav,x,train,y,test"))
     assert "must have each column once, got twice: label, split" in message
@@ -262,7 +256,8 @@ def test_a_missing_split_is_a_bad_row_unless_there_is_no_such_column(tmp_path: P
 @pytest.mark.parametrize("before", [0, 30000])
 def test_a_file_that_is_not_utf_8_is_named(tmp_path: Path, encoding: str, before: int) -> None:
     manifest = write_lines(tmp_path, "path,label", *["a.wav,x"] * before, "a.wav,é", encoding=encoding)
-    assert message_of(manifest).startswith(f"manifest {manifest} must be a CSV table in UTF-8, but reading it failed")
+    what = "it is UTF-16" if encoding == "utf-16" else "reading it failed"
+    assert message_of(manifest).startswith(f"manifest {manifest} must be a CSV table in UTF-8, but {what}")
 
 
 @pytest.mark.parametrize(

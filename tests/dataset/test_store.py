@@ -722,16 +722,23 @@ def verify_with(file: Path, content: bytes) -> list[str]:
         file.write_bytes(before)
 
 
+def map_samples(file: Path, *, of: Path | None = None) -> list[np.ndarray]:
+    """The record batches of an audio file of a store; or of another file in the place of `of`."""
+    number = int((of or file).stem.partition("-")[2])
+    return map_batches(file, read_store_header(file.parent)["files"][number]["samples"])
+
+
 within_this_module = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
 
+@pytest.mark.usefixtures("small_files")
 @within_this_module
 @given(data=st.data())
 def test_every_flipped_bit_of_the_samples_is_found(whole_store: Path, data: st.DataObject) -> None:
     number = data.draw(st.integers(0, N_FILES - 1), label="audio file")
     file = whole_store / audio_name(number)
     content = bytearray(file.read_bytes())
-    batch = data.draw(st.sampled_from([batch.tobytes() for batch in map_batches(file)]), label="batch")
+    batch = data.draw(st.sampled_from([batch.tobytes() for batch in map_samples(file)]), label="batch")
     assert content.count(batch) == 1
     place = content.index(batch) + data.draw(st.integers(0, len(batch) - 1), label="byte")
     content[place] ^= 1 << data.draw(st.integers(0, 7), label="bit")
@@ -740,12 +747,13 @@ def test_every_flipped_bit_of_the_samples_is_found(whole_store: Path, data: st.D
     assert found[0].startswith(f"{file.name} is damaged: its checksum must be")
 
 
+@pytest.mark.usefixtures("small_files")
 @within_this_module
 @given(data=st.data())
 def test_every_other_flipped_bit_is_found_or_does_no_harm(whole_store: Path, data: st.DataObject) -> None:
     file = whole_store / audio_name(1)
     content = bytearray(file.read_bytes())
-    batches = map_batches(file)
+    batches = map_samples(file)
     starts = [content.index(batch.tobytes()) for batch in batches]
     samples = {
         place for start, batch in zip(starts, batches, strict=True) for place in range(start, start + batch.nbytes)
@@ -755,12 +763,13 @@ def test_every_other_flipped_bit_is_found_or_does_no_harm(whole_store: Path, dat
     if verify_with(file, bytes(content)) == []:
         damaged = file.with_name("damaged")
         damaged.write_bytes(content)
-        for batch, read in zip(batches, map_batches(damaged), strict=True):
+        for batch, read in zip(batches, map_samples(damaged, of=file), strict=True):
             assert batch.dtype == read.dtype
             np.testing.assert_array_equal(batch, read)
         damaged.unlink()
 
 
+@pytest.mark.usefixtures("small_files")
 def test_samples_of_another_kind_are_refused(whole_store: Path) -> None:
     # The one bit of Arrow's schema that says that int16 has a sign leaves the samples' bytes as they are.
     file = whole_store / audio_name(0)
@@ -770,9 +779,10 @@ def test_samples_of_another_kind_are_refused(whole_store: Path) -> None:
         flipped = bytearray(content)
         flipped[place] ^= 1
         found += verify_with(file, bytes(flipped))
-    assert any("must hold int16 samples, got [DataType(uint16)]" in line for line in found)
+    assert any("it must hold int16 samples, got [DataType(uint16)]" in line for line in found)
 
 
+@pytest.mark.usefixtures("small_files")
 @pytest.mark.parametrize("damage", ["truncated", "missing", "longer"])
 def test_an_audio_file_of_another_size_is_found_at_once(whole_store: Path, tmp_path: Path, damage: str) -> None:
     out = tmp_path / "store"
@@ -788,6 +798,7 @@ def test_an_audio_file_of_another_size_is_found_at_once(whole_store: Path, tmp_p
             use(out)
 
 
+@pytest.mark.usefixtures("small_files")
 def test_a_store_can_be_moved(whole_store: Path, tmp_path: Path) -> None:
     shutil.copytree(whole_store, tmp_path / "elsewhere")
     reader, moved = (StoreReader(read_clips(folder)) for folder in (whole_store, tmp_path / "elsewhere"))
@@ -795,6 +806,7 @@ def test_a_store_can_be_moved(whole_store: Path, tmp_path: Path) -> None:
     assert read_clips(tmp_path / "elsewhere")["store"].unique().tolist() == [str(tmp_path / "elsewhere")]
 
 
+@pytest.mark.usefixtures("small_files")
 def test_a_store_of_another_version_is_refused(whole_store: Path, tmp_path: Path) -> None:
     shutil.copytree(whole_store, tmp_path / "store")
     header = read_store_header(whole_store)
@@ -816,6 +828,7 @@ def test_a_store_of_another_sample_rate_is_refused(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_clip(reader, 0), read_clip(files, 0), rtol=0, atol=1 / 65536 + 2**-22)
 
 
+@pytest.mark.usefixtures("small_files")
 @given(data=st.data())
 def test_every_flipped_bit_of_the_index_is_refused(whole_store: Path, data: st.DataObject) -> None:
     file = whole_store / "clips.arrow"
@@ -853,3 +866,92 @@ def test_new_labels_that_a_stop_cut_short_leave_a_store_that_can_be_read(
     prepare_manifest(manifest, out)
     assert not (read_clips(out)["split"] == "train").any()
     assert len(json.loads((out / "store.json").read_text())["index"]) == 1
+
+
+@pytest.mark.usefixtures("small_files")
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("sample_rate", 0, r"sample_rate must be a whole number >= 1, got 0; copy the store again, or remove it"),
+        ("sample_rate", None, r"sample_rate must be a whole number >= 1, got None"),
+        ("clips", 11, r"store\.json and clips\.arrow must tell of the same clips and files; copy the store again"),
+        ("files", {"a": 1}, r"files must be a list, got \{'a': 1\}"),
+        ("files", [{}], r"files\[0\] must have bytes, checksum, samples, got none"),
+        ("index", {}, r"index must be a list, got \{\}"),
+        ("index", [], r"clips\.arrow must have the checksum , got"),
+        ("fingerprint", 1, r"fingerprint must be text, got 1"),
+    ],
+)
+def test_a_header_that_is_none_is_refused(
+    whole_store: Path, tmp_path: Path, name: str, value: object, message: str
+) -> None:
+    shutil.copytree(whole_store, tmp_path / "store")
+    header = json.loads((whole_store / "store.json").read_text())
+    (tmp_path / "store" / "store.json").write_text(json.dumps({**header, name: value}))
+    with pytest.raises(InputError, match=message):
+        StoreReader(read_clips(tmp_path / "store"))
+
+
+@pytest.mark.usefixtures("small_files")
+def test_fewer_files_or_samples_than_clips_point_to_are_refused(whole_store: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole_store, tmp_path / "store")
+    header = json.loads((whole_store / "store.json").read_text())
+    shorter = [{**entry, "samples": entry["samples"] - 1} for entry in header["files"]]
+    for files in (header["files"][:-1], shorter):
+        (tmp_path / "store" / "store.json").write_text(json.dumps({**header, "files": files}))
+        with pytest.raises(InputError, match="must tell of the same clips and files"):
+            read_clips(tmp_path / "store")
+
+
+@pytest.mark.usefixtures("small_files")
+def test_a_damaged_audio_file_is_an_error_of_whoever_reads_it(whole_store: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole_store, tmp_path / "store")
+    file = tmp_path / "store" / audio_name(0)
+    content = file.read_bytes()
+    file.unlink()
+    file.write_bytes(content[:-6] + b"ARROW?")
+    reader = StoreReader(read_clips(tmp_path / "store"))
+    with pytest.raises(InputError, match=r"audio-00000\.arrow is damaged: .*; copy the store again, or remove it"):
+        reader.read(0, 0, 100)
+
+
+@pytest.mark.usefixtures("small_files")
+@pytest.mark.parametrize("change", ["store_offset", "checksum", "errors", "check", "no JSON"])
+def test_a_changed_record_is_told_from_what_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    manifest, out = write_set(tmp_path / "set"), tmp_path / "store"
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(prepare, "_finish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_manifest(manifest, out)
+    record = out / "audio-00001.json"
+    values = json.loads(record.read_text())
+    put = {"store_offset": values["store_offset"][::-1], "checksum": "0" * 32, "errors": [[1, "x"]], "check": None}
+    record.write_text(record.read_text()[:-9] if change == "no JSON" else json.dumps({**values, change: put[change]}))
+    assert prepare_manifest(manifest, out).written == 1
+    check_store_is_clean(out, N_FILES)
+    assert check_same_samples(manifest, out) == [0.0] * 12
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "plan.json must be JSON, but reading it failed"),
+        ('{"fingerprint": "x"}', "must have files, got none; remove"),
+        ('{"fingerprint": "FOUND", "files": [[0, 5], [6, 12]]}', "must share out 12 clips in order; remove"),
+        ('{"fingerprint": "FOUND", "files": [[0, 12], [12, 12]]}', "must share out 12 clips in order; remove"),
+        ('{"fingerprint": "FOUND", "files": [[0, 12.5]]}', r"files\[0\]\[1\] must be a whole number, got 12.5"),
+    ],
+)
+def test_a_changed_plan_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    manifest, out = write_set(tmp_path / "set"), tmp_path / "store"
+    prepare_manifest(manifest, tmp_path / "whole")
+    out.mkdir()
+    (out / "plan.json").write_text(content.replace("FOUND", read_store_header(tmp_path / "whole")["fingerprint"]))
+    with pytest.raises(InputError, match=message):
+        prepare_manifest(manifest, out)

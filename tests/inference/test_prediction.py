@@ -122,6 +122,23 @@ def test_bad_files_end_it_or_are_left_out_with_a_warning(saved: Path, tmp_path: 
         model.predict(good, on_error="ignore")
 
 
+def test_recordings_above_the_band_are_said_in_a_line(saved: Path, tmp_path: Path) -> None:
+    model = load_classifier(saved)
+    bats = 0.2 * np.sin(2 * np.pi * 45000 * np.arange(192000) / 384000)
+    soundfile.write(str(tmp_path / "bats.wav"), bats, 384000)
+    soundfile.write(str(tmp_path / "good.wav"), 0.1 * np.random.default_rng(0).standard_normal(192000), 384000)
+    with pytest.warns(UserWarning, match=r"1 of 2 recordings lie almost whole above 7,800 Hz, .*bats\.wav; slow them"):
+        model.predict([tmp_path / "bats.wav", tmp_path / "good.wav"])
+    with pytest.warns(UserWarning, match="1 of 1 recordings lie almost whole above 7,800 Hz"):
+        model.predict(bats, sample_rate=384000)
+
+
+@pytest.mark.parametrize("value", [1e20, 1e37])
+def test_arrays_far_beyond_full_scale_are_refused(saved: Path, value: float) -> None:
+    with pytest.raises(InputError, match=rf"array 0 must be in .*got {value:.3g}".replace("+", r"\+")):
+        load_classifier(saved).predict(np.full(16000, value, dtype=np.float32), sample_rate=16000)
+
+
 def test_the_model_is_left_as_it_was(saved: Path) -> None:
     model = load_classifier(saved).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}

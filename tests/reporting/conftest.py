@@ -63,7 +63,13 @@ def write_run(
             own = SimpleNamespace(clips=clips, class_indices=truth)
             write_predictions(run / f"predictions_test{suffix}.csv", evaluation, own)
         found[task] = {**summarise(evaluation), "baseline_majority": 0.5, "baseline_classic": 0.95}
-    metrics = {"task": ", ".join(tasks), **combine_tasks(found), "parameters": 99, "valid_accuracy": 0.75}
+    metrics = {
+        "task": ", ".join(tasks),
+        "split": "test",
+        **combine_tasks(found),
+        "parameters": 99,
+        "valid_accuracy": 0.75,
+    }
     metrics |= {"clips": {task: {"train": 100, "test": 30} for task in tasks}, "best_step": 8, "steps": 8}
     (run / "metrics.json").write_text(json.dumps(metrics))
     environment = {"command": "audiostride train", "python": "3.11", "device": "a CPU", "threads": 1, "training_s": 2.5}

@@ -294,7 +294,7 @@ def test_bad_places_leave_nothing_half_written(make_run: MakeRun, tmp_path: Path
     assert (tmp_path / "manifest.csv").read_text() == "path,label\n"
     (tmp_path / "page_files").write_text("in the way")
     assert run_command("report", run, "-o", tmp_path / "page.html") == 2
-    assert "choose another place with -o" in capsys.readouterr().err
+    assert "page_files cannot be written: File exists; choose another name" in capsys.readouterr().err
     assert {path.name for path in tmp_path.glob("page*")} == {"page_files"}
     (tmp_path / "page_files").unlink()
     (tmp_path / "page_files" / "gains.csv").mkdir(parents=True)

@@ -1,5 +1,10 @@
+import os
+import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +15,8 @@ import torch
 from audiostride.audio.windows import cut_window, draw_excerpt_starts
 from audiostride.dataset.readers import AudioReader, open_reader
 from audiostride.errors import InputError
-from audiostride.training.batches import ExcerptBatches, load_batches
+from audiostride.training import batches as module
+from audiostride.training.batches import AHEAD, ExcerptBatches, check_shared_memory, load_batches
 from lab.clips import read_clips
 
 
@@ -148,3 +154,85 @@ def test_a_clip_that_vanishes_is_an_error_unless_skipped(constants: Callable[...
     (tmp_path / "3.wav").unlink()
     with pytest.raises(InputError, match=r"3\.wav does not exist"):
         batches[0]
+
+
+@pytest.mark.parametrize("kind", ["table", "tuple"])
+@pytest.mark.parametrize("processes", [1, 3])
+def test_shared_memory_must_hold_what_workers_hold_ready(
+    monkeypatch: pytest.MonkeyPatch, kind: str, processes: int
+) -> None:
+    batch = {"waveform": torch.zeros(4, 1000), "class_index": torch.zeros(4, dtype=torch.int64)}
+    batches = [batch if kind == "table" else tuple(batch.values())]
+    needed = processes * (2 * AHEAD + 1) * (4 * 1000 * 4 + 4 * 8)
+    free = [needed]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free[0]))
+    monkeypatch.setattr(os.path, "isdir", lambda path: path == "/dev/shm")
+    check_shared_memory(batches, workers=2, processes=processes)
+    free[0] = needed - 1
+    said = r"^train: what 2 --workers hold ready must fit into shared memory, .*; give --workers 0 or .*--shm-size$"
+    with pytest.raises(InputError, match=said):
+        check_shared_memory(batches, workers=2, processes=processes)
+    check_shared_memory(batches, workers=0, processes=processes)
+    monkeypatch.setattr(os.path, "isdir", lambda path: False)  # a system without such a folder
+    check_shared_memory(batches, workers=2, processes=processes)
+
+
+def test_too_little_shared_memory_is_said_before_anything_is_written(
+    set_manifest: Path,
+    quick_run: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=65536))
+    monkeypatch.setattr(module, "SHARED_MEMORY", str(tmp_path))
+    assert quick_run(set_manifest, tmp_path / "run", "--workers", "2") == 2
+    assert "has 0.1 MiB free; give --workers 0 or fewer" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+class Unsendable:
+    """What a worker cannot hand over."""
+
+    def __reduce__(self) -> Any:
+        raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("failure", ["killed", "handing over", "files"])
+def test_a_worker_that_fails_ends_the_run_in_one_line(
+    set_manifest: Path,
+    quick_run: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    failure: str,
+) -> None:
+    part, parent = ExcerptBatches.part, os.getpid()
+
+    def fail(self: ExcerptBatches, step: int, *given: Any, **settings: Any) -> Any:
+        item = part(self, step, *given, **settings)
+        if step == 3 and os.getpid() != parent:
+            if failure == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if failure == "files":
+                raise OSError(24, "Too many open files")
+            item["unsendable"] = Unsendable()
+        return item
+
+    def hang(number: int, frame: object) -> None:
+        raise AssertionError("the run hangs")
+
+    monkeypatch.setattr(ExcerptBatches, "part", fail)
+    before = signal.signal(signal.SIGALRM, hang)
+    signal.alarm(60)
+    assert quick_run(set_manifest, tmp_path / "run", "--workers", "1") == 2
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+    shown = capfd.readouterr().err.splitlines()
+    assert shown[-1].startswith("audiostride: train: the processes that read audio (--workers) must go on, but one f")
+    assert shown[-1].endswith("the same command with --resume goes on from there, with --workers 0 if need be")
+    assert "Traceback" not in "".join(shown)
+    if failure == "handing over":
+        assert "audiostride: a worker cannot hand over a batch: No space left on device" in "\n".join(shown)
+    monkeypatch.setattr(ExcerptBatches, "part", part)
+    assert quick_run(set_manifest, tmp_path / "run", "--resume") == 0

@@ -25,6 +25,7 @@ RUN_FILES = [
     "confusion_matrix.csv",
     "confusion_matrix.png",
     "cutoffs.csv",
+    "data.json",
     "environment.json",
     "history.csv",
     "metrics.json",

@@ -4,6 +4,7 @@ A ripple is the natural test sound for a model with cut-offs in Hz and cycles pe
 first approximation, one point of the modulation plane that the cut-offs divide.
 """
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiostride.audio.log_mel import hz_to_mel
+from audiostride.writing import make_folder, write_bytes, write_text
 
 N_MELS, FMIN_HZ, FMAX_HZ = 64, 60.0, 7800.0  # of the frontend, whose bands the densities refer to
 N_FFT, HOP = 512, 64  # of the synthesis: 4 ms, so that rates up to 50 Hz are shaped well
@@ -91,7 +93,7 @@ def write_ripples(folder: Path, task: str, card: dict[str, Any], *, seed: int) -
     """
     settings = card["tasks"][task]
     classes = [(rate, density) for rate in settings["rates_hz"] for density in settings["densities_cycles_per_mel"]]
-    (folder / "audio").mkdir(parents=True, exist_ok=True)
+    make_folder(folder / "audio")
     rows = []
     for split, count in card["clips"].items():
         for number in range(count):
@@ -107,8 +109,10 @@ def write_ripples(folder: Path, task: str, card: dict[str, Any], *, seed: int) -
                 floor_db=card["floor_db"],
             )
             name = f"audio/{task}_{split}_{number:04d}.wav"
-            soundfile.write(str(folder / name), samples, card["sample_rate"], subtype="PCM_16")
+            content = io.BytesIO()  # of a full disk libsndfile says no reason
+            soundfile.write(content, samples, card["sample_rate"], format="WAV", subtype="PCM_16")
+            write_bytes(folder / name, content.getvalue())
             rows.append({"path": name, "modulation": class_label(rate_hz, density), "split": split})
     manifest = folder / f"{task}.csv"
-    pd.DataFrame(rows).to_csv(manifest, index=False)
+    write_text(manifest, pd.DataFrame(rows).to_csv(index=False))
     return manifest

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from audiostride.commands.demo.ripples import write_ripples
 from audiostride.dataset.cards import read_card
-from audiostride.errors import InputError
+from audiostride.errors import InputError, explained
 from audiostride.reporting import read_run, render_page, report_run
 from audiostride.reporting.style import STYLE, inline_svg, render
 from audiostride.training import TrainConfig, train
@@ -35,6 +35,7 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+@explained()
 def demo(out: str | Path, *, seed: int = 0) -> pd.DataFrame:
     """Synthesise ripples, train a DiffStride classifier per task, compare its cut-offs with the true modulations.
 
@@ -50,8 +51,8 @@ def demo(out: str | Path, *, seed: int = 0) -> pd.DataFrame:
         InputError: The folder exists and is not empty.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"demo: --out must be a new or empty folder, got {out}; remove it or choose another")
+    if out.exists() and (not out.is_dir() or any(path.name != "ripples" for path in out.iterdir())):
+        raise InputError(f"demo: --out must be a new or empty folder, got {out}; choose another")
     card = read_card("ripples")
     started = time.monotonic()
     for task, settings in card["tasks"].items():

@@ -5,13 +5,15 @@ import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from audiostride.audio.resampling import BLOCK_FRAMES, probe_audio, stream_frames
+from audiostride.audio.band import HIGHEST, SLOW_DOWN, BandEnergy
+from audiostride.audio.decoding import open_audio
+from audiostride.audio.resampling import BLOCK_FRAMES, LOUDEST, stream_frames
 from audiostride.dataset.check.findings import Finding, name_clips, name_files
 from audiostride.dataset.readers import END_TOLERANCE_S, AudioReader
 from audiostride.errors import InputError
@@ -49,17 +51,19 @@ MIN_MEAN_DURATION_S = 0.25
 
 # What libsndfile calls the formats that the ends of file names stand for.
 FORMATS = {
-    ".wav": ("WAV", "WAVEX", "RF64"),
+    **dict.fromkeys((".wav", ".wave", ".bwf", ".rf64"), ("WAV", "WAVEX", "RF64")),
+    **dict.fromkeys((".ogg", ".oga", ".opus"), ("OGG",)),
+    **dict.fromkeys((".aiff", ".aif", ".aifc"), ("AIFF",)),
+    **dict.fromkeys((".au", ".snd"), ("AU",)),
     ".flac": ("FLAC",),
-    ".ogg": ("OGG",),
-    ".opus": ("OGG",),
     ".mp3": ("MP3", "MPEG"),
-    ".aiff": ("AIFF",),
-    ".aif": ("AIFF",),
-    ".au": ("AU",),
     ".caf": ("CAF",),
     ".w64": ("W64",),
 }
+
+
+# What models of the default settings are fed with, in Hz.
+MODEL_RATE = 16000
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,10 @@ class AudioFacts:
     """Half the distance between the extremes of the mono mix: a level that a constant does not change."""
     content: bytes
     """Checksum of sample rate and mono mix, rounded to 16 bits: equal for a copy in another lossless format."""
+    above_band: bool = False
+    """Whether almost all of the mono mix's energy is above the band that a model of the default settings hears."""
+    doubt: str = ""
+    """What of the file is not read, or may be lost at its end."""
 
     @property
     def duration_s(self) -> float:
@@ -169,6 +177,7 @@ def measure_audio(
     frames = n_not_finite = 0
     total = total_squared = 0.0
     low, high = math.inf, -math.inf
+    band = BandEnergy()
     for block in blocks:
         frames += len(block)
         n_not_finite += block.size - int(np.count_nonzero(np.isfinite(block)))
@@ -179,12 +188,15 @@ def measure_audio(
             tops[channel].add(samples)
             bottoms[channel].add(-samples)
         # float64: the mean of a million float32 samples would carry their rounding; squares of absurd ones overflow.
-        mono = block.mean(axis=1, dtype=np.float64)
+        mono = block[:, 0].astype(np.float64) if channels == 1 else block.mean(axis=1, dtype=np.float64)
         total += float(mono.sum())
         total_squared += float(mono @ mono)
+        band.add(mono, rate=sample_rate, model_rate=MODEL_RATE)
         low, high = min(low, float(mono.min())), max(high, float(mono.max()))
-        # The limit keeps what is beyond full scale apart and absurd floats inside int32.
-        digest.update(np.rint(32768 * np.clip(mono, -(2.0**15), 2.0**15)).astype("<i4").tobytes())
+        mono *= 32768
+        if max(high, -low) > 2.0**15:  # keeps what is beyond full scale apart and absurd floats inside int32
+            np.clip(mono, -(2.0**30), 2.0**30, out=mono)
+        digest.update(np.rint(mono, out=mono).astype("<i4"))
     measured = frames > 0 and n_not_finite == 0
     flat = [top.count + bottom.count for top, bottom in zip(tops, bottoms, strict=True)]
     return AudioFacts(
@@ -199,6 +211,7 @@ def measure_audio(
         mean=total / frames if measured else 0.0,
         swing=(high - low) / 2 if measured else 0.0,
         content=digest.digest(),
+        above_band=band.is_above,
     )
 
 
@@ -211,17 +224,23 @@ def read_facts(path: str, start_s: float, duration_s: float, *, name: str) -> Au
         duration_s: Length in seconds; NaN goes to the end.
         name: Of the file, for messages.
     """
+    file = None
     try:
-        info = probe_audio(path)
+        file, info = open_audio(path)
         to_end = math.isnan(duration_s)
         if start_s >= info.duration_s or (not to_end and start_s + duration_s > info.duration_s + END_TOLERANCE_S):
             part = f"start_s={start_s:g}" + ("" if to_end else f", duration_s={duration_s:g}")
             return Finding("out-of-range", f"{name} is {info.duration_s:.6g} s long, too short for {part}")
-        blocks = stream_frames(path, start_s=start_s, duration_s=None if to_end else duration_s)
-        return measure_audio(blocks, sample_rate=info.sample_rate, channels=info.channels, encoding=info.encoding)
+        blocks = stream_frames(path, start_s=start_s, duration_s=None if to_end else duration_s, opened=(file, info))
+        facts = measure_audio(blocks, sample_rate=info.sample_rate, channels=info.channels, encoding=info.encoding)
+        doubt = info.doubt or (file.describe_rest() if file and to_end else "")
+        return replace(facts, doubt=doubt) if doubt else facts
     except InputError as error:
         # The words of `probe_audio` for a file with a header only.
         return Finding("empty-audio" if "holds no samples" in str(error) else "unreadable", str(error))
+    finally:
+        if file is not None:
+            file.close()
 
 
 def read_store_facts(reader: AudioReader, index: int) -> AudioFacts:
@@ -252,7 +271,11 @@ def judge_audio(facts: AudioFacts, *, name: str, line: int) -> list[Finding]:
         add(kind, f"has {100 * facts.clipped_share:.2g} % of its samples in flat tops (peak {facts.peak:.4g})")
     if facts.peak > 1:
         kind = "beyond-full-scale" if facts.peak > MAX_PEAK else "overshoot"
-        add(kind, f"peaks at {facts.peak:.4g} of full scale ({_to_db(facts.peak):+.1f} dB)")
+        refused = "; more than is read" if facts.peak > LOUDEST else ""
+        add(kind, f"peaks at {facts.peak:.4g} of full scale ({_to_db(facts.peak):+.1f} dB){refused}")
+    if facts.above_band and facts.swing >= SILENT_SWING:
+        band = f"{HIGHEST * MODEL_RATE:,.0f} Hz, where models of {MODEL_RATE} Hz hear nothing"
+        add("outside-band", f"lies almost whole above {band}; {SLOW_DOWN}")
     if abs(facts.mean) > MAX_MEAN and facts.duration_s >= MIN_MEAN_DURATION_S:
         add("dc-offset", f"has a mean of {facts.mean:+.3g} of full scale")
     return found
@@ -283,8 +306,11 @@ def find_audio_faults(clips: pd.DataFrame, facts: list[AudioFacts | Finding | No
     """Findings and notes on all clips; what several parts of a file share is one finding."""
     found: list[Finding] = []
     shared: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for name, line, item in zip(name_clips(clips), clips["line"].tolist(), facts, strict=True):
+    rows = zip(name_clips(clips), name_files(clips), clips["line"].tolist(), facts, strict=True)
+    for name, file, line, item in rows:
         if isinstance(item, AudioFacts):
+            if item.doubt:
+                shared["doubtful-file", f"{file} {item.doubt}"].append(line)
             found += judge_audio(item, name=name, line=line)
         elif item is not None:
             shared[item.kind, item.message].append(line)

@@ -7,18 +7,22 @@ from typing import Any
 
 import pandas as pd
 
+from audiostride.wording import escape
+
 # A finding is what makes training fail, leaks from one split into another, or is most probably a mistake.
 KINDS = {
-    "bad-row": "a row without a path or label, or with a split, start_s or duration_s that is none",
+    "bad-row": "a row without a path or label, or with a split, start, end or length that is none",
     "missing-file": "a file that does not exist",
-    "unreadable": "no audio, cut off, or damaged: decoding fails",
+    "unreadable": "no audio, cut off, or damaged: decoding fails; a folder or name that cannot be read",
     "empty-audio": "a file with a header and no samples",
+    "doubtful-file": "more audio in a file than is read of it, an end that may be lost, a change in mid-file",
     "out-of-range": "a part that begins or ends beyond the end of its file",
     "not-finite": "samples that are NaN or infinite",
     "too-short": "shorter than one analysis window of 25 ms",
     "silent": "silence: the mono mix swings less than -80 dB of full scale about its mean",
     "clipped": "at least 1 % of the samples of a channel lie in tops that were cut off flat",
     "beyond-full-scale": "a peak of more than twice full scale (+6 dB)",
+    "outside-band": "less than 1 % of the energy in the band that a model of 16 kHz hears, 60 Hz to 7.8 kHz",
     "dc-offset": "a mean of more than 0.1 of full scale, in clips of 0.25 s and more",
     "duplicate-row": "the same part of the same file twice, in one split and with one label",
     "duplicate-audio": "the same audio twice where no split is given: one that is drawn would tear the copies apart",
@@ -34,6 +38,8 @@ KINDS = {
 }
 NOTES = {
     "label-columns": "which columns are taken as labels",
+    "several-labels": "clips with several labels, of which training learns one",
+    "left-out": "what is left out of a folder, and columns that are taken under other names",
     "no-group": "no groups, or clips without one: nothing says what must not leak",
     "no-valid": "no clips in valid",
     "repeated-audio": "the same audio twice in one split with one label: it counts twice",
@@ -65,8 +71,7 @@ class Finding:
 
 def name_files(clips: pd.DataFrame) -> list[str]:
     """The path of each clip's file as the manifest gives it, fit to be printed."""
-    names = [name[1:] for name in clips["clip_name"].tolist()]
-    return [name if name.isprintable() else repr(name) for name in names]
+    return [escape(name[1:]) for name in clips["clip_name"].tolist()]
 
 
 def name_clips(clips: pd.DataFrame) -> list[str]:
@@ -119,9 +124,7 @@ class CheckResult:
         blocks = [verdict]
         blocks += _format_findings(self.findings, word=self.counted_in, allowed=self.allowed)
         blocks += ["\n".join(["notes", *_format_notes(self.notes, word=self.counted_in)])] if self.notes else []
-        text = "\n\n".join([*blocks, format_summary(self.summary)])
-        # Names of files that are not UTF-8 cannot be printed as they are.
-        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+        return escape("\n\n".join([*blocks, format_summary(self.summary)]), keep="\n")
 
 
 def _to_dict(finding: Finding) -> dict[str, Any]:
@@ -202,7 +205,7 @@ def _format_counts(classes: dict[str, dict[str, int]], column: str, splits: list
     """One row per class and one column per split, the first classes of many."""
     head = [f"{column} ({len(classes):,})" if column else "", *splits]
     rows = [
-        [name if name.isprintable() else repr(name), *(f"{counts.get(split, 0):,}" for split in splits)]
+        [escape(name), *(f"{counts.get(split, 0):,}" for split in splits)]
         for name, counts in list(classes.items())[:MAX_CLASSES_SHOWN]
     ]
     widths = [max(len(row[place]) for row in [head, *rows]) for place in range(len(head))]

@@ -8,17 +8,18 @@ import pandas as pd
 
 from audiostride.dataset.check.audio_faults import MIN_DURATION_S, SILENT_SWING, AudioFacts
 from audiostride.dataset.check.findings import Finding, name_clips
+from audiostride.dataset.columns import is_place_column
 from audiostride.dataset.manifest import SPLITS
-from audiostride.dataset.splits import class_names
+from audiostride.dataset.splits import PART_COLUMNS, class_names
 from audiostride.dataset.store import PLACE_COLUMNS
 
 # Columns that are not labels, whatever their name in the set at hand: those of the manifest, of a store, and what is
 # commonly noted of a recording.
 NOT_LABELS = {
-    *("line", "path", "clip_name", "name", "start_s", "duration_s", "end_s", "split", "group", "fold"),
+    *("line", "clip_name", "name", "split", "group", "fold", "score", "confidence", "selection", "view", "channel"),
     *("store", "store_row", *PLACE_COLUMNS),
     *("source", "licence", "license", "url", "attribution", "author", "title", "note", "notes", "comment"),
-    *("file", "filename", "file_name", "id", "clip_id", "index", "md5", "sha256", "checksum"),
+    *("id", "clip_id", "index", "md5", "sha256", "checksum"),
     *("sample_rate", "channels"),
 }
 
@@ -26,8 +27,6 @@ NOT_LABELS = {
 GROUP_LIKE = re.compile(
     r"(^|_)(speaker|singer|recording|place|location|site|instrument|session|subject|device|city)(_id|_name)?$", re.I
 )
-
-PART_COLUMNS = ["path", "start_s", "duration_s"]
 
 # Groups and splits that are named in one message.
 MAX_NAMED = 6
@@ -38,7 +37,7 @@ def choose_label_columns(clips: pd.DataFrame) -> list[str]:
     if "label" in clips.columns:
         return ["label"]
     most = max(2, len(clips) // 2)
-    names = [column for column in clips.columns if str(column).lower() not in NOT_LABELS]
+    names = [name for name in clips.columns if name.lower() not in NOT_LABELS and not is_place_column(name)]
     return [column for column in names if 2 <= clips[column].str.strip().nunique() <= most]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from audiostride.dataset.bad_rows import BadRows
 from audiostride.dataset.check.audio_faults import (
     AudioFacts,
     find_audio_faults,
@@ -23,9 +24,9 @@ from audiostride.dataset.check.label_faults import (
     find_label_faults,
     find_split_faults,
 )
-from audiostride.dataset.manifest import SPLITS, BadRows, inspect_manifest
+from audiostride.dataset.manifest import SPLITS, check_labels, inspect_manifest, multi_hot_columns
 from audiostride.dataset.readers import StoreReader
-from audiostride.dataset.splits import class_names
+from audiostride.dataset.splits import class_names, describe_several_labels
 from audiostride.dataset.store import is_store, read_store_header, verify_store
 from audiostride.distributed import default_jobs, map_in_threads
 from audiostride.errors import InputError
@@ -92,6 +93,8 @@ def check_manifest(
         *find_split_faults(clips, split_given=any(message.startswith("split") for message in bad.messages)),
         *(fault for column in used for fault in find_label_faults(clips, column)),
         *_note_labels(columns, used, labels),
+        *(Finding("several-labels", line) for line in _describe_several(clips, columns, used)),
+        *(Finding("left-out", note) for note in bad.notes if note not in bad.messages),
         *judge_formats(clips, facts),
         *(_note_store(manifest) if stored else []),
     ]
@@ -118,8 +121,14 @@ def _take_labels(clips: pd.DataFrame, bad: BadRows, labels: Sequence[str] | None
     if len(columns) > 1:
         return columns, []
     for column in columns:
-        bad.add(clips.loc[clips[column] == "", "line"], "row", f"{column} is empty")
+        check_labels(clips["line"], clips[column], column, bad)
     return columns, columns
+
+
+def _describe_several(clips: pd.DataFrame, columns: list[str], used: list[str]) -> list[str]:
+    hot = set(multi_hot_columns(clips[columns])) if len(columns) > len(used) else set()
+    lines = [f"columns of 0 and 1 ({', '.join(sorted(hot))}) are not read as one label each"] if hot else []
+    return lines + describe_several_labels(clips, used)
 
 
 def _note_labels(columns: list[str], used: list[str], labels: Sequence[str] | None) -> list[Finding]:
@@ -138,14 +147,15 @@ def _read_all(clips: pd.DataFrame, bad: BadRows, *, jobs: int, progress: bool) -
     skipped = {
         line
         for line, kind, message in zip(bad.lines, bad.kinds, bad.messages, strict=True)
-        if kind == "missing" or message.startswith(("path", "start_s", "duration_s"))
+        if kind == "missing" or message.startswith("path")
     }
     columns = [clips[column].tolist() for column in ("line", "path", "start_s", "duration_s")]
     rows = list(zip(*columns, name_files(clips), strict=True))
 
     def read(row: tuple[int, str, float, float, str]) -> AudioFacts | Finding | None:
         line, path, start_s, duration_s, name = row
-        return None if line in skipped else read_facts(path, start_s, duration_s, name=name)
+        # NaN: the row says no start, or no part.
+        return None if line in skipped or start_s != start_s else read_facts(path, start_s, duration_s, name=name)
 
     found = map_in_threads(read, rows, jobs=jobs)
     return list(progress_bar(found, total=len(rows), desc="reading", unit="clip", disable=not progress, leave=False))
@@ -180,8 +190,10 @@ def _list_bad_rows(bad: BadRows, clips: pd.DataFrame) -> list[Finding]:
     found = []
     missing: dict[str, list[int]] = {}
     for line, kind, message in sorted(zip(bad.lines, bad.kinds, bad.messages, strict=True)):
-        if kind == "missing":
+        if kind == "missing" and message.endswith("does not exist"):
             missing.setdefault(message, []).append(line)
+        elif kind in ("missing", "place"):
+            found.append(Finding("unreadable", message, [line] * (line > 0)))
         else:
             found.append(Finding("bad-row", message, [line]))
     return found + [Finding("missing-file", message, lines) for message, lines in missing.items()]

@@ -7,10 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from audiostride.audio.resampling import AUDIO_SUFFIXES
-from audiostride.dataset.importers.imported import Imported, count_of, finish_import, list_below, list_folder, name_some
+from audiostride.dataset.folders import is_audio
+from audiostride.dataset.importers.imported import Imported, finish_import, list_below, list_folder
 from audiostride.dataset.splits import hash_split
 from audiostride.errors import InputError
+from audiostride.wording import count_of, name_some
 
 COLUMNS = ["itemid", "datasetid", "hasbird"]
 LABELS = {"1": "bird", "0": "nobird"}
@@ -34,11 +35,11 @@ def import_dcase_birds(root: Path, card: Mapping[str, Any], *, splits: str, seed
     home = _find_home(root, card)
     findings: list[str] = []
     contradictions: list[str] = []
-    files = list_below(home)
+    files = list_below(home, notes=findings)
     clips = _read_tables(
         home, [file for file in files if file.lower().endswith(".csv")], card, findings, contradictions
     )
-    audio = [file for file in files if file.lower().endswith(AUDIO_SUFFIXES)]
+    audio = [file for file in files if is_audio(file)]
     clips = _find_audio(clips, audio, home, card, findings, contradictions)
     if splits == "official":
         test_set = card["test_set"]
@@ -93,7 +94,9 @@ def _read_tables(
                 table = pd.read_csv(
                     home / file, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True
                 )
-            except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
+                if not isinstance(table.index, pd.RangeIndex):
+                    raise ValueError("its rows have more fields than it has columns")
+            except (ValueError, OSError) as error:  # pandas' own errors are values too
                 raise InputError(
                     f"{home / file} must be a CSV table, but reading it failed: {error}; get it again"
                 ) from error

@@ -1,19 +1,19 @@
 """What all importers do: list folders, name what differs from the card, write the clips as a manifest."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from audiostride.dataset.folders import list_folder as list_all
+from audiostride.dataset.folders import walk_folder
 from audiostride.dataset.manifest import SPLITS
 from audiostride.errors import InputError
+from audiostride.wording import count_of, name_some
 from audiostride.writing import write_text
-
-MAX_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -32,26 +32,6 @@ class Imported:
     """What is missing or superfluous, each part named, and what must be known about the splits."""
     contradictions: list[str]
     """Where the tree contradicts itself: metadata and files that exclude each other."""
-
-
-def name_some(names: Iterable[str]) -> str:
-    """The first 20 of some names in order, and how many more there are.
-
-    >>> name_some(["b", "a"])
-    'a, b'
-    """
-    ordered = sorted(names)
-    more = f" and {len(ordered) - MAX_NAMED:,} more" if len(ordered) > MAX_NAMED else ""
-    return ", ".join(islice(ordered, MAX_NAMED)) + more
-
-
-def count_of(number: int, noun: str) -> str:
-    """A number with its noun.
-
-    >>> count_of(1, "clip"), count_of(8640, "clip")
-    ('1 clip', '8,640 clips')
-    """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def finish_import(
@@ -127,33 +107,26 @@ def list_folder(folder: str | Path) -> tuple[list[str], list[str]]:
     Raises:
         InputError: There is no such folder, or it may not be read.
     """
-    folders: list[str] = []
-    files: list[str] = []
     try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if not entry.name.startswith("."):
-                    (folders if entry.is_dir() else files).append(entry.name)
+        inner, files = list_all(folder)
     except OSError as error:
         raise InputError(f"import: ROOT must be a folder that can be read, got {folder}: {error.strerror}") from error
-    return sorted(folders), sorted(files)
+    return [name for name, _ in inner if not name.startswith(".")], [name for name in files if not name.startswith(".")]
 
 
-def list_below(root: str | Path) -> list[str]:
-    """Files at any depth below a folder, with slashes and relative to it; ``.x`` and ``_x`` folders are left out."""
-    found: list[str] = []
-    waiting, seen = [""], set()
-    while waiting:
-        inner = waiting.pop()
-        folder = os.path.join(root, inner)
-        # A link that leads back up would otherwise never end.
-        if (real := os.path.realpath(folder)) in seen:
-            continue
-        seen.add(real)
-        folders, files = list_folder(folder)
-        waiting += [inner + name + "/" for name in folders if not name.startswith("_")]
-        found += [inner + name for name in files]
-    return sorted(found)
+def list_below(root: str | Path, *, notes: list[str] | None = None) -> list[str]:
+    """Files at any depth below a folder, with slashes and relative to it; `notes` takes a line on what is left out.
+
+    Raises:
+        InputError: It may not be read, or a folder in it.
+    """
+    list_folder(root)
+    walk = walk_folder(root)
+    if locked := [message for place, message in walk.faults.items() if os.path.isdir(place)]:
+        raise InputError("\n".join(["import: all that lies in ROOT must be readable, but", *locked]))
+    if notes is not None:
+        notes += walk.notes()
+    return sorted(walk.files)
 
 
 def find_home(root: Path, accepts: Callable[[list[str], list[str]], bool], *, otherwise: str) -> Path:

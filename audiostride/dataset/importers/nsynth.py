@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from audiostride.audio.resampling import AUDIO_SUFFIXES
-from audiostride.dataset.importers.imported import Imported, count_of, find_home, finish_import, list_folder, name_some
+from audiostride.dataset.folders import is_audio
+from audiostride.dataset.importers.imported import Imported, find_home, finish_import, list_folder
 from audiostride.errors import InputError
+from audiostride.wording import count_of, name_some
 
 FOLDERS = {"train": "nsynth-train", "valid": "nsynth-valid", "test": "nsynth-test"}
 # The paper trains on the official train split and tests on the official valid split.
@@ -83,7 +84,8 @@ def _read_notes(file: Path, card: Mapping[str, Any], findings: list[str]) -> pd.
     try:
         with open(file, encoding="utf-8") as text:
             notes = json.load(text, object_pairs_hook=unique_keys)
-    except (ValueError, OSError) as error:
+        json.dumps(notes, ensure_ascii=False).encode()  # what is no text cannot stand in a manifest
+    except (ValueError, OSError, RecursionError) as error:
         raise InputError(
             f"{file} must be whole JSON, but reading it failed: {error}; unpack its archive again"
         ) from error
@@ -122,7 +124,7 @@ def _keep_existing(notes: pd.DataFrame, folder: Path, findings: list[str], contr
     if "audio" not in list_folder(folder)[0]:
         contradictions.append(f"{where}/audio is missing, with all {count_of(len(notes), 'note')} of examples.json")
         return notes[:0].copy()
-    on_disk = {"audio/" + file for file in list_folder(folder / "audio")[1] if file.lower().endswith(AUDIO_SUFFIXES)}
+    on_disk = {"audio/" + file for file in list_folder(folder / "audio")[1] if is_audio(file)}
     exists = notes["file"].isin(list(on_disk))
     if not exists.all():
         missing = notes.loc[~exists, "file"]

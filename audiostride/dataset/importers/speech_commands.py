@@ -7,10 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from audiostride.audio.resampling import AUDIO_SUFFIXES
-from audiostride.dataset.importers.imported import Imported, count_of, find_home, finish_import, list_folder, name_some
+from audiostride.dataset.folders import is_audio
+from audiostride.dataset.importers.imported import Imported, find_home, finish_import, list_folder
 from audiostride.dataset.splits import hash_split
-from audiostride.errors import InputError
+from audiostride.errors import InputError, explain
+from audiostride.wording import count_of, name_some
 
 LISTS = {"valid": "validation_list.txt", "test": "testing_list.txt"}
 NOISE = "_background_noise_"
@@ -45,7 +46,7 @@ def import_speech_commands(root: Path, card: Mapping[str, Any], *, splits: str, 
             path = f"{word}/{file}"
             if parsed := FILE_NAME.fullmatch(file):
                 rows.append((path, word, parsed["speaker"]))
-            elif file.lower().endswith(AUDIO_SUFFIXES):
+            elif is_audio(file):
                 odd.append(path)
             else:
                 other.append(path)
@@ -94,7 +95,10 @@ def _read_lists(
     lists = {}
     for split, file in LISTS.items():
         if file in top_files:
-            lines = (home / file).read_text(encoding="utf-8-sig").split("\n")
+            try:
+                lines = (home / file).read_text(encoding="utf-8-sig").split("\n")
+            except (UnicodeDecodeError, OSError) as error:
+                raise explain(error, f"{home / file}") from error
             lists[split] = {line.strip() for line in lines if line.strip()}
             if missing := {path for path in lists[split] - on_disk if path.partition("/")[0] in words}:
                 contradictions.append(

@@ -9,10 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from audiostride.audio.resampling import AUDIO_SUFFIXES
-from audiostride.dataset.importers.imported import Imported, count_of, find_home, finish_import, list_folder, name_some
+from audiostride.dataset.folders import is_audio
+from audiostride.dataset.importers.imported import Imported, find_home, finish_import, list_folder
 from audiostride.dataset.splits import hash_split
 from audiostride.errors import InputError
+from audiostride.wording import count_of, name_some
 
 FOLDS = {"train": "evaluation_setup/fold1_train.txt", "test": "evaluation_setup/fold1_evaluate.txt"}
 COLUMNS = {"filename": "file", "scene_label": "label", "identifier": "group", "source_label": "source_label"}
@@ -109,7 +110,7 @@ def _keep_existing(
     if "audio" not in list_folder(home)[0]:
         contradictions.append(f"audio/ is missing, with all {count_of(len(clips), 'clip')} of meta.csv")
         return clips[:0].copy()
-    on_disk = ["audio/" + file for file in list_folder(home / "audio")[1] if file.lower().endswith(AUDIO_SUFFIXES)]
+    on_disk = ["audio/" + file for file in list_folder(home / "audio")[1] if is_audio(file)]
     exists = clips["file"].isin(on_disk)
     if not exists.all():
         missing = clips.loc[~exists, "file"].tolist()

@@ -45,6 +45,7 @@ FINE = AudioFacts(
         ({"peak": 1.0}, {"peak": 2.001}, "beyond-full-scale"),
         ({"mean": -0.1}, {"mean": -0.101}, "dc-offset"),
         ({"mean": 0.2, "frames": 3999}, {"mean": 0.2, "frames": 4000}, "dc-offset"),
+        ({"above_band": False}, {"above_band": True}, "outside-band"),
         ({"n_not_finite": 0}, {"n_not_finite": 1}, "not-finite"),
     ],
 )
@@ -161,3 +162,26 @@ def test_a_square_wave_and_a_constant_are_not_clipped() -> None:
     square = np.sign(np.sin(2 * np.pi * 97.3 * np.arange(RATE) / RATE + 0.1)).astype(np.float32)
     assert count_flat_top(square) == 0
     assert count_flat_top(np.full(100, 0.5, dtype=np.float32)) == 0
+
+
+def tone(hz: float, rate: int, level: float = 0.3) -> NDArray[np.float64]:
+    return level * np.sin(2 * np.pi * hz * np.arange(rate // 2) / rate)
+
+
+@pytest.mark.parametrize("rate", [22050, 44100, 48000, 96000, 384000])
+def test_a_clip_almost_whole_above_the_band_is_told_from_others(rate: int) -> None:
+    def is_above(mono: NDArray[np.float64], cuts: int = 3) -> bool:
+        blocks = np.array_split(mono.astype(np.float32)[:, None], cuts)
+        return measure_audio(blocks, sample_rate=rate, channels=1, encoding="WAV FLOAT").above_band
+
+    rng = np.random.default_rng(rate)
+    high, low, white = tone(0.45 * rate, rate), tone(1000, rate), rng.standard_normal(rate // 2)
+    assert is_above(high)
+    assert is_above(tone(8200, rate))
+    assert is_above(high + tone(20, rate, 1.0) + 0.1)  # wind and an offset, which nobody listens to
+    assert is_above(high + 0.05 * low)  # 0.25 % of the power
+    assert is_above(np.concatenate([high, np.zeros(rate)]))
+    for audible in (tone(7600, rate), low, high + 0.15 * low, white, np.cumsum(white), high * 0, low + 3 * white):
+        assert not is_above(audible)
+    assert not is_above(np.concatenate([high, 0.15 * low]), cuts=2)  # in another block
+    assert not measure_audio([high.astype(np.float32)[:, None]], sample_rate=16000, channels=1, encoding="").above_band

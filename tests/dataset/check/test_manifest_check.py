@@ -2,9 +2,11 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +80,7 @@ def check(manifest: Path, **settings: Any) -> CheckResult:
 
 
 def plant_all(planter: Planter) -> list[tuple[str, tuple[int, ...]]]:
-    """A manifest with faults of 20 kinds, and where they are."""
+    """A manifest with faults of 22 kinds, and where they are."""
     root, write, add = planter.root, planter.write, planter.add
     planter.add_clean(splits=("train", "val"))
     expected: list[tuple[str, tuple[int, ...]]] = [("split-missing", ()), ("one-class", ())]
@@ -118,6 +120,12 @@ def plant_all(planter: Planter) -> list[tuple[str, tuple[int, ...]]]:
     plant("clipped", add(write("clipped_once.wav", one_side)))
     plant("beyond-full-scale", add(write("loud.wav", 30 * noise(99), subtype="FLOAT")))
     plant("dc-offset", add(write("offset.wav", noise(100) - 0.2)))
+    bats = 0.2 * np.sin(2 * np.pi * 45000 * np.arange(38400) / 384000)
+    soundfile.write(str(root / "bats.wav"), bats, 384000)
+    plant("outside-band", add("bats.wav"))
+    content = (root / write("half.wav")).read_bytes()
+    (root / "half.wav").write_bytes(content[:40] + (len(content) // 2).to_bytes(4, "little") + content[44:])
+    plant("doubtful-file", add("half.wav"), add("half.wav", start_s="0.1", duration_s="0.1"))
     twice = write("twice.wav")
     plant("duplicate-row", add(twice), add(twice))
     plant("duplicate-row", add("part.wav", start_s="0.1"), add("part.wav", start_s="0.10"))
@@ -151,7 +159,7 @@ def test_every_planted_fault_is_found_and_nothing_else(planter: Planter) -> None
     expected = plant_all(planter)
     result = check(planter.save(), labels=["label", "room"])
     assert found_by(result) == sorted(expected)
-    assert len({kind for kind, _ in expected}) == 20
+    assert len({kind for kind, _ in expected}) == 22
     assert set(KINDS) - {kind for kind, _ in expected} == {"no-split", "damaged-store"}
     assert result.count == len(expected)
     kinds = [finding.kind for finding in result.findings]
@@ -216,7 +224,7 @@ def test_all_kinds_of_notes(planter: Planter) -> None:
             ("label-columns", ()), ("no-valid", ()),
         ]
     )  # fmt: skip
-    assert {note.kind for note in result.notes} == set(NOTES) - {"store"}
+    assert {note.kind for note in result.notes} == set(NOTES) - {"store", "several-labels", "left-out"}
     assert set(result.summary["labels"]) == {"kind", "pitch"}
 
 
@@ -393,3 +401,74 @@ def test_checking_loads_no_torch() -> None:
     code += "print([name for name in ('torch', 'lightning', 'matplotlib') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_what_is_left_out_of_a_folder_is_a_note_and_what_cannot_be_read_a_finding(
+    tmp_path: Path, lock: Callable[[Path], None]
+) -> None:
+    for number, name in enumerate(("cat/1.wav", "dog/1.wav", "dog/locked/2.wav", "_owl/1.wav", "loose.wav")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(str(tmp_path / name), noise(number), RATE)
+    (tmp_path / "dog" / "phone.wma").write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / os.fsdecode(b"cat/caf\xe9.wav")).write_bytes((tmp_path / "cat" / "1.wav").read_bytes())
+    lock(tmp_path / "dog" / "locked")
+    result = check(tmp_path)
+    unreadable = [finding.message for finding in result.findings if finding.kind == "unreadable"]
+    assert sorted(unreadable) == [
+        f"audio file {tmp_path}/cat/caf\\udce9.wav must have a name in UTF-8 without control characters; rename it",
+        f"folder {tmp_path}/dog/locked cannot be read: Permission denied",
+    ]
+    notes = [note.message for note in result.notes if note.kind == "left-out"]
+    assert len(notes) == 4
+    for part in (
+        "left out: 1 .wma",
+        "left out: _owl/",
+        "outside of a class folder, left out: loose.wav",
+        "empty holds",
+    ):
+        assert sum(part in note for note in notes) == 1
+    result.format().encode()
+    json.dumps(result.to_dict(), ensure_ascii=False).encode()
+    assert result.summary["clips"] == 2
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_several_labels_are_a_note(planter: Planter, stored: bool) -> None:
+    planter.add_clean()
+    for row in planter.rows[::3]:
+        row["label"] = "cat;dog"
+    manifest = planter.save()
+    if stored:
+        prepare_store(inspect_manifest(manifest)[0], planter.root / "store", where=str(manifest), progress=False)
+        manifest = planter.root / "store"
+    [note] = [note for note in check(manifest).notes if note.kind == "several-labels"]
+    assert note.message == (
+        "4 clips with several labels in one cell, such as 'cat;dog': each such text is taken as one class of its own"
+    )
+
+
+def test_columns_of_0_and_1_are_a_note_and_not_read_as_one_label_each(planter: Planter) -> None:
+    planter.add_clean()
+    for row in planter.rows:
+        label = row.pop("label")
+        row.update(cat=str(int(label == "cat")), dog=str(int(label == "dog")), end_time="0.25", score="0.5")
+    planter.rows[0]["score"] = planter.rows[1]["score"] = "0.75"
+    result = check(planter.save())
+    assert [note.message for note in result.notes if note.kind == "several-labels"] == [
+        "columns of 0 and 1 (cat, dog) are not read as one label each"
+    ]
+    assert list(result.summary["labels"]) == ["cat", "dog"], "times and scores look like no labels"
+    assert result.summary["duration_s"]["max"] == 0.25
+    assert any("'end_time' (end)" in note.message for note in result.notes if note.kind == "left-out")
+
+
+def test_files_that_nobody_may_look_at_are_unreadable_and_not_missing(
+    planter: Planter, lock: Callable[[Path], None]
+) -> None:
+    planter.add_clean()
+    (planter.root / "locked").mkdir()
+    lines = planter.add("locked/a.wav", group="a"), planter.add("gone.wav", group="a")
+    lock(planter.root / "locked")
+    found = found_by(check(planter.save()))
+    assert found == [("missing-file", lines[1:]), ("unreadable", lines[:1])]

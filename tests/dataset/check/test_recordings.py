@@ -57,6 +57,7 @@ PLANTED = {
     "clipped_16000.wav": "clipped",
     "dc_offset_16000.wav": "dc-offset",
     "float_over_full_scale_16000.wav": "beyond-full-scale",
+    "wrong_length_short_22050.wav": "doubtful-file",
 }
 
 
