@@ -115,7 +115,7 @@ def break_import(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, error: 
 
 def test_versions_that_do_not_fit_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert installation.needed("torch")
-    for package, good, bad in [("torch", "2.11.0+cu130", "2.10.0+cu128"), ("lightning", "2.6.1", "2.5.0")]:
+    for package, good, bad in [("torch", "2.11.0+cu130", "2.10.0+cu128"), ("lightning", "2.6.6", "2.6.5")]:
         assert installation.fits(package, good)
         assert not installation.fits(package, bad), package
     real = installation.version_of
