@@ -96,16 +96,20 @@ def read_json(who: str, path: str | Path, declared: Any, *, advice: str = "") ->
     try:
         # Recursion: lists within lists, ten thousand deep. Constants: NaN, which JSON has not and we never write.
         value = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-        return check_table(f"{who}: {path}", value, declared)
     except (OSError, ValueError, RecursionError) as error:
-        known = isinstance(error, InputError)
-        cause = str(error) if known else f"{who}: {path} must be JSON, but reading it failed: {reason_of(error)}"
+        cause = f"{who}: {path} must be JSON, but reading it failed: {reason_of(error)}"
         raise InputError(f"{cause}; {advice}" if advice else cause) from error
+    return check_table(f"{who}: {path}", value, declared, advice=advice)
 
 
-def check_table(where: str, value: Any, declared: Any) -> Any:
-    """A value that was read from `where`, as `declared` says; an `InputError` where it is something else."""
-    return _checked(where, "its content", value, declared, Range())
+def check_table(where: str, value: Any, declared: Any, *, advice: str = "") -> Any:
+    """A value that was read from `where`, as `declared` says; an `InputError`, with advice, where it is not so."""
+    try:
+        return _checked(where, "its content", value, declared, Range())
+    except InputError as error:
+        if not advice:
+            raise
+        raise InputError(f"{error}; {advice}") from error
 
 
 def _refuse_constant(name: str) -> None:

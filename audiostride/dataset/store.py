@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from audiostride.checks import Count, WholeNumber, read_json
+from audiostride.checks import Count, WholeNumber, check_table, read_json
 from audiostride.distributed import default_jobs, map_in_threads
 from audiostride.errors import InputError
 from audiostride.progress import progress_bar
@@ -83,7 +83,7 @@ def read_store_header(store: str | Path) -> StoreHeader:
             f"store {store} must have format version {FORMAT_VERSION}, got {header.get('format_version')}; "
             "prepare it again from its manifest"
         )
-    checked: StoreHeader = read_json("store", file, StoreHeader, advice=AGAIN)
+    checked: StoreHeader = check_table(f"store: {file}", header, StoreHeader, advice=AGAIN)
     return checked
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from audiostride.checks import read_json
 from audiostride.distributed import Processes
 from audiostride.errors import InputError, reason_of
 from audiostride.inference.granularity import PredictionSettings, RecordingResult
@@ -103,13 +104,8 @@ def begin_job(out: Path, job: Mapping[str, Any], *, anew: bool) -> Path:
 
 def check_job(folder: Path, job: Mapping[str, Any]) -> bool:
     """Raise unless a folder is of this job, telling what differs; whether lines in it may have no checksums."""
-    try:
-        found = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("no table of settings")
-    except (OSError, ValueError, RecursionError) as error:
-        what = f"{folder}/job.json cannot be read: {reason_of(error)}"
-        raise InputError(f"predict: {what}; begin anew with --overwrite") from error
+    advice = "begin anew with --overwrite"
+    found: dict[str, Any] = read_json("predict", folder / "job.json", dict[str, Any], advice=advice)
     now, old = json.loads(json.dumps(job)), found.get("format") == 1
     found |= {"format": JOB_FORMAT} if old else {}
     names = [name for name in {**found, **now} if found.get(name) != now.get(name)]

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -955,3 +956,24 @@ def test_a_changed_plan_is_refused(tmp_path: Path, content: str, message: str) -
     (out / "plan.json").write_text(content.replace("FOUND", read_store_header(tmp_path / "whole")["fingerprint"]))
     with pytest.raises(InputError, match=message):
         prepare_manifest(manifest, out)
+
+
+@pytest.mark.usefixtures("small_files")
+@pytest.mark.parametrize("batch_says_so_too", [False, True])
+def test_more_samples_than_an_audio_file_holds_are_never_read(
+    whole_store: Path, tmp_path: Path, batch_says_so_too: bool
+) -> None:
+    shutil.copytree(whole_store, tmp_path / "store")
+    header = json.loads((whole_store / "store.json").read_text())
+    last = header["files"][1]["samples"] % BATCH
+    header["files"][1]["samples"] += 64
+    (tmp_path / "store" / "store.json").write_text(json.dumps(header))
+    if batch_says_so_too:  # which then reaches beyond the bytes of its samples
+        file = tmp_path / "store" / audio_name(1)
+        content = file.read_bytes()
+        assert content.count(struct.pack("<q", last)) == 2
+        file.unlink()
+        file.write_bytes(content.replace(struct.pack("<q", last), struct.pack("<q", last + 64)))
+    reader = StoreReader(read_clips(tmp_path / "store"))
+    with pytest.raises(InputError, match=r"audio-00001\.arrow is damaged: .*; copy the store again"):
+        reader.read(4, 0, 100)
