@@ -22,6 +22,8 @@ Pooling = Literal["strided", "spectral", "diffstride"]
 PoolingPlace = Literal["block", "convolution"]
 EncoderKind = Literal["separable", "resnet18", "preact_resnet18"]
 Stem = Literal["small", "large"]
+HeadPooling = Literal["max", "mean", "both"]
+InputNorm = Literal["all", "band"]
 
 # How a value stands in a message: one of a file may be of megabytes, or hold itself.
 _SHOWN = Repr()

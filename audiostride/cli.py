@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -99,5 +100,8 @@ def _with_saved_settings(command: str, given: list[str]) -> list[str]:
     out = finder.parse_known_args(given)[0].out
     if out is None or not (Path(out) / "config.yaml").is_file():
         return given
-    # The last value given wins: the run stays where it is even if it was moved.
-    return ["--config", str(Path(out) / "config.yaml"), *given]
+    from audiostride.training.config import TrainConfig  # which other commands need not wait for
+
+    # All of them, so that what a run of before does not know is as it was then. The last value given wins: the run
+    # stays where it is even if it was moved.
+    return ["--config", json.dumps(TrainConfig.load(out).to_dict()), *given]

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 class AudioClassifier(nn.Module):
     """Waveform in, logits of every task out.
 
-    A head sees one feature per channel of the encoder's last map: its maximum, as in the paper, or with a ResNet its
-    mean, see `PooledEncoder.pool_features`.
+    A head sees one feature per channel of the encoder's last map, its maximum, as in the paper, or its mean, or both.
 
     Args:
         config: See `ClassifierConfig`.
@@ -47,11 +46,12 @@ class AudioClassifier(nn.Module):
         self.frontend = LogMel(**config.frontend_settings())
         # Log-mel values reach from -14 to 6: without a norm in front, the first convolution's zero padding, which is
         # loud on that scale, and its offset would have to be unlearned first.
-        self.input_norm = nn.BatchNorm2d(1)
+        self.input_norm = nn.BatchNorm2d(1 if config.input_norm == "all" else config.n_mels)
         build = Encoder if config.encoder == "separable" else ResNetEncoder
         self.encoder: PooledEncoder = build(**config.encoder_settings())
         self.encoder.expect_sizes(config.window_frames, config.n_mels)
-        self.heads = nn.ModuleList(nn.Linear(self.encoder.out_channels, len(names)) for names in config.tasks.values())
+        n_features = self.encoder.out_channels * (2 if config.head_pooling == "both" else 1)
+        self.heads = nn.ModuleList(nn.Linear(n_features, len(names)) for names in config.tasks.values())
 
     def extra_repr(self) -> str:
         config = self.config
@@ -70,9 +70,26 @@ class AudioClassifier(nn.Module):
 
     def classify_spectrogram(self, spectrogram: Tensor) -> dict[str, Tensor]:
         """Logits of every task from a log-mel spectrogram of shape ``(B, T, M)``."""
-        maps = self.encoder(self.input_norm(spectrogram.unsqueeze(1)))
-        features = self.encoder.pool_features(maps)  # (B, C)
+        features = self.pool_features(self.encoder(self.normalise(spectrogram)))
         return {task: head(features) for task, head in zip(self.config.tasks, self.heads, strict=True)}
+
+    def normalise(self, spectrogram: Tensor) -> Tensor:
+        """What the encoder gets, ``(B, 1, T, M)``, from a log-mel spectrogram of shape ``(B, T, M)``."""
+        if self.config.input_norm == "all":
+            normed: Tensor = self.input_norm(spectrogram.unsqueeze(1))
+            return normed
+        normed = self.input_norm(spectrogram.transpose(1, 2).unsqueeze(-1))  # bands are its channels
+        return normed.squeeze(-1).transpose(1, 2).unsqueeze(1)
+
+    def pool_features(self, maps: Tensor) -> Tensor:
+        """What heads see of the encoder's last maps: ``(B, C, T, M)`` to ``(B, features)``."""
+        kind = self.config.head_pooling
+        if kind is None:
+            return self.encoder.pool_features(maps)
+        parts = [maps.amax(dim=(-2, -1))] if kind != "mean" else []
+        if kind != "max":
+            parts.append(maps.mean(dim=(-2, -1)))
+        return torch.cat(parts, dim=1)
 
     def predict(
         self,

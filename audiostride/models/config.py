@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from audiostride.checks import Count, EncoderKind, NotNegative, Positive, check_axes
+from audiostride.checks import Count, EncoderKind, HeadPooling, InputNorm, NotNegative, Positive, check_axes
 from audiostride.errors import InputError
 from audiostride.strides.pooling_config import PoolingConfig
 
@@ -28,6 +28,10 @@ ENCODER_STRIDES: dict[EncoderKind, tuple[tuple[float, float], ...]] = {
     "resnet18": RESNET_STRIDES,
     "preact_resnet18": RESNET_STRIDES,
 }
+
+
+# Settings that came after version 0.3.0; models of before have these values, which are not written.
+BEFORE = {"head_pooling": None, "input_norm": "all"}
 
 
 def fill_encoder(
@@ -86,6 +90,10 @@ class ClassifierConfig(PoolingConfig):
     """Channels of each block, of a ResNet of each stage, at width 1. None becomes the encoder's own."""
     width: Positive = 1.0
     """Factor on the channels."""
+    head_pooling: HeadPooling | None = None
+    """What heads see of a channel's map: its maximum, its mean, or both; None: the maximum, with a ResNet the mean."""
+    input_norm: InputNorm = "all"
+    """Whether the batch norm of spectrograms has one mean and variance for all mel bands, or one for each band."""
     sample_rate: Count = 16000
     """Of the waveform, in Hz."""
     window_s: Positive = 1.0
@@ -172,6 +180,9 @@ class ClassifierConfig(PoolingConfig):
         """The settings as values that JSON and YAML know."""
         # A setting that version 0.1.0 had: files and stopped jobs are known by a checksum of all of this.
         values = {**asdict(self), "size_multiple": 1}
+        for name, before in BEFORE.items():  # models of before keep their checksum
+            if values[name] == before:
+                del values[name]
         values["strides"] = [list(pair) for pair in self.strides or ()]
         values["channels"] = list(self.channels or ())
         return values

@@ -1,14 +1,17 @@
 """All settings of one training run, as they stand in ``config.yaml`` and on the command line."""
 
+import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from audiostride.checks import (
     Count,
     EncoderKind,
+    HeadPooling,
+    InputNorm,
     ModelSize,
     NotNegative,
     Pooling,
@@ -36,8 +39,22 @@ OnError = Literal["stop", "skip"]
 Strategy = Literal["auto", "ddp"]
 Logger = Literal["csv", "tensorboard", "wandb"]
 Mixing = Literal["uniform", "proportional", "temperature"]
+Keep = Literal["last", "best"]
 
 MAX_TASK_BYTES = 200  # of 255 that a file name may have
+EPOCHS, MIN_STEPS = 20, 1500  # of a training that is not told how long
+MAX_VALID_EVERY = 1000
+
+# What settings were before there were such settings: a run of then must not go on, or be evaluated, with other ones.
+BEFORE: dict[str, Any] = {
+    "pool_after": "block",
+    "head_pooling": None,
+    "input_norm": "all",
+    "warmup": 0.0,
+    "label_smoothing": 0.0,
+    "ema_decay": 0.0,
+    "keep": "best",
+}
 
 
 @dataclass(frozen=True)
@@ -90,6 +107,10 @@ class TrainConfig:
     """DiffStride's masks and map sizes: the paper's, or as small as strided convolution's: nominal, folded, mixed."""
     width: Positive = 1.0
     """Factor on the channels of the network; 0.25 suits a CPU."""
+    head_pooling: HeadPooling | None = None
+    """What heads see of a channel's map: its maximum, its mean, or both (default: the encoder's own)."""
+    input_norm: InputNorm = "all"
+    """One mean and variance for all mel bands in the batch norm of spectrograms, or one for each band."""
     strides: Sequence[Sequence[Stride]] | None = None
     """Stride over time and mel of each block, of a ResNet of stages 2 to 4 or all four (default: the encoder's own)."""
     channels: Sequence[Count] | None = None
@@ -100,20 +121,30 @@ class TrainConfig:
     """Width of the mask's ramp in FFT bins (the paper's R); none is 8 for folded maps and else the paper's 4."""
     pool_after: PoolingPlace = "convolution"
     """Pool both axes after a block, or each axis right after its convolution; without effect on a ResNet."""
-    max_steps: Count = 1000
-    """Optimizer steps."""
+    max_steps: Count | None = None
+    """Optimizer steps (default: see epochs)."""
+    epochs: Positive | None = None
+    """Passes over the training clips, instead of max_steps (default: 20, but 1,500 steps at least)."""
     batch_size: Annotated[int, Range(2, unit="(batch norm)")] = 32
     """1 s excerpts per step."""
     lr: Positive = 2e-3
-    """Learning rate of Adam."""
+    """Highest learning rate of AdamW."""
     stride_lr: NotNegative = 1e-2
     """Learning rate of the strides."""
     weight_decay: NotNegative = 0.0
-    """Adam's weight decay; never on strides."""
+    """Weight decay, decoupled from the gradient (AdamW's); never on strides."""
     stride_cost: NotNegative = 0.0
     """Weight of the paper's cost term (eq. 6), which drives strides up."""
     schedule: Schedule = "cosine"
     """Course of both learning rates."""
+    warmup: Probability = 0.0
+    """Share of the steps in which both learning rates rise to their height."""
+    label_smoothing: Probability = 0.0
+    """Share of the target that is spread over all classes."""
+    ema_decay: Annotated[float, Range(0, 0.99999)] = 0.0
+    """Decay of the moving average of the weights that is evaluated and saved; 0 takes the weights themselves."""
+    keep: Keep = "last"
+    """Which weights the run ends with: the last ones, or those of the validation with the highest accuracy."""
     balance: Balance = "none"
     """What training shows equally often: clips, classes, or groups."""
     class_weights: ClassWeights = "none"
@@ -140,8 +171,8 @@ class TrainConfig:
     """Most mel bands blanked out in one stretch."""
     seed: WholeNumber = 0
     """Seed of weights, order and excerpts."""
-    valid_every: Count = 100
-    """Steps between validations, each of which saves a checkpoint."""
+    valid_every: Count | None = None
+    """Steps between validations, each of which saves a checkpoint (default: a tenth of all, 1,000 at most)."""
     device: Device = "auto"
     """Where to train; auto takes a GPU where there is one."""
     devices: Count = 1
@@ -199,6 +230,22 @@ class TrainConfig:
         """Processes on all machines."""
         return self.devices * self.num_nodes
 
+    def with_steps(self, n_clips: int) -> "TrainConfig":
+        """These settings with the steps that they mean for so many training clips."""
+        steps = self.max_steps
+        if steps is None:
+            steps = math.ceil((self.epochs or EPOCHS) * n_clips / self.batch_size)
+            steps = steps if self.epochs else max(MIN_STEPS, steps)
+        every = max(1, min(steps // 10, MAX_VALID_EVERY)) if self.valid_every is None else self.valid_every
+        return replace(self, max_steps=steps, valid_every=every)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps, of settings that are those of a run."""
+        if self.max_steps is None:
+            raise InputError("train: max_steps are known once the clips are; see TrainConfig.with_steps")
+        return self.max_steps
+
     def sources(self) -> list[Source]:
         """The manifests to train on, each with its tasks; the one-task form is one manifest with one task."""
         if self.task is None:
@@ -250,8 +297,7 @@ class TrainConfig:
             InputError: Not a run folder, or a ``config.yaml`` that this version does not know.
         """
         values = read_settings(run, [entry.name for entry in fields(cls)], writer="'audiostride train'")
-        # A run of a time before this setting pools after a block; the default of today would change it silently.
-        return cls(**{"pool_after": "block", **values})
+        return cls(**{**BEFORE, **values})
 
 
 def _split_task(entry: str) -> tuple[str, str, str]:
@@ -301,12 +347,13 @@ def check_same_settings(old: TrainConfig, new: TrainConfig, *, strict: bool = Fa
     Returns:
         Lines on what changes the numbers that come.
     """
+    new = replace(new, max_steps=new.max_steps or old.max_steps, valid_every=new.valid_every or old.valid_every)
     before, after = old.to_dict(), new.to_dict()
     notes = []
-    if new.max_steps > old.max_steps:
+    if new.steps > old.steps:
         before["max_steps"] = new.max_steps
-        rates = f"follow the {new.schedule} schedule over {new.max_steps} steps"
-        notes.append(f"max_steps grows from {old.max_steps} to {new.max_steps}: from here on, learning rates {rates}")
+        rates = f"follow the {new.schedule} schedule over {new.steps} steps"
+        notes.append(f"max_steps grows from {old.steps} to {new.steps}: from here on, learning rates {rates}")
     if new.accumulate != old.accumulate:
         sees = f"batch norm sees {new.batch_size // (new.n_processes * new.accumulate)} excerpts at a time"
         notes.append(f"accumulate is now {new.accumulate}, and was {old.accumulate}: from here on, {sees}")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim import Adam, Optimizer
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from audiostride.distributed import Processes
@@ -17,15 +17,26 @@ from audiostride.models import AudioClassifier
 from audiostride.strides.diffstride import diffstride_layers, stride_cost
 from audiostride.training.augmentation.mixup import mix_up, mixed_cross_entropy, mixed_normaliser
 from audiostride.training.augmentation.transforms import add_noise, apply_gain, cut_noise, mask_spectrogram
+from audiostride.training.averaging import WeightAverage
 from audiostride.training.config import TrainConfig
 from audiostride.training.loop import Training
 
 
-def learning_rate_factor(step: int, *, schedule: str, max_steps: int) -> float:
-    """Factor on the learning rates at a step: 1, or half a cosine from 1 to 0."""
+def learning_rate_factor(step: int, *, schedule: str, max_steps: int, warmup: float = 0.0) -> float:
+    """Factor on the learning rates at a step: 1, or half a cosine from 1 to 0, after a linear rise.
+
+    Args:
+        step: Steps done before.
+        schedule: ``"constant"`` or ``"cosine"``.
+        max_steps: Steps of the training.
+        warmup: Share of these in which the factor rises to 1.
+    """
+    n_warmup = round(warmup * max_steps)
+    if step < n_warmup:
+        return (step + 1) / n_warmup
     if schedule == "constant":
         return 1.0
-    return 0.5 * (1 + math.cos(math.pi * min(step, max_steps) / max_steps))
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - n_warmup) / max(1, max_steps - n_warmup))))
 
 
 def augment_waveform(batch: dict[str, Tensor], noises: Tensor | None) -> Tensor:
@@ -62,7 +73,12 @@ def class_normaliser(classes: Tensor, *, weight: Tensor | None = None) -> Tensor
 
 
 def mean_cross_entropy(
-    logits: Tensor, classes: Tensor, *, weight: Tensor | None = None, normaliser: Tensor | None = None
+    logits: Tensor,
+    classes: Tensor,
+    *,
+    weight: Tensor | None = None,
+    normaliser: Tensor | None = None,
+    smoothing: float = 0.0,
 ) -> Tensor:
     """Cross entropy over the examples that have a class, 0 where none has.
 
@@ -71,18 +87,21 @@ def mean_cross_entropy(
         classes: Class of each example, -1 for one without.
         weight: Of the classes; the mean is then the weighted one.
         normaliser: What the sum is divided by, for a part of a batch: `class_normaliser` of the whole.
+        smoothing: Share of the target that is spread over all classes.
 
     Shape:
         logits: ``(B, classes)``. classes: ``(B,)``. weight: ``(classes,)``. Result: a scalar.
     """
-    summed = F.cross_entropy(logits, classes, weight=weight, ignore_index=-1, reduction="sum")
+    summed = F.cross_entropy(
+        logits, classes, weight=weight, ignore_index=-1, reduction="sum", label_smoothing=smoothing
+    )
     normaliser = class_normaliser(classes, weight=weight) if normaliser is None else normaliser
     # At most the division by zero is kept away: the sum is 0 where no example has a class.
     return summed / normaliser.clamp(min=torch.finfo(logits.dtype).tiny)
 
 
 class ClassifierTraining(Training):
-    """Cross entropy on random excerpts, Adam with a learning rate of its own for strides.
+    """Cross entropy on random excerpts, AdamW with a learning rate of its own for strides.
 
     With several tasks the loss is the mean of theirs, over the tasks that a batch has excerpts of.
 
@@ -117,6 +136,8 @@ class ClassifierTraining(Training):
         self._weighted = class_weights is not None
         self.register_buffer("noises", noises, persistent=False)
         self.model, self.config = model, config
+        if config.ema_decay:
+            self.average = WeightAverage(model, config.ema_decay)
         self.tasks = list(model.config.tasks)
         weights_of_tasks = torch.tensor(config.task_weights or [1.0] * len(self.tasks))
         self.register_buffer("task_weights", weights_of_tasks, persistent=False)
@@ -160,7 +181,7 @@ class ClassifierTraining(Training):
 
         Of a part of a batch it is what the part adds to the loss of the whole, whose excerpts are counted.
         """
-        rows = batch.get("rows")
+        rows, smoothing = batch.get("rows"), self.config.label_smoothing
         losses, counts = [], []
         for number, task in enumerate(self.tasks):
             whole = classes[:, number]
@@ -174,13 +195,23 @@ class ClassifierTraining(Training):
                     partners, mixup_weight = partners[rows], mixup_weight[rows]
                 losses.append(
                     mixed_cross_entropy(
-                        logits[task].float(), own, partners, mixup_weight, weight=weight, normaliser=normaliser
+                        logits[task].float(),
+                        own,
+                        partners,
+                        mixup_weight,
+                        weight=weight,
+                        normaliser=normaliser,
+                        smoothing=smoothing,
                     )
                 )
             else:
                 if rows is not None:
                     normaliser = class_normaliser(whole, weight=weight)
-                losses.append(mean_cross_entropy(logits[task].float(), own, weight=weight, normaliser=normaliser))
+                losses.append(
+                    mean_cross_entropy(
+                        logits[task].float(), own, weight=weight, normaliser=normaliser, smoothing=smoothing
+                    )
+                )
             counts.append((whole >= 0).sum())
         return torch.stack(losses), torch.stack(counts).to(losses[0].dtype)
 
@@ -225,7 +256,7 @@ class ClassifierTraining(Training):
             groups.append({"params": strides, "lr": self.config.stride_lr, "weight_decay": 0.0})
         # On a GPU one kernel steps all weights. It does not count versions, which `project_strides_` does not rely on.
         fused = True if weights[0].is_cuda else None
-        optimizer = Adam(groups, fused=fused)
+        optimizer = AdamW(groups, fused=fused)
 
         def step_as_here(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
             # A checkpoint brings the choice of the device that wrote it, which need not be this one.
@@ -234,6 +265,8 @@ class ClassifierTraining(Training):
         optimizer.register_load_state_dict_pre_hook(step_as_here)
         scheduler = LambdaLR(
             optimizer,
-            lambda step: learning_rate_factor(step, schedule=self.config.schedule, max_steps=self.config.max_steps),
+            lambda step: learning_rate_factor(
+                step, schedule=self.config.schedule, max_steps=self.config.steps, warmup=self.config.warmup
+            ),
         )
         return optimizer, scheduler

@@ -204,11 +204,14 @@ def evaluate_run(
 
     if split == "test" and not manifest:
         history = read_table("evaluate", run / "history.csv", ["step", "valid_accuracy"])
-        best = history[history["valid_accuracy"] == history["valid_accuracy"].max()].iloc[-1]
+        if config.keep == "best":
+            best = history[history["valid_accuracy"] == history["valid_accuracy"].max()].iloc[-1]
+        else:
+            best = history.iloc[-1]
         steps = int(history["step"].iloc[-1])
         facts = {
             "steps": steps,
-            "stopped_early": steps < config.max_steps,
+            "stopped_early": steps < config.steps,
             "best_step": int(best["step"]),
             "valid_accuracy": float(best["valid_accuracy"]),
         }

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -78,8 +79,14 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         check_run_folder(run, resume=resume)
         if resume:
             notes = check_same_settings(TrainConfig.load(run), config)
+        elif config.epochs is not None and config.max_steps is not None:
+            raise InputError(
+                f"train: either max_steps or epochs must be given, got {config.max_steps} and {config.epochs:g}"
+            )
         elif config.task is not None:  # a run of before may have other names, and goes on
             check_task_names(config.tasks())
+    if resume and config.max_steps is None:
+        config = replace(config, max_steps=TrainConfig.load(run).max_steps)
     if resume and finished_metrics(run, config.max_steps) is not None:
         return read_metrics("train", run, config.tasks())
     tables: list[tuple[Source, pd.DataFrame]] = []
@@ -96,6 +103,8 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         _check_same_classes(run, names)
         check_same_data(run, data)
     sets = load_sets(tables, names, config, progress=progress)
+    firsts = [sets["train"][next(iter(source.labels))] for source in config.sources()]
+    config = config.with_steps(sum(len(clips.reader) for clips in firsts))
     device = choose_device(config.device, devices=config.devices)
     precision = choose_precision(config.precision, device)
     loggers = make_loggers(run, config.logger)
@@ -130,7 +139,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     steps = _learn(recorder, parts, sets, device=device, precision=precision, resume=resume, progress=progress)
     facts = {
         "steps": steps,
-        "stopped_early": steps < config.max_steps,
+        "stopped_early": steps < config.steps,
         "best_step": int(recorder.best["step"]),
         "valid_accuracy": recorder.best["valid_accuracy"],
     }
@@ -256,7 +265,7 @@ def _learn(
     config = training.config
 
     def load(step: int) -> Iterator[dict[str, Tensor]]:
-        order = range(step * turns, config.max_steps * turns)
+        order = range(step * turns, config.steps * turns)
         loader = load_batches(parts, workers=config.workers, sampler=order, pin=device.type == "cuda")
         return list_lost_clips(
             loader, parts.batches.readers, lambda: write_skipped(recorder.run, sets) if processes.first else None
@@ -281,7 +290,7 @@ def _learn(
         if processes.count > 1 and device.type == "cpu":  # on GPUs torch's own is put in its place
             share_batch_norm_(training.model)
         steps = fit(
-            training, fabric, recorder, load, max_steps=config.max_steps, turns=turns, resume=resume, progress=progress
+            training, fabric, recorder, load, max_steps=config.steps, turns=turns, resume=resume, progress=progress
         )
         share_lost_clips(parts.batches.readers, processes)
     return steps
@@ -310,16 +319,13 @@ class RunRecorder(Recorder):
         self.best = state["best"]
 
     def validates_after(self, step: int) -> bool:
-        return step % self.training.config.valid_every == 0
+        every = self.training.config.valid_every
+        return every is not None and step % every == 0
 
     def validate(self, step: int, *, lr: float) -> dict[str, float]:
-        losses = self.training.take_mean_losses(step)
+        losses, model = self.training.take_mean_losses(step), self.training.result
         found = evaluate_clips(
-            self.training.model,
-            self.valid,
-            batch_size=self.training.config.batch_size,
-            progress=False,
-            processes=self.processes,
+            model, self.valid, batch_size=self.training.config.batch_size, progress=False, processes=self.processes
         )
         accuracy = fmean(item.accuracy for item in found.values())
         row: dict[str, float] = {
@@ -336,8 +342,8 @@ class RunRecorder(Recorder):
                 row |= {f"train_loss_{task}": loss, f"examples_{task}": examples}
                 row |= {f"valid_loss_{task}": item.loss, f"valid_accuracy_{task}": item.accuracy}
         # Of equal accuracies the later one wins: with a falling learning rate it has the lower loss.
-        if not self.best or accuracy >= self.best["valid_accuracy"]:
+        if self.training.config.keep == "last" or accuracy >= self.best.get("valid_accuracy", 0.0):
             self.best = {"step": step, "valid_accuracy": accuracy}
             if self.processes.first:
-                save_classifier(self.training.model, self.run / "model.safetensors")
+                save_classifier(model, self.run / "model.safetensors")
         return row

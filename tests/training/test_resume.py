@@ -121,13 +121,13 @@ def test_the_first_step_after_growing_has_the_rate_of_the_new_schedule(
     begun: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates: list[float] = []
-    step = torch.optim.Adam.step
+    step = torch.optim.AdamW.step
 
-    def note(self: torch.optim.Adam, *given: Any, **settings: Any) -> Any:
+    def note(self: torch.optim.AdamW, *given: Any, **settings: Any) -> Any:
         rates.append(self.param_groups[0]["lr"])
         return step(self, *given, **settings)
 
-    monkeypatch.setattr(torch.optim.Adam, "step", note)
+    monkeypatch.setattr(torch.optim.AdamW, "step", note)
     go_on(begun, max_steps=8)
     expected = [2e-3 * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * done / 8)).item()) for done in (6, 7)]
     assert rates == pytest.approx(expected, rel=1e-6)  # float32's cosine

@@ -277,7 +277,7 @@ def test_the_learning_rate_falls_along_half_a_cosine() -> None:
 
 def test_strides_have_their_own_rate_and_no_weight_decay() -> None:
     model = AudioClassifier(ClassifierConfig(tasks={"t": ["a", "b"]}, width=0.03))
-    config = TrainConfig(manifest="m", out="o", lr=0.1, stride_lr=0.2, weight_decay=0.3)
+    config = TrainConfig(manifest="m", out="o", lr=0.1, stride_lr=0.2, weight_decay=0.3, max_steps=1)
     groups = ClassifierTraining(model, config).make_optimizer()[0].param_groups
     strides = {id(block.pool.strides) for block in model.encoder.blocks}
     assert {id(parameter) for parameter in groups[1]["params"]} == strides

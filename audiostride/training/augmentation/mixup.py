@@ -64,6 +64,7 @@ def mixed_cross_entropy(
     *,
     weight: Tensor | None = None,
     normaliser: Tensor | None = None,
+    smoothing: float = 0.0,
 ) -> Tensor:
     """Cross entropy of mixed examples: the mean of ``w CE(logits, class) + (1 - w) CE(logits, partner's)``, w being the
     mixup weights (Zhang et al. 2018).
@@ -82,6 +83,7 @@ def mixed_cross_entropy(
         mixup_weight: Weight of the example itself, in [0, 1].
         weight: Weight of each class, >= 0.
         normaliser: What the sum is divided by, for a part of a batch: `mixed_normaliser` of the whole.
+        smoothing: Share of the target that is spread over all classes, in [0, 1].
 
     Shape:
         logits: ``(B, K)``. classes and partner_classes: ``(B,)`` int64. mixup_weight: ``(B,)``. weight: ``(K,)``.
@@ -106,10 +108,15 @@ def mixed_cross_entropy(
         raise InputError(
             f"{who}: weight must have one entry per class, shape ({logits.shape[1]},), got {tuple(weight.shape)}"
         )
+    weight, mixup_weight = None if weight is None else weight.to(logits.dtype), mixup_weight.to(logits.dtype)
     losses = torch.stack(
-        [F.cross_entropy(logits, of, reduction="none", ignore_index=-1) for of in (classes, partner_classes)]
+        [
+            F.cross_entropy(logits, of, weight, reduction="none", ignore_index=-1, label_smoothing=smoothing)
+            for of in (classes, partner_classes)
+        ]
     )
-    weights = _mixed_weights(classes, partner_classes, mixup_weight.to(logits.dtype), weight)
-    normaliser = weights.sum() if normaliser is None else normaliser
+    shares = _mixed_weights(classes, partner_classes, mixup_weight, None)
+    if normaliser is None:
+        normaliser = mixed_normaliser(classes, partner_classes, mixup_weight, weight=weight)
     # Without any class the sum is 0; only the division by zero is kept away.
-    return (weights * losses).sum() / normaliser.clamp(min=torch.finfo(logits.dtype).tiny)
+    return (shares * losses).sum() / normaliser.clamp(min=torch.finfo(logits.dtype).tiny)
