@@ -74,7 +74,17 @@ def compare(arguments: argparse.Namespace, more: Sequence[str]) -> None:
     out = arguments.out or Path("runs") / f"compare_{name}_{arguments.label}{drawn}"
     options = ["--manifest", str(manifest), "--label", arguments.label, "--width", str(arguments.width)]
     # Clips no longer than a window would otherwise give the same excerpt each time; `more` may set it back to 0.
-    options += ["--max-steps", str(arguments.max_steps), "--time-shift-s", "0.1", *more, "--out", str(out)]
+    options += [
+        "--preset",
+        "none",
+        "--max-steps",
+        str(arguments.max_steps),
+        "--time-shift-s",
+        "0.1",
+        *more,
+        "--out",
+        str(out),
+    ]
     if arguments.draw_strides is not None:
         drawn_strides = random.Random(arguments.draw_strides).choices([1.0, 2.0, 3.0], k=12)
         options += ["--strides", json.dumps([drawn_strides[i : i + 2] for i in range(0, 12, 2)])]

@@ -57,7 +57,8 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "manifest.csv"
 
 
-TINY = ["--width", "0.03", "--max-steps", "8", "--valid-every", "3", "--batch-size", "4"]
+TINY = ["--width", "0.03", "--max-steps", "8", "--valid-every", "3", "--batch-size", "4", "--preset", "none"]
+TINY += ["--keep", "best"]
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from audiostride.commands.evaluate import print_metrics
 from audiostride.errors import InputError
 from audiostride.training.config import TrainConfig
-from audiostride.training.presets import PRESETS, preset_settings
+from audiostride.training.presets import DEFAULT_PRESET, PRESETS, preset_settings
 from audiostride.training.run_files import read_yaml
 
 INTERRUPTED = 130
@@ -35,9 +35,8 @@ class TrainParser(ArgumentParser):
         )
         if first.seeds is not None and any(item.split("=")[0] == "--seed" for item in given):
             raise InputError("train: either --seed or --seeds must be given, got both")
-        if first.preset is None or first.resume:  # the settings of a run that goes on are its own
-            return super().parse_args(given, *others, **options)
-        self.set_defaults(preset_settings(first.preset))
+        if not first.resume:  # the settings of a run that goes on are its own
+            self.set_defaults(preset_settings(first.preset))
         return super().parse_args(given, *others, **options)
 
 
@@ -68,7 +67,10 @@ def build_parser() -> ArgumentParser:
     parser = TrainParser(description=run.__doc__)
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these settings")
     parser.add_argument(
-        "--preset", choices=list(PRESETS), help="settings that take the place of the defaults: the paper's, or ours"
+        "--preset",
+        choices=list(PRESETS),
+        default=DEFAULT_PRESET,
+        help="what other settings are by default: ours, bare, or the paper's",
     )
     types = get_type_hints(TrainConfig)
     helps = {entry.arg_name: entry.description for entry in docstring_parser.parse_from_object(TrainConfig).params}

@@ -5,6 +5,7 @@ from typing import Any
 from audiostride.errors import InputError
 from audiostride.models.config import PAPER_CHANNELS, PAPER_STRIDES
 
+DEFAULT_PRESET = "modern"
 PRESETS: dict[str, dict[str, Any]] = {
     # Riad et al. 2022 (arXiv 2202.01653), section 3.1: random 1 s windows, Adam at 1e-4, batches of 256, 1 M of them,
     # no augmentation; both axes pooled once after each block, maps of size n/S + 2R with R = 4. The paper names one
@@ -19,13 +20,20 @@ PRESETS: dict[str, dict[str, Any]] = {
         "strides": [list(pair) for pair in PAPER_STRIDES],
         "channels": list(PAPER_CHANNELS),
         "shared_strides": False,
+        "head_pooling": "max",
+        "input_norm": "all",
         "max_steps": 1_000_000,
+        "epochs": None,
         "batch_size": 256,
         "lr": 1e-4,
         "stride_lr": 1e-4,
         "weight_decay": 0.0,
         "stride_cost": 0.0,
         "schedule": "constant",
+        "warmup": 0.0,
+        "label_smoothing": 0.0,
+        "ema_decay": 0.0,
+        "keep": "last",
         "balance": "none",
         "class_weights": "none",
         "time_shift_s": 0.0,
@@ -37,24 +45,24 @@ PRESETS: dict[str, dict[str, Any]] = {
         # The paper does not say how often; 200 validations over the training, as many as rows of its stride table.
         "valid_every": 5000,
     },
-    # This toolkit's own: a tenth of the paper's steps, a learning rate that starts 40 times higher and falls along a
-    # cosine, strides that learn at a rate of their own, maps as small as strided convolution's, excerpts shifted and
-    # mixed. Chosen by validation accuracy, mean over ten words (200 clips) and 28 pitches (105 clips), width 0.125,
-    # batch 32, 200 steps, seed 0: 76 % at a rate of 2e-3 without augmentation, 81 % at 4e-3, 82 % with shift and mixup,
-    # which cost words 3 points and gave pitches 6. Masks of time and mel, tried at 2e-3 beside the shift, cost words 4
-    # and gave pitches 10; with mixup they are not measured, nor is anything at batches of 256.
+    # The default of `audiostride train`, see recipes/RESULTS.md for what each element is worth.
     "modern": {
-        "size": "mixed",
-        "pool_after": "convolution",
-        "max_steps": 100_000,
-        "batch_size": 256,
         "lr": 4e-3,
-        "stride_lr": 1e-2,
-        "schedule": "cosine",
+        "weight_decay": 0.02,
+        "warmup": 0.1,
+        "ema_decay": 0.99,
+        "label_smoothing": 0.1,
+        "head_pooling": "both",
+        "input_norm": "band",
         "time_shift_s": 0.1,
+        "gain_db": 10.0,
+        "noise": "synthetic",
         "mixup": 0.2,
-        "valid_every": 1000,
+        "time_masks": 1,
+        "mel_masks": 1,
     },
+    # The bare network: cross entropy on random excerpts.
+    "none": {},
 }
 
 

@@ -11,7 +11,7 @@ import torch
 
 # One block of strided convolution: a training of six steps takes half a second.
 QUICK = ["--pooling", "strided", "--channels", "[4]", "--strides", "[[4,4]]", "--max-steps", "6", "--valid-every", "3"]
-QUICK += ["--batch-size", "4", "--label", "kind"]
+QUICK += ["--batch-size", "4", "--label", "kind", "--preset", "none", "--keep", "best"]
 
 
 @pytest.fixture(scope="session")

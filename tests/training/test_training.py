@@ -17,7 +17,8 @@ from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
 from audiostride.training import TrainConfig, evaluate_run, train
 from audiostride.training.config import check_same_settings
-from audiostride.training.loss import ClassifierTraining, learning_rate_factor
+from audiostride.training.augmentation.mixup import mixed_cross_entropy
+from audiostride.training.loss import ClassifierTraining, learning_rate_factor, mean_cross_entropy
 
 RUN_FILES = [
     "checkpoints/last.ckpt",
@@ -273,6 +274,52 @@ def test_the_learning_rate_falls_along_half_a_cosine() -> None:
     factors = [learning_rate_factor(step, schedule="cosine", max_steps=10) for step in (0, 5, 10)]
     assert factors == pytest.approx([1, 0.5, 0], abs=1e-12)
     assert learning_rate_factor(7, schedule="constant", max_steps=10) == 1
+
+
+def test_the_learning_rate_rises_before_it_falls() -> None:
+    factors = [learning_rate_factor(step, schedule="cosine", max_steps=20, warmup=0.2) for step in (0, 1, 3, 4, 12, 20)]
+    assert factors == pytest.approx([0.25, 0.5, 1, 1, 0.5, 0], abs=1e-12)
+    assert learning_rate_factor(1, schedule="constant", max_steps=20, warmup=0.2) == 0.5
+    assert learning_rate_factor(9, schedule="constant", max_steps=20, warmup=0.2) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "n_clips", "steps", "every"),
+    [
+        ({}, 100, 1500, 150),  # a small set: the fewest steps
+        ({}, 32_000, 20_000, 1000),  # 20 passes
+        ({"epochs": 3}, 100, 10, 1),
+        ({"epochs": 0.5, "batch_size": 10}, 101, 6, 1),
+        ({"max_steps": 7}, 100, 7, 1),
+        ({"max_steps": 400, "valid_every": 33}, 100, 400, 33),
+    ],
+)
+def test_the_length_of_a_training_suits_the_set(
+    settings: dict[str, Any], n_clips: int, steps: int, every: int
+) -> None:
+    config = TrainConfig(manifest="m", out="o", **settings).with_steps(n_clips)
+    assert (config.max_steps, config.valid_every) == (steps, every)
+
+
+def test_a_run_keeps_the_steps_that_its_epochs_meant(manifest: Path, tmp_path: Path) -> None:
+    config = make_config(manifest, tmp_path / "run", max_steps=None, epochs=2.0, valid_every=None)
+    assert train(config, progress=False)["steps"] == 6  # 12 clips, 4 in a batch
+    assert TrainConfig.load(tmp_path / "run").max_steps == 6
+    assert train(config, resume=True, progress=False)["steps"] == 6  # the same settings: nothing is left to do
+    with pytest.raises(InputError, match="either max_steps or epochs must be given, got 5 and 2"):
+        train(make_config(manifest, tmp_path / "both", max_steps=5, epochs=2.0), progress=False)
+
+
+def test_label_smoothing_is_torchs_with_and_without_mixup() -> None:
+    logits, classes = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 1, -1])
+    weight = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    expected = torch.nn.functional.cross_entropy(logits, classes, weight, ignore_index=-1, label_smoothing=0.2)
+    found = mean_cross_entropy(logits, classes, weight=weight, smoothing=0.2)
+    torch.testing.assert_close(found, expected)
+    mixed = mixed_cross_entropy(logits, classes, classes.flip(0), torch.ones(6), weight=weight, smoothing=0.2)
+    torch.testing.assert_close(mixed, expected)
+    halves = mixed_cross_entropy(logits, classes, classes, torch.full((6,), 0.3), weight=weight, smoothing=0.2)
+    torch.testing.assert_close(halves, expected)
 
 
 def test_strides_have_their_own_rate_and_no_weight_decay() -> None:

@@ -1,0 +1,164 @@
+"""What each element of the default training recipe is worth: several small sets, with and without it.
+
+Data: any manifests with a train/valid/test split, each given as NAME=MANIFEST:COLUMN and learned on its own.
+Command: python recipes/default_recipe.py words=SPEECH.csv:label pitch=NOTES.csv:pitch scenes=SCENES.csv:label --jobs 2
+Expected: see recipes/RESULTS.md for the table of five sets, with seeds, hardware and time.
+Resumable: run folders go to --out; a finished run is not trained again, an interrupted one is taken up. Its numbers are
+also kept in --cells, a table that can travel: a run that stands there with the same settings is not trained again.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from audiostride.errors import InputError
+from audiostride.training import TrainConfig, train
+from audiostride.training.presets import preset_settings
+from audiostride.writing import write_text
+from lab.program import DEFAULT_SEEDS, check_settings, end_program, parse_settings
+from lab.runs import read_metrics, train_all
+
+DEFAULT = "default"
+VARIANTS: dict[str, dict[str, Any]] = {
+    DEFAULT: {},
+    # One element each, left out.
+    "no moving average": {"ema_decay": 0.0},
+    "best validation kept": {"keep": "best"},
+    "no warm-up": {"warmup": 0.0},
+    "no weight decay": {"weight_decay": 0.0},
+    "no label smoothing": {"label_smoothing": 0.0},
+    "no mixup": {"mixup": 0.0},
+    "no noise": {"noise": None},
+    "no gain": {"gain_db": 0.0},
+    "no shift": {"time_shift_s": 0.0},
+    "no masks": {"time_masks": 0, "mel_masks": 0},
+    "heads see the maximum": {"head_pooling": "max"},
+    "one norm for all bands": {"input_norm": "all"},
+    "half the steps": {"max_steps": 750},
+    # All of it, for other poolings.
+    "strided": {"pooling": "strided"},
+    "spectral": {"pooling": "spectral"},
+    # None of it.
+    "bare": preset_settings("none"),
+    "bare, 400 steps": preset_settings("none") | {"max_steps": 400},
+}
+# What does not change what is learned, or is told by the name of the set.
+APART = ("out", "manifest", "seed", "workers", "memory_mib", "device", "logger")
+
+
+def main() -> int:
+    """Train what is missing, then print the table; the return value is the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="+", metavar="NAME=MANIFEST:COLUMN", help="sets to learn, each on its own")
+    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), help="what is compared")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(DEFAULT_SEEDS))
+    parser.add_argument("--width", type=float, default=0.25)
+    parser.add_argument("--set", nargs="+", metavar="NAME=VALUE", default=[], help="settings that all runs have")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
+    parser.add_argument("--out", type=Path, default=Path("runs/default_recipe"), help="folder of the runs")
+    parser.add_argument("--cells", type=Path, help="table with the numbers of each run (default: OUT/cells.csv)")
+    arguments = parser.parse_args()
+    return end_program("default_recipe", lambda: compare(arguments))
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Train each variant on each set with each seed, then print one table."""
+    shared = {"width": arguments.width, **parse_settings("default_recipe", arguments.set)}
+    check_settings("default_recipe", shared)
+    file = arguments.cells or arguments.out / "cells.csv"
+    known = pd.read_csv(file, dtype={"settings": str}) if file.is_file() else pd.DataFrame(columns=["settings"])
+    sets = [_split_set(item) for item in arguments.sets]
+    configs: dict[tuple[str, str, int], TrainConfig] = {}
+    for seed in arguments.seeds:  # so that an early stop leaves whole tables
+        for variant in arguments.only:
+            for name, manifest, column in sets:
+                own = {**shared, **VARIANTS[variant], "manifest": manifest, "label": column, "seed": seed}
+                folder = arguments.out / name / f"{variant.replace(', ', '_').replace(' ', '_')}_seed{seed}"
+                configs[name, variant, seed] = TrainConfig(**own, out=str(folder))
+    keys = {cell: _checksum(config) for cell, config in configs.items()}
+    missing = {cell: config for cell, config in configs.items() if _row(known, cell, keys[cell]) is None}
+    print(f"{len(configs) - len(missing)} of {len(configs)} runs stand in {file}", flush=True)
+
+    def note(cell: tuple[str, str, int]) -> None:
+        nonlocal known
+        row = {"set": cell[0], "variant": cell[1], "seed": cell[2], "settings": keys[cell]}
+        row |= measure_run(Path(configs[cell].out))
+        known = pd.concat([known, pd.DataFrame([row])], ignore_index=True)
+        write_text(file, known.to_csv(index=False))
+
+    for cells in _in_turns(list(missing), max(1, 5 * arguments.jobs)):  # numbers are kept after every few runs
+        failed = train_all([missing[cell] for cell in cells], train, jobs=arguments.jobs)
+        for cell in cells:
+            if Path(missing[cell].out) not in failed:
+                note(cell)
+        if failed:
+            raise InputError("; ".join(f"{run} failed: {reason}" for run, reason in failed.items()))
+    rows = [_row(known, cell, keys[cell]) for cell in configs]
+    print("\n" + format_cells(pd.DataFrame(rows), [name for name, *_ in sets]))
+
+
+def measure_run(run: Path) -> dict[str, Any]:
+    """What is kept of a run: accuracies in %, cost, and how well overlapping windows do."""
+    metrics = read_metrics(run)
+    environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    history = pd.read_csv(run / "history.csv")
+    best = history["valid_accuracy"].max()
+    return {
+        "test": round(100 * metrics["accuracy"], 3),
+        "valid": round(100 * metrics["valid_accuracy"], 3),
+        "valid_best": round(100 * float(best), 3),
+        "valid_loss": round(float(history["valid_loss"].iloc[-1]), 4),
+        "steps": metrics["steps"],
+        "cpu_s": environment["training_cpu_s"],
+    }
+
+
+def format_cells(cells: pd.DataFrame, sets: list[str]) -> str:
+    """A Markdown table: one row per variant with its mean test accuracy (sd over seeds) on each set and over them."""
+    lines = ["| | " + " | ".join(sets) + " | mean | valid | CPU s |", "| --- |" + " --- |" * (len(sets) + 3)]
+    for variant, own in cells.groupby("variant", sort=False):
+        by_seed = own.pivot_table(index="seed", columns="set", values="test")[sets].dropna()
+        shown = [f"{by_seed[name].mean():.1f} ({by_seed[name].std(ddof=1):.1f})" for name in sets]
+        means = by_seed.mean(axis=1)
+        shown.append(f"**{means.mean():.1f}** ({means.std(ddof=1):.1f})")
+        shown.append(f"{own.groupby('set')['valid'].mean().mean():.1f}")
+        shown.append(f"{own['cpu_s'].mean():.0f}")
+        lines.append(f"| {variant} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def _split_set(item: str) -> tuple[str, str, str]:
+    name, _, rest = item.partition("=")
+    manifest, _, column = rest.rpartition(":")
+    if not (name and manifest and column):
+        raise InputError(f"a set must be NAME=MANIFEST:COLUMN, got {item!r}")
+    return name, manifest, column
+
+
+def _checksum(config: TrainConfig) -> str:
+    """What tells settings from others, wherever data and runs lie."""
+    values = {name: value for name, value in config.to_dict().items() if name not in APART}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _row(known: pd.DataFrame, cell: tuple[str, str, int], key: str) -> Mapping[str, Any] | None:
+    """The numbers of a run, where they are known."""
+    if known.empty:
+        return None
+    name, variant, seed = cell
+    found = known[(known["set"] == name) & (known["settings"] == key) & (known["seed"] == seed)]
+    return None if found.empty else {**found.iloc[-1].to_dict(), "variant": variant}
+
+
+def _in_turns(cells: list[tuple[str, str, int]], count: int) -> list[list[tuple[str, str, int]]]:
+    return [cells[first : first + count] for first in range(0, len(cells), count)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
