@@ -13,7 +13,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from audiostride.commands.evaluate import print_metrics
 from audiostride.errors import InputError
-from audiostride.training.config import TrainConfig
+from audiostride.training.config import MEANT_BEFORE, TrainConfig
 from audiostride.training.presets import PRESETS, preset_settings
 from audiostride.training.run_files import read_yaml
 
@@ -35,7 +35,9 @@ class TrainParser(ArgumentParser):
         )
         if first.seeds is not None and any(item.split("=")[0] == "--seed" for item in given):
             raise InputError("train: either --seed or --seeds must be given, got both")
-        if first.preset is None or first.resume:  # the settings of a run that goes on are its own
+        if first.resume:  # the settings of a run that goes on are its own
+            self.set_defaults(MEANT_BEFORE)
+        if first.preset is None or first.resume:
             return super().parse_args(given, *others, **options)
         self.set_defaults(preset_settings(first.preset))
         return super().parse_args(given, *others, **options)

@@ -36,7 +36,7 @@ def inspect_manifest(
     audio_root: str | Path | None = None,
     group: str = "group",
     splits: bool = True,
-    scores: bool = True,
+    scores: bool = False,
 ) -> tuple[pd.DataFrame, BadRows]:
     """All rows of a manifest, good and bad, and what is wrong with the bad ones.
 
@@ -49,7 +49,7 @@ def inspect_manifest(
         audio_root: Folder that paths are relative to; None is the manifest's own.
         group: Column of the groups; ``group`` may be missing, another one must be there.
         splits: Whether the column ``split`` is read.
-        scores: Whether columns of scores are read; as all others they stay text.
+        scores: Whether columns of scores are checked, and stand for labels in training; they stay text.
 
     Returns:
         The table and its bad rows. The table has one row per clip: ``line`` (in the file), ``path`` (absolute),
@@ -136,15 +136,15 @@ def multi_hot_columns(table: pd.DataFrame) -> list[str]:
     return found if len(found) > 1 else []
 
 
-def check_targets(table: pd.DataFrame, labels: Sequence[str], bad: BadRows, *, where: str, scores: bool = True) -> None:
+def check_targets(table: pd.DataFrame, labels: Sequence[str], bad: BadRows, *, where: str, scores: bool) -> None:
     """Note labels that are empty or hold control characters, which tables do not give back, and scores that are wrong.
 
     Args:
         table: With ``line``, ``split`` (None where one may be drawn), the columns of labels and maybe those of scores.
-        labels: Columns of labels. A training clip needs none where it has scores.
+        labels: Columns of labels.
         bad: Takes the rows, and what `read_scores` notes.
         where: Name of the manifest, for messages.
-        scores: Whether scores are read.
+        scores: Whether scores are read; a training clip that has them needs no label.
     """
     found = read_scores(table, labels, where=where, bad=bad) if scores else {}
     for column in labels:

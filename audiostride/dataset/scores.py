@@ -100,7 +100,9 @@ def _read_numbers(
     for rows, message in ((partly, _describe_gap), (wrong.any(axis=1), _describe_wrong)):
         messages = [message(columns, text.loc[row], wrong.loc[row]) for row in table.index[rows]]
         bad.add(table.loc[rows, "line"], "row", messages)
-    bad.add(table.loc[none, "line"], "row", f"scores of {label} must not all be 0; leave them empty where there are none")
+    bad.add(
+        table.loc[none, "line"], "row", f"scores of {label} must not all be 0; leave them empty where there are none"
+    )
     good = given & ~partly & ~wrong.any(axis=1) & ~none
     unequal = sums[good & ((sums - 1).abs() > ROUNDING)]
     if len(unequal):
@@ -110,8 +112,9 @@ def _read_numbers(
         )
     if missing := [name for name in classes if name not in columns]:
         bad.notes.append(f"scores of {label} are 0 for classes without a column of them: {name_some(missing)}")
-    shares = numbers.reindex(columns=classes, fill_value=0.0).div(sums.where(good), axis=0)
-    return shares.where(good)
+    whole = numbers.reindex(columns=classes, fill_value=0.0)
+    shares: pd.DataFrame = whole.div(sums.where(good), axis=0).where(good)
+    return shares
 
 
 def _describe_gap(columns: Mapping[str, str], text: "pd.Series[str]", wrong: "pd.Series[bool]") -> str:

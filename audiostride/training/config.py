@@ -39,6 +39,9 @@ Mixing = Literal["uniform", "proportional", "temperature"]
 
 MAX_TASK_BYTES = 200  # of 255 that a file name may have
 
+# What runs did before there was a setting for it, where the default of today would change them silently.
+MEANT_BEFORE: dict[str, Any] = {"pool_after": "block", "distillation": 0.0}
+
 
 @dataclass(frozen=True)
 class Source:
@@ -118,6 +121,8 @@ class TrainConfig:
     """What training shows equally often: clips, classes, or groups."""
     class_weights: ClassWeights = "none"
     """Weights of the classes in the loss; balanced is inverse to how often they occur."""
+    distillation: Probability = 0.5
+    """Weight of a teacher's scores (columns score:CLASS of the manifest) beside labels; 0 leaves such columns alone."""
     time_shift_s: NotNegative = 0.0
     """Augmentation: how far an excerpt may reach beyond its clip, in seconds (zeros there)."""
     gain_db: float = 0.0
@@ -250,8 +255,7 @@ class TrainConfig:
             InputError: Not a run folder, or a ``config.yaml`` that this version does not know.
         """
         values = read_settings(run, [entry.name for entry in fields(cls)], writer="'audiostride train'")
-        # A run of a time before this setting pools after a block; the default of today would change it silently.
-        return cls(**{"pool_after": "block", **values})
+        return cls(**{**MEANT_BEFORE, **values})
 
 
 def _split_task(entry: str) -> tuple[str, str, str]:

@@ -19,6 +19,7 @@ from audiostride.training.augmentation.mixup import mix_up, mixed_cross_entropy,
 from audiostride.training.augmentation.transforms import add_noise, apply_gain, cut_noise, mask_spectrogram
 from audiostride.training.config import TrainConfig
 from audiostride.training.loop import Training
+from audiostride.training.targets import mix_targets, target_cross_entropy, target_normaliser
 
 
 def learning_rate_factor(step: int, *, schedule: str, max_steps: int) -> float:
@@ -79,6 +80,14 @@ def mean_cross_entropy(
     normaliser = class_normaliser(classes, weight=weight) if normaliser is None else normaliser
     # At most the division by zero is kept away: the sum is 0 where no example has a class.
     return summed / normaliser.clamp(min=torch.finfo(logits.dtype).tiny)
+
+
+def _target_loss(logits: Tensor, target: Tensor, batch: dict[str, Tensor], *, weight: Tensor | None) -> Tensor:
+    """Cross entropy of a batch, or what a part of one adds to that, with the target distributions of the whole."""
+    if "mixup_weight" in batch:
+        target = mix_targets(target, batch["mixup_partner"], batch["mixup_weight"])
+    own = target[batch["rows"]] if "rows" in batch else target
+    return target_cross_entropy(logits, own, weight=weight, normaliser=target_normaliser(target, weight=weight))
 
 
 class ClassifierTraining(Training):
@@ -167,7 +176,9 @@ class ClassifierTraining(Training):
             own = whole if rows is None else whole[rows]
             weight = getattr(self, f"class_weights_{number}") if self._weighted else None
             normaliser = None
-            if "mixup_weight" in batch:
+            if f"target_{number}" in batch:
+                losses.append(_target_loss(logits[task].float(), batch[f"target_{number}"], batch, weight=weight))
+            elif "mixup_weight" in batch:
                 partners, mixup_weight = whole[batch["mixup_partner"]], batch["mixup_weight"]
                 if rows is not None:
                     normaliser = mixed_normaliser(whole, partners, mixup_weight, weight=weight)

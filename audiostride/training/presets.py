@@ -28,6 +28,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "schedule": "constant",
         "balance": "none",
         "class_weights": "none",
+        "distillation": 0.0,
         "time_shift_s": 0.0,
         "gain_db": 0.0,
         "noise": None,

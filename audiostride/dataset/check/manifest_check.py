@@ -71,7 +71,11 @@ def check_manifest(
             raise InputError(f"check: --allow must be one of {', '.join(KINDS)}, got {kind!r}")
     stored = is_store(manifest)
     clips, bad = inspect_manifest(
-        manifest, labels=tuple(labels or ()), audio_root=audio_root, group="group" if group is None else group
+        manifest,
+        labels=tuple(labels or ()),
+        audio_root=audio_root,
+        group="group" if group is None else group,
+        scores=True,
     )
     for option, column in (("--label", labels or ()), ("--group", [group] if group not in (None, "group") else [])):
         for name in column:
@@ -125,7 +129,7 @@ def _take_labels(
         clips[column] = clips[column].str.strip()
     if len(columns) > 1:
         return columns, []
-    check_targets(clips, columns, bad, where=where)
+    check_targets(clips, columns, bad, where=where, scores=True)
     return columns, columns
 
 
