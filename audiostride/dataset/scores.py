@@ -45,12 +45,13 @@ def read_scores(table: pd.DataFrame, labels: Sequence[str], *, where: str, bad: 
         return {}
     named = {column: table[column].str.strip() for column in labels}
     classes = {column: sorted({*values} - {""}) for column, values in named.items()}
-    of_others = tuple(f"{name}:" for name in table.columns if name not in labels)
+    others = [name for name in table.columns if name not in ("line", *labels, *columns)]
     found: dict[str, dict[str, str]] = {}
     for name in columns:
         own = name.removeprefix(PREFIX).strip()
         readings = _read_name(own, classes)
-        if not readings and own.startswith(of_others):  # of labels that are not learned here
+        if not readings and any(own.startswith(f"{other}:") or table[other].eq(own).any() for other in others):
+            bad.notes.append(f"column {name!r} is not used: it is of no class of {' or '.join(labels)}")
             continue
         column, class_name = _take_one(name, readings, classes, where=where)
         if class_name in found.setdefault(column, {}):
