@@ -12,6 +12,7 @@ import pandas as pd
 from audiostride.dataset.bad_rows import MAX_LISTED, BadRows
 from audiostride.dataset.columns import path_columns, read_parts
 from audiostride.dataset.folders import UNWRITABLE, FolderWalk, find_name_fault, walk_folder
+from audiostride.dataset.scores import has_scores, is_score_column, read_scores
 from audiostride.dataset.store import is_store, read_store_clips
 from audiostride.dataset.text_table import RESERVED, is_of_raven, read_table
 from audiostride.errors import InputError
@@ -35,6 +36,7 @@ def inspect_manifest(
     audio_root: str | Path | None = None,
     group: str = "group",
     splits: bool = True,
+    scores: bool = False,
 ) -> tuple[pd.DataFrame, BadRows]:
     """All rows of a manifest, good and bad, and what is wrong with the bad ones.
 
@@ -43,10 +45,11 @@ def inspect_manifest(
             (train, valid or test; val, validation and dev mean valid) and ``group``, path and times also under their
             usual other names; a list of paths; a folder ``ROOT/<class>/<file>``, or ``ROOT/<split>/<class>/<file>``,
             whose classes are then the folder names; or a store that ``audiostride prepare`` wrote.
-        labels: Columns that must be there and filled.
+        labels: Columns that must be there and filled, but for training clips that have scores (see `read_scores`).
         audio_root: Folder that paths are relative to; None is the manifest's own.
         group: Column of the groups; ``group`` may be missing, another one must be there.
         splits: Whether the column ``split`` is read.
+        scores: Whether columns of scores are checked, and stand for labels in training; they stay text.
 
     Returns:
         The table and its bad rows. The table has one row per clip: ``line`` (in the file), ``path`` (absolute),
@@ -82,8 +85,6 @@ def inspect_manifest(
         clips["clip_name"] = "/" + text.where(inside, clips["path"])
     else:
         clips["path"], clips["clip_name"] = text, table["clip_name"]
-    for column in labels:
-        check_labels(table["line"], table[column].str.strip(), column, bad)
     if root is None:
         clips["start_s"], clips["duration_s"] = table["start_s"], table["duration_s"]
     else:
@@ -102,6 +103,7 @@ def inspect_manifest(
         )
     else:
         clips["split"] = None
+    check_targets(table.assign(split=clips["split"]), labels, bad, where=f"manifest {manifest}", scores=scores)
     groups = table[group].str.strip() if group in table.columns else None
     # An empty column is none, not one group of all clips.
     clips["group"] = groups if groups is not None and groups.ne("").any() else None
@@ -129,16 +131,34 @@ def _raise_missing(manifest: Path, table: pd.DataFrame, column: str, *, is_label
 
 def multi_hot_columns(table: pd.DataFrame) -> list[str]:
     """Columns that hold 0 and 1 only, where there are several: a class each, as tables of several labels have them."""
-    found = [name for name in table.columns if set(table[name].unique()) == {"0", "1"}]
+    names = [name for name in table.columns if not is_score_column(name)]
+    found = [name for name in names if set(table[name].unique()) == {"0", "1"}]
     return found if len(found) > 1 else []
 
 
-def check_labels(lines: "pd.Series[int]", labels: "pd.Series[str]", column: str, bad: BadRows) -> None:
-    """Note labels, stripped of blanks, that are empty or hold control characters, which tables do not give back."""
-    bad.add(lines[labels == ""], "row", f"{column} is empty")
-    wrong = labels.isin([label for label in labels.unique().tolist() if UNWRITABLE.search(label)])
-    messages = [f"{column} must have no control characters, got {label!r}" for label in labels[wrong]]
-    bad.add(lines[wrong], "row", messages)
+def check_targets(table: pd.DataFrame, labels: Sequence[str], bad: BadRows, *, where: str, scores: bool) -> None:
+    """Note labels that are empty or hold control characters, which tables do not give back, and scores that are wrong.
+
+    Args:
+        table: With ``line``, ``split`` (None where one may be drawn), the columns of labels and maybe those of scores.
+        labels: Columns of labels.
+        bad: Takes the rows, and what `read_scores` notes.
+        where: Name of the manifest, for messages.
+        scores: Whether scores are read; a training clip that has them needs no label.
+    """
+    found = read_scores(table, labels, where=where, bad=bad) if scores else {}
+    for column in labels:
+        names, lines = table[column].str.strip(), table["line"]
+        missing = names == ""
+        if column in found:
+            taught = missing & has_scores(found[column])
+            elsewhere = taught & table["split"].isin(["valid", "test"])
+            bad.add(lines[elsewhere], "row", f"{column} is empty, and scores stand for it in training clips only")
+            missing &= ~taught
+        bad.add(lines[missing], "row", f"{column} is empty")
+        wrong = names.isin([name for name in names.unique().tolist() if UNWRITABLE.search(name)])
+        messages = [f"{column} must have no control characters, got {name!r}" for name in names[wrong]]
+        bad.add(lines[wrong], "row", messages)
 
 
 def _find_missing(clips: pd.DataFrame, bad: BadRows) -> None:

@@ -6,7 +6,7 @@ import shutil
 import signal
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.queues import Queue
 from typing import Any
 
@@ -70,12 +70,13 @@ class TrainingBatches(Dataset[dict[str, Tensor]], ABC):
     def part(self, step: int, number: int = 0, *, of: int = 1) -> dict[str, Tensor]:
         """Part `number` of `of` equal ones of a batch, which together are the batch.
 
-        Only the audio of the part is read, and that of the partners of its mixup. Class indices and shares stay those
-        of the whole batch, which the mean of the loss is taken over.
+        Only the audio of the part is read, and that of the partners of its mixup. Class indices, targets and shares
+        stay those of the whole batch, which the mean of the loss is taken over.
 
         Shape:
             Of a whole batch: ``waveform`` ``(B, window)`` float32, ``class_index`` ``(B,)`` or ``(B, tasks)`` int64,
-            ``failed`` (clips that could not be read and were replaced by others); and what `draw_augmentation` draws.
+            ``target_<number>`` ``(B, classes)`` float32 of each task that has target distributions, ``failed`` (clips
+            that could not be read and were replaced by others); and what `draw_augmentation` draws.
             Of a part of n rows: ``rows`` ``(n,)``, which rows of the batch they are; ``waveform`` ``(n + partners,
             window)``; gain and noise for each of these; masks for the n; ``mixup_place`` ``(n,)``, where in
             ``waveform`` their partners are.
@@ -99,8 +100,8 @@ class TrainingBatches(Dataset[dict[str, Tensor]], ABC):
                 elif name in PER_SPECTROGRAM:
                     draws[name] = drawn[rows]
         waveform = np.empty((len(read), self.window), dtype=np.float32)
-        classes, failed = self._fill(waveform, step, read)
-        item = {"waveform": waveform, "class_index": classes, "failed": failed, **draws}
+        learned, failed = self._fill(waveform, step, read)
+        item = {"waveform": waveform, **learned, "failed": failed, **draws}
         return {name: torch.from_numpy(values) for name, values in item.items()}
 
     @abstractmethod
@@ -110,8 +111,8 @@ class TrainingBatches(Dataset[dict[str, Tensor]], ABC):
     @abstractmethod
     def _fill(
         self, waveform: NDArray[np.float32], step: int, read: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Fill `waveform` with the rows `read` of a batch; returns the classes of all rows, and what failed."""
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
+        """Fill `waveform` with the rows `read` of a batch; returns what is learned of all rows, and what failed."""
 
     def _draw(self, step: int) -> dict[str, NDArray[Any]]:
         n_frames, n_mels, frame_s = self.spectrogram
@@ -135,6 +136,8 @@ class ExcerptBatches(TrainingBatches):
         batch_size, window, seed, augmentation, spectrogram: As for `TrainingBatches`.
         shift: How far an excerpt may reach beyond its clip, in samples.
         units: The class or group of each clip, if these are to come equally often; None takes each clip once per pass.
+        targets: Target distributions ``(clips, classes)`` in place of classes, as ``target_<number of the task>``; 0
+            for clips without a label for that task.
 
     Shape:
         An item: as that of `TrainingBatches`, with ``failed`` ``(0 to B,)``.
@@ -153,6 +156,7 @@ class ExcerptBatches(TrainingBatches):
         seed: int,
         shift: int = 0,
         units: NDArray[np.int64] | None = None,
+        targets: Mapping[str, NDArray[np.float32]] | None = None,
         augmentation: AugmentationConfig | None = None,
         spectrogram: tuple[int, int, float] = (100, 64, 0.01),
     ) -> None:
@@ -161,6 +165,7 @@ class ExcerptBatches(TrainingBatches):
         )
         self.readers = [reader]
         self.reader, self.class_indices, self.shift = reader, class_indices, shift
+        self.learned: dict[str, NDArray[Any]] = {"class_index": class_indices, **(targets or {})}
         self.order = ClipOrder(np.zeros(len(reader), dtype=np.int64) if units is None else units, seed=seed)
 
     def choose(self, first: int, count: int, *, key: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -199,11 +204,11 @@ class ExcerptBatches(TrainingBatches):
 
     def _fill(
         self, waveform: NDArray[np.float32], step: int, read: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
         clips, starts = self.choose(step * self.batch_size, self.batch_size, key=(self.seed, EXCERPT, step))
         clips = clips.copy()
         clips[read], failed = self.read_excerpts(waveform, clips[read], starts[read])
-        return self.class_indices[clips], failed
+        return {name: values[clips] for name, values in self.learned.items()}, failed
 
     def _replace(
         self, waveform: NDArray[np.float32], clips: NDArray[np.int64], readable: NDArray[np.int64]
@@ -223,7 +228,7 @@ class MixedBatches(TrainingBatches):
 
     Args:
         sources: The sources; their own batch size and augmentation are not used. Class indices of shape
-            ``(clips, tasks)``, -1 for a task that the source has no labels for.
+            ``(clips, tasks)``, -1 for a task that the source has no labels for; targets for the same tasks.
         shares: Share of the excerpts that each source gives.
         batch_size, seed, augmentation: As for `TrainingBatches`.
 
@@ -272,10 +277,13 @@ class MixedBatches(TrainingBatches):
 
     def _fill(
         self, waveform: NDArray[np.float32], step: int, read: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
         places = np.full(self.batch_size, -1, dtype=np.int64)
         places[read] = np.arange(len(read))
-        classes = np.empty((self.batch_size, self.sources[0].class_indices.shape[1]), dtype=np.int64)
+        learned = {
+            name: np.empty((self.batch_size, *values.shape[1:]), dtype=values.dtype)
+            for name, values in self.sources[0].learned.items()
+        }
         failed = [np.empty((0, 2), dtype=np.int64)]
         for number, rows, clips, starts in self._choose(step):
             source, clips, taken = self.sources[number], clips.copy(), places[rows] >= 0
@@ -284,8 +292,9 @@ class MixedBatches(TrainingBatches):
                 clips[taken], lost = source.read_excerpts(own, clips[taken], starts[taken])
                 waveform[places[rows[taken]]] = own
                 failed.append(np.stack([np.full_like(lost, number), lost], axis=1))
-            classes[rows] = source.class_indices[clips]
-        return classes, np.concatenate(failed)
+            for name, values in source.learned.items():
+                learned[name][rows] = values[clips]
+        return learned, np.concatenate(failed)
 
 
 class BatchParts(Dataset[dict[str, Tensor]]):

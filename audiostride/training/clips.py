@@ -11,9 +11,10 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audiostride.dataset.bad_rows import describe_bad_rows
+from audiostride.dataset.bad_rows import BadRows, describe_bad_rows
 from audiostride.dataset.manifest import SPLITS, inspect_manifest
 from audiostride.dataset.readers import AudioReader, open_reader
+from audiostride.dataset.scores import fill_labels, has_scores, read_scores
 from audiostride.dataset.splits import (
     assign_random_splits,
     check_training_clips,
@@ -27,7 +28,11 @@ from audiostride.inference.evaluation import Evaluation, evaluate_reader
 from audiostride.models import AudioClassifier
 from audiostride.training.config import Source, TrainConfig
 from audiostride.training.run_files import read_table
+from audiostride.training.targets import blend_targets, target_column
+from audiostride.wording import count_of
 from audiostride.writing import write_text
+
+ONLY_SCORES = "has scores only"  # column of clips without a label for a task, which a teacher's scores stand for
 
 
 def read_source(
@@ -42,8 +47,10 @@ def read_source(
         own: Whether the manifest is the run's own, to which its audio root, group column and drawn splits belong.
 
     Returns:
-        The table of `inspect_manifest`, with the labels of each task in ``label of <task>``, and lines that say what
-        was left out or taken otherwise, and which splits were drawn and how.
+        The table of `inspect_manifest`, with the labels of each task in ``label of <task>``, or the class of the
+        highest score where a training clip has no label; with the target distributions of the training clips of tasks
+        with scores in ``target of <task>: <class>``; and with `ONLY_SCORES`. And lines that say what was left out or
+        taken otherwise, and which splits were drawn and how.
 
     Raises:
         InputError: A bad manifest; a split to be drawn where there is one.
@@ -53,6 +60,7 @@ def read_source(
         labels=list(source.labels.values()),
         audio_root=config.audio_root if own else None,
         group=config.group if own else "group",
+        scores=own and config.distillation > 0,
     )
     bad.only(("row",) if (on_error or config.on_error) == "skip" else None).raise_if_any(
         f"manifest {source.manifest}",
@@ -60,27 +68,89 @@ def read_source(
     )
     # A folder of class folders has no columns: its labels are the names of the folders.
     columns = [column if column in clips.columns else "label" for column in source.labels.values()]
-    named = {label_column(task): clips[column] for task, column in zip(source.labels, columns, strict=True)}
-    clips = clips.assign(**named).assign(label=clips[columns[0]])
+    scores: dict[str, pd.DataFrame] = {}
+    if own and config.distillation:
+        found = read_scores(clips, columns, where=f"manifest {source.manifest}", bad=BadRows())
+        scores = {task: found[column] for task, column in zip(source.labels, columns, strict=True) if column in found}
+    given = {task: clips[column] for task, column in zip(source.labels, columns, strict=True)}
+    named = {
+        label_column(task): fill_labels(labels, scores[task]) if task in scores else labels
+        for task, labels in given.items()
+    }
+    clips = clips.assign(**named, **{ONLY_SCORES: (pd.DataFrame(given) == "").any(axis=1)})
+    clips = clips.assign(label=clips[label_column(next(iter(given)))])
     notes = [*bad.notes, *describe_several_labels(clips, list(named))]
-    if not own:
-        return clips, notes
+    if own:
+        clips, drawn = _take_splits(clips, source, config)
+        notes += drawn
+    for task, table in scores.items():
+        clips, note = _add_targets(clips, task, given[task], table, share=config.distillation)
+        notes.append(note)
+    return clips, notes
+
+
+def _take_splits(clips: pd.DataFrame, source: Source, config: TrainConfig) -> tuple[pd.DataFrame, list[str]]:
+    """Clips with their splits, those drawn that the settings ask for, and lines on these.
+
+    Clips that have scores only are drawn for no split but train.
+    """
+    labels = [label_column(task) for task in source.labels]
+    labelled = clips[~clips[ONLY_SCORES]]
     if config.random_split is not None:
         if clips["split"].notna().any():
             raise InputError(f"train: {source.manifest} has a split column already; leave --random-split out")
         by = "group" if clips["group"].notna().all() else "class"
-        clips = assign_random_splits(clips, seed=config.random_split, labels=list(named))
-        notes.append(f"no split column: train, valid and test are drawn by {by} (--random-split {config.random_split})")
-        return clips, notes + describe_small_classes(clips, list(named))
-    if (clips["split"] == "train").any() and not (clips["split"] == "valid").any():
-        clips, note = hold_out_valid(clips, seed=0, share=config.hold_out, labels=list(named))
-        notes.append(f"{note}; --hold-out changes the share")
-    return clips, notes
+        drawn = assign_random_splits(labelled, seed=config.random_split, labels=labels)
+        notes = [f"no split column: train, valid and test are drawn by {by} (--random-split {config.random_split})"]
+        clips, left_out = _join_drawn(clips, drawn)
+        return clips, notes + left_out + describe_small_classes(clips, labels)
+    if (labelled["split"] == "train").any() and not (clips["split"] == "valid").any():
+        drawn, note = hold_out_valid(labelled, seed=0, share=config.hold_out, labels=labels)
+        clips, left_out = _join_drawn(clips, drawn)
+        return clips, [f"{note}; --hold-out changes the share", *left_out]
+    return clips, []
+
+
+def _join_drawn(clips: pd.DataFrame, drawn: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """All clips, of which those with labels have drawn splits; the others train, unless their group is held out."""
+    moved = drawn[drawn["split"].ne(clips["split"].reindex(drawn.index)) & drawn["split"].ne("train")]
+    held_out = {*moved["group"].dropna()} - {*drawn.loc[drawn["split"] == "train", "group"]} - {""}
+    clips = clips.assign(split=drawn["split"].reindex(clips.index, fill_value="train"))
+    leaking = clips[ONLY_SCORES] & clips["group"].isin(held_out)
+    if not leaking.any():
+        return clips, []
+    what = f"{count_of(int(leaking.sum()), 'clip')} with scores and no label, of groups that are held out"
+    return clips[~leaking], [f"{what}, left out of training"]
+
+
+def _add_targets(
+    clips: pd.DataFrame, task: str, labels: "pd.Series[str]", scores: pd.DataFrame, *, share: float
+) -> tuple[pd.DataFrame, str]:
+    """Clips with the target distributions of those that train, if any of these has scores, and a line on them."""
+    train = clips.index[clips["split"] == "train"]
+    labels, scores = labels[train], scores.loc[train]
+    given = has_scores(scores)
+    if not given.any():
+        return clips, f"{task}: no training clip has scores of a teacher"
+    targets = blend_targets(labels, scores, share=share).reindex(clips.index)
+    targets.columns = pd.Index([target_column(task, str(name)) for name in targets.columns])
+    note = f"{task}: {given.sum()} of {len(train)} training clips have scores of a teacher"
+    alone = int((given & (labels == "")).sum())
+    note += f", {alone} of them and no label" if alone else ""
+    if alone < given.sum():
+        beside = "stand in place of labels" if share == 1 else f"count {share:g} in the loss, and labels {1 - share:g}"
+        note += f"; they {beside} (--distillation)"
+    return pd.concat([clips, targets], axis=1), note
 
 
 def label_column(task: str) -> str:
     """The column of `read_source` with the labels of a task."""
     return f"label of {task}"
+
+
+def learned_columns(clips: pd.DataFrame, task: str) -> list[str]:
+    """The columns of `read_source` with what is learned of a task."""
+    return [label_column(task), *(name for name in clips.columns if name.startswith(target_column(task, "")))]
 
 
 @dataclass(frozen=True)
@@ -91,6 +161,8 @@ class LabelledClips:
     class_indices: NDArray[np.int64]
     clips: pd.DataFrame
     """The rows of the manifest, one for each clip of the reader."""
+    targets: NDArray[np.float32] | None = None
+    """Target distributions ``(clips, classes)``, if a teacher has scored training clips."""
 
     @classmethod
     def load(
@@ -131,9 +203,22 @@ class LabelledClips:
             raise InputError(describe_bad_rows(where, reader.skipped, "no clip is left; mend these rows"))
         kept = clips.iloc[reader.kept]
         return {
-            task: cls(reader, np.array(found.tolist(), dtype=np.int64)[reader.kept], kept)
+            task: cls(
+                reader,
+                np.array(found.tolist(), dtype=np.int64)[reader.kept],
+                kept,
+                _read_targets(kept, [target_column(task, name) for name in names[task]]),
+            )
             for task, found in indices.items()
         }
+
+
+def _read_targets(clips: pd.DataFrame, columns: list[str]) -> NDArray[np.float32] | None:
+    """Target distributions of clips; None unless all have one, as training clips have or have not."""
+    if columns[0] not in clips:
+        return None
+    targets = clips.reindex(columns=columns).to_numpy(dtype=np.float32)
+    return None if np.isnan(targets).any() else targets
 
 
 Sets = dict[str, dict[str, LabelledClips]]

@@ -54,6 +54,7 @@ BEFORE: dict[str, Any] = {
     "label_smoothing": 0.0,
     "ema_decay": 0.0,
     "keep": "best",
+    "distillation": 0.0,
 }
 
 
@@ -149,10 +150,14 @@ class TrainConfig:
     """What training shows equally often: clips, classes, or groups."""
     class_weights: ClassWeights = "none"
     """Weights of the classes in the loss; balanced is inverse to how often they occur."""
+    distillation: Probability = 0.5
+    """Weight of a teacher's scores (columns score:CLASS of the manifest) beside labels; 0 leaves such columns alone."""
     time_shift_s: NotNegative = 0.0
     """Augmentation: how far an excerpt may reach beyond its clip, in seconds (zeros there)."""
     gain_db: float = 0.0
-    """Augmentation: largest change of level, in dB."""
+    """Augmentation: largest change of level, in dB; 0 changes none."""
+    lowest_gain_db: float | None = None
+    """Augmentation: lowest change of level, in dB (default: -gain_db); negative for recordings that are quieter."""
     noise: str | None = None
     """Augmentation: a folder of recordings to add as noise, or 'synthetic' for noise from white to brown."""
     noise_prob: Probability = 0.5
@@ -269,6 +274,7 @@ class TrainConfig:
         """What is drawn for each batch beside its excerpts."""
         return AugmentationConfig(
             gain_db=self.gain_db,
+            lowest_gain_db=self.lowest_gain_db,
             noise_prob=self.noise_prob if self.noise is not None else 0.0,
             noise_snr_db=self.noise_snr_db,
             mixup=self.mixup,

@@ -20,6 +20,7 @@ from audiostride.training.augmentation.transforms import add_noise, apply_gain, 
 from audiostride.training.averaging import WeightAverage
 from audiostride.training.config import TrainConfig
 from audiostride.training.loop import Training
+from audiostride.training.targets import mix_targets, target_cross_entropy, target_normaliser
 
 
 def learning_rate_factor(step: int, *, schedule: str, max_steps: int, warmup: float = 0.0) -> float:
@@ -98,6 +99,18 @@ def mean_cross_entropy(
     normaliser = class_normaliser(classes, weight=weight) if normaliser is None else normaliser
     # At most the division by zero is kept away: the sum is 0 where no example has a class.
     return summed / normaliser.clamp(min=torch.finfo(logits.dtype).tiny)
+
+
+def _target_loss(
+    logits: Tensor, target: Tensor, batch: dict[str, Tensor], *, weight: Tensor | None, smoothing: float
+) -> Tensor:
+    """Cross entropy of a batch, or what a part of one adds to that, with the target distributions of the whole."""
+    if "mixup_weight" in batch:
+        target = mix_targets(target, batch["mixup_partner"], batch["mixup_weight"])
+    own = target[batch["rows"]] if "rows" in batch else target
+    normaliser = target_normaliser(target, weight=weight)
+    own = (1 - smoothing) * own + smoothing / own.shape[1] * own.sum(dim=1, keepdim=True)
+    return target_cross_entropy(logits, own, weight=weight, normaliser=normaliser)
 
 
 class ClassifierTraining(Training):
@@ -188,7 +201,10 @@ class ClassifierTraining(Training):
             own = whole if rows is None else whole[rows]
             weight = getattr(self, f"class_weights_{number}") if self._weighted else None
             normaliser = None
-            if "mixup_weight" in batch:
+            if f"target_{number}" in batch:
+                target = batch[f"target_{number}"]
+                losses.append(_target_loss(logits[task].float(), target, batch, weight=weight, smoothing=smoothing))
+            elif "mixup_weight" in batch:
                 partners, mixup_weight = whole[batch["mixup_partner"]], batch["mixup_weight"]
                 if rows is not None:
                     normaliser = mixed_normaliser(whole, partners, mixup_weight, weight=weight)

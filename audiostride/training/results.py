@@ -12,7 +12,7 @@ from audiostride.errors import InputError, explained
 from audiostride.inference.baseline import baseline_accuracies
 from audiostride.inference.evaluation import Evaluation
 from audiostride.models import AudioClassifier, load_classifier
-from audiostride.training.clips import LabelledClips, Sets, evaluate_clips, read_source, write_skipped
+from audiostride.training.clips import ONLY_SCORES, LabelledClips, Sets, evaluate_clips, read_source, write_skipped
 from audiostride.training.config import Source, TrainConfig
 from audiostride.training.run_files import RunMetrics, read_table
 from audiostride.writing import write_json, write_text
@@ -219,6 +219,8 @@ def evaluate_run(
         metrics = write_results(run, model, test=test, train=train, facts=facts, progress=progress)
         _note_skipped(run, {"test": test, "train": train}, progress=progress)
         return metrics
+    # What stands for a label that a clip has not is no truth to compare with.
+    tables = [(source, clips[~clips[ONLY_SCORES]]) for source, clips in tables]
     chosen = load(split)
     suffix = f"_{split}" + (f"_{Path(manifest).stem}" if manifest else "")
     tasks = {}

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
+from numpy.typing import NDArray
 from torch import Tensor
 
 from audiostride.dataset.noise import load_noise
@@ -26,7 +27,7 @@ from audiostride.training.clips import (
     balance_units,
     class_names_of,
     evaluate_clips,
-    label_column,
+    learned_columns,
     list_lost_clips,
     load_sets,
     read_source,
@@ -95,7 +96,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     for source in config.sources():
         clips, drawn = read_source(source, config)
         found_names |= class_names_of(clips, source)
-        data |= describe_data({task: label_column(task) for task in source.labels}, clips)
+        data |= describe_data({task: learned_columns(clips, task) for task in source.labels}, clips)
         tables.append((source, clips))
         notes += drawn if config.task is None else [f"{source.manifest}: {note}" for note in drawn]
     names = {task: found_names[task] for task in config.tasks()}
@@ -200,6 +201,7 @@ def _make_batches(
                 shift=round(config.time_shift_s * settings.sample_rate),
                 seed=config.seed,
                 units=balance_units(first, config.balance),
+                targets=_make_targets(train, source),
                 augmentation=config.augmentation(),
                 spectrogram=(settings.window_frames, settings.n_mels, settings.hop_length / settings.sample_rate),
             )
@@ -215,6 +217,17 @@ def _make_batches(
     return MixedBatches(
         sources, shares, batch_size=config.batch_size, seed=config.seed, augmentation=config.augmentation()
     )
+
+
+def _make_targets(train: dict[str, LabelledClips], source: Source) -> dict[str, NDArray[np.float32]]:
+    """Target distributions of the clips of a source for all tasks that have some in any source."""
+    n_clips = len(train[next(iter(source.labels))].reader)
+    found = {}
+    for number, (task, clips) in enumerate(train.items()):
+        if clips.targets is not None:
+            none = np.zeros((n_clips, clips.targets.shape[1]), dtype=np.float32)
+            found[f"target_{number}"] = clips.targets if task in source.labels else none
+    return found
 
 
 def _make_training(

@@ -1,7 +1,7 @@
 """The folder of a run: what may stand in it, reading what does, and comparing settings and data with others."""
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -64,21 +64,22 @@ class _Clips(TypedDict):
 Data = dict[str, dict[str, _Clips]]
 
 
-def describe_data(labels: Mapping[str, str], clips: pd.DataFrame) -> Data:
+def describe_data(learned: Mapping[str, Sequence[str]], clips: pd.DataFrame) -> Data:
     """What tells whether a run that is taken up again has the clips, labels and splits that it began with.
 
     Args:
-        labels: Column with the labels of each task.
+        learned: Columns with what is learned of each task: labels, and maybe targets made of a teacher's scores.
         clips: As `inspect_manifest` has them; where the data set lies is left out, so that it may be moved.
 
     Returns:
-        For each task and split the number of clips, and checksums of where they are, and of their labels and groups.
+        For each task and split the number of clips, and checksums of where they are, and of what is learned of them
+        and their groups.
     """
     found: Data = {}
-    for task, column in labels.items():
+    for task, columns in learned.items():
         found[task] = {}
         for split, own in clips.groupby("split"):
-            places, named = own[["clip_name", "start_s", "duration_s"]], own[[column, "group"]]
+            places, named = own[["clip_name", "start_s", "duration_s"]], own[[*columns, "group"]]
             found[task][str(split)] = {"clips": len(own), "places": _checksum(places), "labels": _checksum(named)}
     return found
 
@@ -102,7 +103,7 @@ def check_same_data(run: Path, data: Data) -> None:
                 others = ", but others, or in another order" if old["clips"] == new["clips"] else ""
                 changed.append(f"  {task}, {split}: {old['clips']} clips -> {new['clips']}{others}")
             elif old["labels"] != new["labels"]:
-                changed.append(f"  {task}, {split}: other labels or groups")
+                changed.append(f"  {task}, {split}: other labels or groups, or scores of a teacher")
     if changed:
         raise InputError(
             f"train: a resumed run must have the clips, labels and splits that it began with, but in {run} these "

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -16,8 +17,8 @@ import yaml
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
 from audiostride.training import TrainConfig, evaluate_run, train
-from audiostride.training.config import check_same_settings
 from audiostride.training.augmentation.mixup import mixed_cross_entropy
+from audiostride.training.config import check_same_settings
 from audiostride.training.loss import ClassifierTraining, learning_rate_factor, mean_cross_entropy
 
 RUN_FILES = [
@@ -294,9 +295,7 @@ def test_the_learning_rate_rises_before_it_falls() -> None:
         ({"max_steps": 400, "valid_every": 33}, 100, 400, 33),
     ],
 )
-def test_the_length_of_a_training_suits_the_set(
-    settings: dict[str, Any], n_clips: int, steps: int, every: int
-) -> None:
+def test_the_length_of_a_training_suits_the_set(settings: dict[str, Any], n_clips: int, steps: int, every: int) -> None:
     config = TrainConfig(manifest="m", out="o", **settings).with_steps(n_clips)
     assert (config.max_steps, config.valid_every) == (steps, every)
 

@@ -11,7 +11,7 @@ from audiostride.wording import escape
 
 # A finding is what makes training fail, leaks from one split into another, or is most probably a mistake.
 KINDS = {
-    "bad-row": "a row without a path or label, or with a split, start, end or length that is none",
+    "bad-row": "a row without a path or label, or with a split, start, end, length or scores that are none",
     "missing-file": "a file that does not exist",
     "unreadable": "no audio, cut off, or damaged: decoding fails; a folder or name that cannot be read",
     "empty-audio": "a file with a header and no samples",

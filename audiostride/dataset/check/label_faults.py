@@ -10,6 +10,7 @@ from audiostride.dataset.check.audio_faults import MIN_DURATION_S, SILENT_SWING,
 from audiostride.dataset.check.findings import Finding, name_clips
 from audiostride.dataset.columns import is_place_column
 from audiostride.dataset.manifest import SPLITS
+from audiostride.dataset.scores import is_score_column
 from audiostride.dataset.splits import PART_COLUMNS, class_names
 from audiostride.dataset.store import PLACE_COLUMNS
 
@@ -37,7 +38,8 @@ def choose_label_columns(clips: pd.DataFrame) -> list[str]:
     if "label" in clips.columns:
         return ["label"]
     most = max(2, len(clips) // 2)
-    names = [name for name in clips.columns if name.lower() not in NOT_LABELS and not is_place_column(name)]
+    names = [name for name in clips.columns if name.lower() not in NOT_LABELS]
+    names = [name for name in names if not is_place_column(name) and not is_score_column(name)]
     return [column for column in names if 2 <= clips[column].str.strip().nunique() <= most]
 
 

@@ -24,8 +24,9 @@ from audiostride.dataset.check.label_faults import (
     find_label_faults,
     find_split_faults,
 )
-from audiostride.dataset.manifest import SPLITS, check_labels, inspect_manifest, multi_hot_columns
+from audiostride.dataset.manifest import SPLITS, check_targets, inspect_manifest, multi_hot_columns
 from audiostride.dataset.readers import StoreReader
+from audiostride.dataset.scores import fill_labels, read_scores
 from audiostride.dataset.splits import class_names, describe_several_labels
 from audiostride.dataset.store import is_store, read_store_header, verify_store
 from audiostride.distributed import default_jobs, map_in_threads
@@ -70,13 +71,19 @@ def check_manifest(
             raise InputError(f"check: --allow must be one of {', '.join(KINDS)}, got {kind!r}")
     stored = is_store(manifest)
     clips, bad = inspect_manifest(
-        manifest, labels=tuple(labels or ()), audio_root=audio_root, group="group" if group is None else group
+        manifest,
+        labels=tuple(labels or ()),
+        audio_root=audio_root,
+        group="group" if group is None else group,
+        scores=True,
     )
     for option, column in (("--label", labels or ()), ("--group", [group] if group not in (None, "group") else [])):
         for name in column:
             if name not in clips.columns:  # a folder has no columns that could be named
                 raise InputError(f"check: {option} must name a column, but {manifest} is a folder, got {name!r}")
-    columns, used = _take_labels(clips, bad, labels)
+    columns, used = _take_labels(clips, bad, labels, where=f"manifest {manifest}")
+    scores = read_scores(clips, used, where=f"manifest {manifest}", bad=BadRows())
+    taught = clips.assign(**{column: fill_labels(clips[column], scores[column]) for column in scores})
     damage = verify_store(manifest, jobs=jobs, progress=progress) if stored else []
     facts = (
         _read_all_stored(clips, manifest, damage, jobs=jobs, progress=progress)
@@ -91,7 +98,7 @@ def check_manifest(
         *find_duplicates(clips, facts, labels=used),
         *find_group_faults(clips, group_column),
         *find_split_faults(clips, split_given=any(message.startswith("split") for message in bad.messages)),
-        *(fault for column in used for fault in find_label_faults(clips, column)),
+        *(fault for column in used for fault in find_label_faults(taught, column)),
         *_note_labels(columns, used, labels),
         *(Finding("several-labels", line) for line in _describe_several(clips, columns, used)),
         *(Finding("left-out", note) for note in bad.notes if note not in bad.messages),
@@ -111,7 +118,9 @@ def check_manifest(
     )
 
 
-def _take_labels(clips: pd.DataFrame, bad: BadRows, labels: Sequence[str] | None) -> tuple[list[str], list[str]]:
+def _take_labels(
+    clips: pd.DataFrame, bad: BadRows, labels: Sequence[str] | None, *, where: str
+) -> tuple[list[str], list[str]]:
     """The label columns to count, and those of them to judge, without blanks around their values."""
     if labels:
         return list(labels), list(labels)
@@ -120,8 +129,7 @@ def _take_labels(clips: pd.DataFrame, bad: BadRows, labels: Sequence[str] | None
         clips[column] = clips[column].str.strip()
     if len(columns) > 1:
         return columns, []
-    for column in columns:
-        check_labels(clips["line"], clips[column], column, bad)
+    check_targets(clips, columns, bad, where=where, scores=True)
     return columns, columns
 
 

@@ -36,7 +36,9 @@ class AugmentationConfig:
     """
 
     gain_db: Annotated[float, Range(0, unit="dB", advice="use 0 to leave the level alone")] = 0.0
-    """Largest change of level in dB; that of an example is uniform in ± this. 0 is off."""
+    """Largest change of level in dB; that of an example is uniform between the lowest and this. 0 is off."""
+    lowest_gain_db: float | None = None
+    """Lowest change of level in dB, at most the largest; None is -gain_db. Without effect where gain_db is 0."""
     noise_prob: Probability = 0.0
     """Probability that noise is added to an example, in [0, 1]. 0 is off."""
     noise_snr_db: Sequence[float] = (5.0, 30.0)
@@ -57,6 +59,9 @@ class AugmentationConfig:
         if len(self.noise_snr_db) != 2:
             two = "two numbers in dB, the lowest and the highest"
             raise _out_of_range("noise_snr_db", two, tuple(self.noise_snr_db), "give one number twice to fix it")
+        if self.gain_db and self.lowest_gain_db is not None and self.lowest_gain_db > self.gain_db:
+            largest = f"at most gain_db ({self.gain_db:g} dB)"
+            raise _out_of_range("lowest_gain_db", largest, self.lowest_gain_db, "-30 is 30 dB quieter")
         low, high = self.noise_snr_db
         if low > high:
             raise _out_of_range("noise_snr_db", "lowest <= highest, in dB", (low, high), "more dB is less noise")
@@ -108,7 +113,8 @@ def draw_augmentation(
     draws: dict[str, NDArray[Any]] = {}
     if config.gain_db:
         rng = np.random.default_rng([seed, GAIN, step])
-        draws["gain_db"] = rng.uniform(-config.gain_db, config.gain_db, batch_size).astype(np.float32)
+        lowest = -config.gain_db if config.lowest_gain_db is None else config.lowest_gain_db
+        draws["gain_db"] = rng.uniform(lowest, config.gain_db, batch_size).astype(np.float32)
     if config.noise_prob:
         rng = np.random.default_rng([seed, NOISE, step])
         low, high = config.noise_snr_db

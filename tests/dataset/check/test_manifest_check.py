@@ -472,3 +472,34 @@ def test_files_that_nobody_may_look_at_are_unreadable_and_not_missing(
     lock(planter.root / "locked")
     found = found_by(check(planter.save()))
     assert found == [("missing-file", lines[1:]), ("unreadable", lines[:1])]
+
+
+def test_scores_of_a_teacher_are_checked_and_are_no_labels(planter: Planter) -> None:
+    planter.add_clean()
+    for row in planter.rows:
+        row |= {"score:cat": "0.9", "score:dog": "0.1"} if row["split"] == "train" else {}
+    planter.rows[0]["label"] = planter.rows[3]["label"] = ""
+    planter.rows[3] |= {"score:cat": "0.2", "score:dog": "0.7"}
+    taught = check_manifest(planter.save(), group="group", progress=False)
+    assert taught.count == 0
+    assert "scores of label are divided by their sum, which is not 1 in 1 row: 0.9 to 0.9" in taught.format()
+    assert [*taught.summary["labels"]] == ["label"]
+    # A class that only the scores of its training clips know is not absent from train.
+    for row in planter.rows:
+        row |= (
+            {"label": "", "score:cat": "0.1", "score:dog": "0.9"}
+            if (row["split"], row["label"]) == ("train", "dog")
+            else {}
+        )
+    assert check_manifest(planter.save(), progress=False).count == 0
+    planter.rows[1]["score:dog"] = "-1"
+    planter.rows[-1]["label"] = ""
+    planter.rows[-1] |= {"score:cat": "0", "score:dog": "1"}
+    found = check_manifest(planter.save(), labels=["label"], progress=False)
+    assert [(finding.kind, finding.message, finding.lines) for finding in found.findings] == [
+        ("bad-row", "score:dog must be a probability in [0, 1], got '-1'", [3]),
+        ("bad-row", "label is empty, and scores stand for it in training clips only", [13]),
+    ]
+    planter.rows[0]["score:cow"] = "1"
+    with pytest.raises(InputError, match="got 'score:cow'; label has cat, dog"):
+        check_manifest(planter.save(), progress=False)

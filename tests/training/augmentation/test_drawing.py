@@ -115,6 +115,9 @@ def test_draws_of_different_kinds_are_independent() -> None:
 
 
 def test_gain_is_uniform_in_db() -> None:
+    wide = draw(AugmentationConfig(gain_db=6.0, lowest_gain_db=-30.0), batch_size=4000)["gain_db"]
+    assert stats.kstest(wide, stats.uniform(-30, 36).cdf).pvalue > LIKELY
+    assert "gain_db" not in draw(AugmentationConfig(lowest_gain_db=-30.0), batch_size=4)
     gain_db = draw(AugmentationConfig(gain_db=6.0), batch_size=4000)["gain_db"]
     assert gain_db.dtype == np.float32
     assert np.abs(gain_db).max() <= 6
@@ -207,6 +210,7 @@ def test_a_mask_may_be_as_short_as_a_frame_and_as_long_as_the_window() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"gain_db": 2.0, "lowest_gain_db": 3.0}, r"lowest_gain_db must be at most gain_db \(2 dB\), got 3\.0; -30 is"),
         ({"gain_db": -1.0}, r"gain_db must be >= 0 dB, got -1\.0; use 0 to leave"),
         ({"gain_db": float("nan")}, "gain_db must be a finite number >= 0 dB, got nan"),
         ({"noise_prob": 1.1}, r"noise_prob must be a probability in \[0, 1\], got 1\.1"),
