@@ -240,7 +240,7 @@ def test_every_setting_is_described() -> None:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(text, ast.Expr)
     ]
     assert described == [field.name for field in fields(AugmentationConfig)]
-    assert len(described) == 8
+    assert len(described) == 9
 
 
 def test_ratios_from_yaml_are_a_list() -> None:
