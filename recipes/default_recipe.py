@@ -28,7 +28,6 @@ DEFAULT = "default"
 VARIANTS: dict[str, dict[str, Any]] = {
     DEFAULT: {},
     # One element each, left out.
-    "no moving average": {"ema_decay": 0.0},
     "best validation kept": {"keep": "best"},
     "no warm-up": {"warmup": 0.0},
     "no weight decay": {"weight_decay": 0.0},

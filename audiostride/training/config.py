@@ -52,7 +52,6 @@ BEFORE: dict[str, Any] = {
     "input_norm": "all",
     "warmup": 0.0,
     "label_smoothing": 0.0,
-    "ema_decay": 0.0,
     "keep": "best",
     "distillation": 0.0,
 }
@@ -142,8 +141,6 @@ class TrainConfig:
     """Share of the steps in which both learning rates rise to their height."""
     label_smoothing: Probability = 0.0
     """Share of the target that is spread over all classes."""
-    ema_decay: Annotated[float, Range(0, 0.99999)] = 0.0
-    """Decay of the moving average of the weights that is evaluated and saved; 0 takes the weights themselves."""
     keep: Keep = "last"
     """Which weights the run ends with: the last ones, or those of the validation with the highest accuracy."""
     balance: Balance = "none"

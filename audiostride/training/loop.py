@@ -23,7 +23,6 @@ from tqdm import tqdm
 
 from audiostride.distributed import Processes, needing_all
 from audiostride.errors import InputError, reason_of
-from audiostride.training.averaging import WeightAverage
 from audiostride.training.hardware import is_out_of_memory
 from audiostride.training.recorder import Recorder, StepBar
 from audiostride.writing import write_bytes
@@ -140,8 +139,6 @@ class Learner:
         self.optimizer.zero_grad()
         self.scheduler.step()
         self.training.model.project_strides_()
-        if self.training.average is not None:
-            self.training.average.update(self.training.model, step)
         self.training.check_step(step + 1)
         return loss
 
@@ -194,18 +191,6 @@ class Training(nn.Module, ABC):
     """What is trained: a model with its loss and its optimizer."""
 
     model: Any
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.average: WeightAverage | None = None
-
-    @property
-    def result(self) -> Any:
-        """The model that is evaluated and saved: the average of the weights, where there is one."""
-        if self.average is None:
-            return self.model
-        self.average.model.project_strides_()  # reads the strides, whose average no one has seen yet
-        return self.average.model
 
     @abstractmethod
     def forward(self, batch: dict[str, Tensor], step: int, turn: int = 0) -> Tensor:

@@ -17,7 +17,6 @@ from audiostride.models import AudioClassifier
 from audiostride.strides.diffstride import diffstride_layers, stride_cost
 from audiostride.training.augmentation.mixup import mix_up, mixed_cross_entropy, mixed_normaliser
 from audiostride.training.augmentation.transforms import add_noise, apply_gain, cut_noise, mask_spectrogram
-from audiostride.training.averaging import WeightAverage
 from audiostride.training.config import TrainConfig
 from audiostride.training.loop import Training
 from audiostride.training.targets import mix_targets, target_cross_entropy, target_normaliser
@@ -149,8 +148,6 @@ class ClassifierTraining(Training):
         self._weighted = class_weights is not None
         self.register_buffer("noises", noises, persistent=False)
         self.model, self.config = model, config
-        if config.ema_decay:
-            self.average = WeightAverage(model, config.ema_decay)
         self.tasks = list(model.config.tasks)
         weights_of_tasks = torch.tensor(config.task_weights or [1.0] * len(self.tasks))
         self.register_buffer("task_weights", weights_of_tasks, persistent=False)

@@ -336,9 +336,13 @@ class RunRecorder(Recorder):
         return every is not None and step % every == 0
 
     def validate(self, step: int, *, lr: float) -> dict[str, float]:
-        losses, model = self.training.take_mean_losses(step), self.training.result
+        losses = self.training.take_mean_losses(step)
         found = evaluate_clips(
-            model, self.valid, batch_size=self.training.config.batch_size, progress=False, processes=self.processes
+            self.training.model,
+            self.valid,
+            batch_size=self.training.config.batch_size,
+            progress=False,
+            processes=self.processes,
         )
         accuracy = fmean(item.accuracy for item in found.values())
         row: dict[str, float] = {
@@ -358,5 +362,5 @@ class RunRecorder(Recorder):
         if self.training.config.keep == "last" or accuracy >= self.best.get("valid_accuracy", 0.0):
             self.best = {"step": step, "valid_accuracy": accuracy}
             if self.processes.first:
-                save_classifier(model, self.run / "model.safetensors")
+                save_classifier(self.training.model, self.run / "model.safetensors")
         return row
