@@ -21,7 +21,7 @@ from audiostride.dataset.readers import AudioReader
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
 from audiostride.inference.engine import predict_recordings
-from audiostride.inference.granularity import ClipResult
+from audiostride.inference.granularity import ClipResult, PredictionSettings
 from audiostride.inference.model import Model
 from audiostride.inference.recordings import Recording
 from audiostride.progress import progress_bar
@@ -117,6 +117,7 @@ def classify_clips(
     model: Model,
     reader: AudioReader,
     *,
+    hop_s: float | None = None,
     batch_size: int = 64,
     progress: bool = True,
     processes: Processes | None = None,
@@ -128,6 +129,7 @@ def classify_clips(
     Args:
         model: Runs where its parameters are, and is not changed.
         reader: The clips; those that can no longer be read stand in ``reader.failed`` then, unless they end it.
+        hop_s: From one window to the next, in seconds, at most the window; None is the window.
         batch_size: Windows at a time.
         progress: Whether a progress bar is shown.
         processes: Those that share the work and all call this; each gets the logits of all clips.
@@ -136,7 +138,7 @@ def classify_clips(
         ``(clips, classes)`` for each task, float64, on the CPU; 0 for clips that can no longer be read.
 
     Raises:
-        InputError: A clip that can no longer be read, where the reader does not skip it.
+        InputError: A clip that can no longer be read, where the reader does not skip it; a hop beyond the window.
     """
     processes = processes or Processes()
     # Dealt out from the longest to the shortest, so that the work is even; then in their order.
@@ -146,7 +148,8 @@ def classify_clips(
         task: torch.zeros(len(reader), len(names), dtype=torch.float64) for task, names in model.config.tasks.items()
     }
     bar = progress_bar(total=len(own), desc="evaluating", unit="clip", disable=not progress, leave=False)
-    with bar, closing(predict_recordings(model, recordings, batch_size=batch_size, in_turn=True)) as results:
+    settings = PredictionSettings(hop_s=hop_s)
+    with bar, closing(predict_recordings(model, recordings, settings, batch_size=batch_size, in_turn=True)) as results:
         for index, result in zip(own, results, strict=True):
             if isinstance(result, ClipResult):
                 for task, values in result.mean_logits().items():
@@ -162,6 +165,7 @@ def evaluate_reader(
     reader: AudioReader,
     class_indices: Mapping[str, NDArray[np.int64]],
     *,
+    hop_s: float | None = None,
     batch_size: int = 64,
     progress: bool = True,
     processes: Processes | None = None,
@@ -172,13 +176,13 @@ def evaluate_reader(
         model: As for `classify_clips`.
         reader: The clips; which of them failed stands in ``reader.failed``.
         class_indices: Their classes for each task, ``(clips,)``.
-        batch_size, progress, processes: As for `classify_clips`.
+        hop_s, batch_size, progress, processes: As for `classify_clips`.
 
     Returns:
         The evaluation of each task.
     """
     processes = processes or Processes()
-    logits = classify_clips(model, reader, batch_size=batch_size, progress=progress, processes=processes)
+    logits = classify_clips(model, reader, hop_s=hop_s, batch_size=batch_size, progress=progress, processes=processes)
     failures = torch.zeros(len(reader))
     failures[list(reader.failed)] = 1
     readable = np.flatnonzero(processes.sum(failures).numpy() == 0)

@@ -293,6 +293,7 @@ def evaluate_clips(
     model: AudioClassifier,
     clips: dict[str, LabelledClips],
     *,
+    hop_s: float | None = None,
     batch_size: int = 64,
     progress: bool = True,
     processes: Processes | None = None,
@@ -302,12 +303,14 @@ def evaluate_clips(
     Args:
         model: The classifier.
         clips: The clips of each task.
-        batch_size, progress, processes: As for `classify_clips`.
+        hop_s, batch_size, progress, processes: As for `classify_clips`.
     """
     found: dict[str, Evaluation] = {}
     for reader in {id(data.reader): data.reader for data in clips.values()}.values():
         classes = {task: data.class_indices for task, data in clips.items() if data.reader is reader}
-        found |= evaluate_reader(model, reader, classes, batch_size=batch_size, progress=progress, processes=processes)
+        found |= evaluate_reader(
+            model, reader, classes, hop_s=hop_s, batch_size=batch_size, progress=progress, processes=processes
+        )
     return {task: found[task] for task in clips}
 
 

@@ -53,6 +53,7 @@ BEFORE: dict[str, Any] = {
     "warmup": 0.0,
     "label_smoothing": 0.0,
     "keep": "best",
+    "eval_hop_s": None,
     "distillation": 0.0,
 }
 
@@ -175,6 +176,8 @@ class TrainConfig:
     """Seed of weights, order and excerpts."""
     valid_every: Count | None = None
     """Steps between validations, each of which saves a checkpoint (default: a tenth of all, 1,000 at most)."""
+    eval_hop_s: Positive | None = None
+    """From one window of a validation or test clip to the next, in seconds (default: the window)."""
     device: Device = "auto"
     """Where to train; auto takes a GPU where there is one."""
     devices: Count = 1

@@ -25,6 +25,7 @@ def write_results(
     test: dict[str, LabelledClips],
     train: dict[str, LabelledClips],
     facts: dict[str, Any],
+    hop_s: float | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Evaluate a model on the test clips and write tables, predictions and, last, metrics.
@@ -35,13 +36,14 @@ def write_results(
         test: Clips to evaluate on, of each task.
         train: Training clips of each task, for the baselines.
         facts: What else goes into ``metrics.json``.
+        hop_s: From one window of a test clip to the next, in seconds; None is the window.
         progress: Whether a progress bar is shown.
 
     Returns:
         What stands in ``metrics.json``.
     """
     tasks = {}
-    for task, found in evaluate_clips(model, test, progress=progress).items():
+    for task, found in evaluate_clips(model, test, hop_s=hop_s, progress=progress).items():
         clips = test[task]
         baselines = baseline_accuracies(
             train[task].reader, train[task].class_indices, clips.reader, clips.class_indices
@@ -216,7 +218,8 @@ def evaluate_run(
             "valid_accuracy": float(best["valid_accuracy"]),
         }
         test, train = load("test"), load("train")
-        metrics = write_results(run, model, test=test, train=train, facts=facts, progress=progress)
+        hop_s = config.eval_hop_s
+        metrics = write_results(run, model, test=test, train=train, facts=facts, hop_s=hop_s, progress=progress)
         _note_skipped(run, {"test": test, "train": train}, progress=progress)
         return metrics
     # What stands for a label that a clip has not is no truth to compare with.
@@ -224,7 +227,7 @@ def evaluate_run(
     chosen = load(split)
     suffix = f"_{split}" + (f"_{Path(manifest).stem}" if manifest else "")
     tasks = {}
-    for task, found in evaluate_clips(model, chosen, progress=progress).items():
+    for task, found in evaluate_clips(model, chosen, hop_s=config.eval_hop_s, progress=progress).items():
         tasks[task] = summarise(found)
         write_tables(run, found, suffix=suffix + (f"_{task}" if len(chosen) > 1 else ""))
     _note_skipped(run, {split: chosen}, suffix=suffix if manifest else "", progress=progress)

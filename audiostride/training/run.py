@@ -18,6 +18,7 @@ from audiostride.dataset.noise import load_noise
 from audiostride.dataset.sampling import class_weights, source_shares
 from audiostride.distributed import Processes
 from audiostride.errors import InputError, explained
+from audiostride.inference.granularity import PredictionSettings
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier, save_classifier
 from audiostride.training.batch_norm import share_batch_norm_
 from audiostride.training.batches import BatchParts, ExcerptBatches, MixedBatches, check_shared_memory, load_batches
@@ -111,6 +112,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     loggers = make_loggers(run, config.logger)
     torch.manual_seed(config.seed)
     model = AudioClassifier(ClassifierConfig(tasks=names, **config.model_settings()))
+    PredictionSettings(hop_s=config.eval_hop_s).hop_samples(model.config)  # rather now than at the first validation
     batches = _make_batches(model, config, sets["train"])
     parts = BatchParts(batches, rank=processes.rank, processes=processes.count, turns=config.accumulate)
     check_shared_memory(parts, workers=config.workers, processes=config.devices)
@@ -154,7 +156,9 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     }
     write_json(run / "environment.json", describe_environment(device) | cost)
     best = load_classifier(run, device=device)
-    metrics = write_results(run, best, test=sets["test"], train=sets["train"], facts=facts, progress=progress)
+    metrics = write_results(
+        run, best, test=sets["test"], train=sets["train"], facts=facts, hop_s=config.eval_hop_s, progress=progress
+    )
     n_lost = write_skipped(run, sets) - n_skipped
     if progress and n_lost:
         print(f"{n_lost} clips could no longer be read during the run: {run / 'skipped.csv'}", flush=True)
@@ -340,6 +344,7 @@ class RunRecorder(Recorder):
         found = evaluate_clips(
             self.training.model,
             self.valid,
+            hop_s=self.training.config.eval_hop_s,
             batch_size=self.training.config.batch_size,
             progress=False,
             processes=self.processes,

@@ -344,3 +344,18 @@ def test_checkpoints_hold_no_code(trained_run: Path) -> None:
     # weights_only refuses anything but tensors and plain containers.
     stored = torch.load(trained_run / "checkpoints" / "last.ckpt", weights_only=True)
     assert stored["global_step"] == 8
+
+
+def test_overlapping_windows_evaluate_a_run(manifest: Path, tmp_path: Path) -> None:
+    losses = []
+    for name, hop_s in (("apart", None), ("whole", 1.0), ("overlapping", 0.25)):
+        train(make_config(manifest, tmp_path / name, eval_hop_s=hop_s), progress=False)
+        metrics = json.loads((tmp_path / name / "metrics.json").read_text())
+        losses.append(metrics["loss"])
+        assert evaluate_run(tmp_path / name, progress=False)["loss"] == metrics["loss"]
+        predicted = load_classifier(tmp_path / name).predict(manifest, hop_s=hop_s)  # what the user gets
+        assert len(predicted) == 22
+    assert losses[0] == losses[1] != losses[2]  # clips are of up to 1.5 s
+    with pytest.raises(InputError, match=r"hop must lie in \(0, 1\] s, the model's window"):
+        train(make_config(manifest, tmp_path / "far", eval_hop_s=1.5), progress=False)
+    assert not (tmp_path / "far").exists()
