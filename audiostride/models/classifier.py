@@ -70,9 +70,16 @@ class AudioClassifier(nn.Module):
 
     def classify_spectrogram(self, spectrogram: Tensor) -> dict[str, Tensor]:
         """Logits of every task from a log-mel spectrogram of shape ``(B, T, M)``."""
-        maps = self.encoder(self.input_norm(spectrogram.unsqueeze(1)))
-        features = self.encoder.pool_features(maps)  # (B, C)
+        features = self._spectrogram_features(spectrogram)  # (B, C)
         return {task: head(features) for task, head in zip(self.config.tasks, self.heads, strict=True)}
+
+    def _spectrogram_features(self, spectrogram: Tensor) -> Tensor:
+        maps = self.encoder(self.input_norm(spectrogram.unsqueeze(1)))
+        return self.encoder.pool_features(maps)
+
+    def features(self, waveform: Tensor) -> Tensor:
+        """What the heads see, one feature per channel of the last map: ``(B, samples)`` to ``(B, C)``."""
+        return self._spectrogram_features(self.frontend(waveform))
 
     def predict(
         self,
@@ -134,6 +141,49 @@ class AudioClassifier(nn.Module):
             on_error=on_error,
             progress=progress,
         )
+
+    def embed(
+        self,
+        paths_or_arrays: Any,
+        *,
+        sample_rate: int | None = None,
+        hop_s: float | None = None,
+        batch_size: int | None = None,
+        workers: int | None = None,
+        on_error: str = "stop",
+        progress: bool = False,
+    ) -> "pd.DataFrame":
+        """What ``audiostride embed`` writes, as a table: `features` of each window of recordings of any length.
+
+        Args:
+            paths_or_arrays, sample_rate, hop_s, batch_size, workers, on_error, progress: As for `predict`.
+
+        Returns:
+            Rows ``path, start_s, end_s, e0000, e0001, …``, the features in float32: ``table.loc[:, "e0000":]`` is what
+            scikit-learn takes.
+
+        Raises:
+            InputError: As `predict`.
+        """
+        # As in `predict`.
+        from audiostride.inference.embedding import Embedder
+        from audiostride.inference.granularity import PredictionSettings
+        from audiostride.inference.table import predict_table
+
+        settings = PredictionSettings(granularity="features", hop_s=hop_s)
+        try:
+            return predict_table(
+                Embedder(self),
+                paths_or_arrays,
+                settings,
+                sample_rate=sample_rate,
+                batch_size=batch_size,
+                workers=workers,
+                on_error=on_error,
+                progress=progress,
+            )
+        except InputError as error:
+            raise InputError(settings.say(str(error))) from error
 
     def freeze(self) -> "AudioClassifier":
         """A copy for evaluation whose strides are fixed: no parameters in its poolings, which suit windows only.
