@@ -188,7 +188,9 @@ class TrainConfig:
             self.noise = os.path.abspath(self.noise)
         self.init = None if self.init is None else os.path.abspath(self.init)
         if self.freeze_encoder and self.init is None:
-            raise InputError(f"{who}: freeze_encoder is for the encoder of a trained run; give it with --init RUN")
+            raise InputError(
+                f"{who}: freeze_encoder must be given with init (--init RUN), got none; it keeps the encoder from there"
+            )
         if self.freeze_encoder and self.stride_cost:
             raise InputError(
                 f"{who}: stride_cost must be 0 with freeze_encoder, whose strides stay, got {self.stride_cost:g}"
