@@ -107,6 +107,7 @@ def test_what_cannot_be_read_is_listed(
     assert len(read(out)) == 5
     listed = pd.read_csv(tmp_path / "e.errors.csv")
     assert [Path(path).name for path in listed["path"]] == ["bad.wav"]
+    assert "bad.wav cannot be read" in listed["reason"][0]
     model = load_classifier(model_file)
     with pytest.warns(UserWarning, match=r"^embed: 1 of 4 recordings could not be read and have no rows"):
         table = model.embed(folder, on_error="skip")
