@@ -39,7 +39,8 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown.startswith("usage: audiostride COMMAND")
     assert run() == BAD_INPUT  # nothing was asked for, and what may be is shown
     assert capsys.readouterr().out == shown[: len(shown) // 2]
-    commands = ["demo", "import", "check", "prepare", "train", "evaluate", "predict", "report", "export", "doctor"]
+    commands = ["demo", "import", "check", "prepare", "train", "evaluate", "predict", "embed"]
+    commands += ["report", "export", "doctor"]
     assert list(COMMANDS) == commands
     for command in commands:
         line = next(line for line in shown.splitlines() if line.startswith(f"  {command} "))
@@ -58,7 +59,10 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
     [
         ("trian", "did you mean train?"),
         ("predicts", "did you mean predict?"),
-        ("xyz", "it must be one of demo, import, check, prepare, train, evaluate, predict, report, export, doctor"),
+        (
+            "xyz",
+            "it must be one of demo, import, check, prepare, train, evaluate, predict, embed, report, export, doctor",
+        ),
         ("--verbose", "it must be one of demo, import"),
     ],
 )

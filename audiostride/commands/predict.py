@@ -2,14 +2,20 @@
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 
 from audiostride.checks import check_count
 from audiostride.errors import BAD_INPUT, InputError
+
+if TYPE_CHECKING:
+    from audiostride.inference.granularity import PredictionSettings
+    from audiostride.inference.model import Model
+    from audiostride.models import AudioClassifier
 
 FORMATS = "csv, parquet, jsonl, raven or audacity; else by the suffix of -o (.csv, .parquet, .jsonl)"
 
@@ -17,11 +23,7 @@ FORMATS = "csv, parquet, jsonl, raven or audacity; else by the suffix of -o (.cs
 def build_parser() -> ArgumentParser:
     """The options of ``audiostride predict``."""
     parser = ArgumentParser(description=run.__doc__)
-    parser.add_argument("run", metavar="RUN", help="run folder or model.safetensors")
-    parser.add_argument(
-        "paths", metavar="PATH", nargs="+",
-        help="audio files, folders, patterns such as 'rec/**/*.wav', manifests, lists of paths (.txt), or stores",
-    )  # fmt: skip
+    add_recordings(parser)
     parser.add_argument(
         "-o", "--out", required=True,
         help="file that is written; for raven and audacity without a suffix, a folder with a file per recording",
@@ -31,13 +33,28 @@ def build_parser() -> ArgumentParser:
     parser.add_argument(
         "--events", action="store_true", help="one row per stretch whose windows have a class above the threshold"
     )
-    parser.add_argument("--hop", type=float, default=None, help="seconds from window to window (default: the window)")
     parser.add_argument(
         "--threshold", type=float, default=None, help="least probability of an event, 0 to 1 (default: 0.5)"
     )
     parser.add_argument(
         "--merge-gap", type=float, default=None, help="events so many seconds apart, or less, are one (default: 0)"
     )
+    add_job_options(parser)
+    return parser
+
+
+def add_recordings(parser: ArgumentParser) -> None:
+    """Add the model and what it hears."""
+    parser.add_argument("run", metavar="RUN", help="run folder or model.safetensors")
+    parser.add_argument(
+        "paths", metavar="PATH", nargs="+",
+        help="audio files, folders, patterns such as 'rec/**/*.wav', manifests, lists of paths (.txt), or stores",
+    )  # fmt: skip
+
+
+def add_job_options(parser: ArgumentParser) -> None:
+    """Add what says how recordings are worked through, for `run_job`."""
+    parser.add_argument("--hop", type=float, default=None, help="seconds from window to window (default: the window)")
     parser.add_argument(
         "--on-error", choices=["skip", "stop"], default="skip",
         help="whether a file that cannot be read is listed in OUT.errors.csv, or ends the job",
@@ -54,7 +71,6 @@ def build_parser() -> ArgumentParser:
         "--devices", type=int, default=1, help="processes on each machine, one per GPU, each with a part of the files"
     )
     parser.add_argument("--num-nodes", type=int, default=1, help="machines that share the work and the folder of -o")
-    return parser
 
 
 def run(arguments: Any) -> int:
@@ -63,9 +79,33 @@ def run(arguments: Any) -> int:
     A job that was stopped, in whatever way, goes on with the same command.
     """
     # Not at the top: help and errors of options need not wait for torch.
-    from audiostride.distributed import Processes
     from audiostride.inference.formats import choose_format
     from audiostride.inference.granularity import PredictionSettings
+
+    format = choose_format(Path(arguments.out), arguments.format)
+    settings = PredictionSettings.choose(
+        per_window=arguments.per_window,
+        events=arguments.events,
+        hop_s=arguments.hop,
+        threshold=arguments.threshold,
+        merge_gap_s=arguments.merge_gap,
+    )
+    return run_job(arguments, format, settings, lambda model: model)
+
+
+def run_job(
+    arguments: Any, format: str, settings: "PredictionSettings", ask: "Callable[[AudioClassifier], Model]"
+) -> int:
+    """Write what a model finds in recordings; the return value is the exit code.
+
+    Args:
+        arguments: Those of `add_recordings` and `add_job_options`, and ``out``.
+        format: Of the output.
+        settings: Where windows lie, and the granularity of the rows.
+        ask: What is asked of the classifier.
+    """
+    # As in `run`.
+    from audiostride.distributed import Processes
     from audiostride.inference.job import PredictionJob
     from audiostride.inference.journal import errors_file, partial_folder
     from audiostride.inference.recordings import expand_paths
@@ -76,26 +116,18 @@ def run(arguments: Any) -> int:
     given = {name: getattr(arguments, name) for name in ("batch_size", "workers")}
     given = {name: value for name, value in given.items() if value is not None}
     check_count("predict", devices=devices, num_nodes=n_nodes, **given)
-    format = choose_format(out, arguments.format)
-    settings = PredictionSettings.choose(
-        per_window=arguments.per_window,
-        events=arguments.events,
-        hop_s=arguments.hop,
-        threshold=arguments.threshold,
-        merge_gap_s=arguments.merge_gap,
-    )
     processes = Processes.of_environment(devices, n_nodes)
     # Of os.path, which takes a name that is too long for one that is not there: `begin_job` tells of it.
     taken_up = arguments.resume and os.path.isdir(partial_folder(out))
     if processes.first and os.path.exists(out) and not arguments.overwrite and not taken_up:
         if arguments.resume and processes.count == 1:
-            print(f"{out} stands, nothing to do; --overwrite predicts anew")
+            print(f"{out} stands, nothing to do; --overwrite begins anew")
             return BAD_INPUT if errors_file(out).exists() else 0
         raise InputError(f"predict: {out} exists; choose another -o, or give --overwrite")
     if not os.path.isdir(out.parent):
         raise InputError(f"predict: -o must lie in a folder that exists, got {out}")
     device = choose_device(arguments.device, devices=devices)
-    model = load_classifier(arguments.run)
+    model = ask(load_classifier(arguments.run))
     settings.hop_samples(model.config)
     files = expand_paths(
         arguments.paths,
@@ -122,7 +154,7 @@ def run(arguments: Any) -> int:
             device, overwrite=arguments.overwrite or taken_up, anew=arguments.overwrite and not arguments.resume
         )
     except KeyboardInterrupt:
-        print("predict: stopped; the same command goes on where this one was", file=sys.stderr)
+        print(settings.say("predict: stopped; the same command goes on where this one was"), file=sys.stderr)
         raise
     except OSError as error:
         raise InputError(

@@ -21,7 +21,7 @@ INTERRUPTED = 130
 
 
 class TrainParser(ArgumentParser):
-    """Options whose defaults a preset replaces; a YAML file and other options stand over both."""
+    """Options whose defaults a preset replaces, and over it the run of --init; a file and options stand over both."""
 
     def parse_args(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> Namespace:  # type: ignore[override]
         given = join_values(join_values(list(args or []), "--task"), "--logger")
@@ -35,9 +35,19 @@ class TrainParser(ArgumentParser):
         )
         if first.seeds is not None and any(item.split("=")[0] == "--seed" for item in given):
             raise InputError("train: either --seed or --seeds must be given, got both")
-        if not first.resume:  # the settings of a run that goes on are its own
-            self.set_defaults(preset_settings(first.preset))
-        return super().parse_args(given, *others, **options)
+        if first.resume:  # the settings of a run that goes on are its own
+            return super().parse_args(given, *others, **options)
+        self.set_defaults(preset_settings(first.preset))
+        if first.init is None:
+            return super().parse_args(given, *others, **options)
+        # Not at the top: other commands need not wait for torch.
+        from audiostride.training.initial import check_given, initial_settings, load_initial
+
+        settings = initial_settings(load_initial(first.init))
+        self.set_defaults(settings)
+        parsed = super().parse_args(given, *others, **options)
+        check_given({name: parsed[name] for name in settings}, first.init, settings)
+        return parsed
 
 
 def join_values(arguments: list[str], option: str) -> list[str]:
@@ -75,7 +85,11 @@ def build_parser() -> ArgumentParser:
     types = get_type_hints(TrainConfig)
     helps = {entry.arg_name: entry.description for entry in docstring_parser.parse_from_object(TrainConfig).params}
     for setting in fields(TrainConfig):
-        option = {"required": True} if setting.default is MISSING else {"default": setting.default}
+        option: dict[str, Any] = {"default": setting.default}
+        if setting.default is MISSING:
+            option = {"required": True}
+        elif types[setting.name] is bool:
+            option |= {"nargs": "?", "const": True}  # a switch that may have a value
         parser.add_argument(
             f"--{setting.name.replace('_', '-')}", type=types[setting.name], help=helps[setting.name], **option
         )

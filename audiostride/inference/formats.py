@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import accumulate
 from pathlib import Path
@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 
 from audiostride.audio.decoding import probe_audio
 from audiostride.errors import InputError
-from audiostride.inference.granularity import columns_of
 from audiostride.inference.model import ModelSettings
 
 SUFFIXES = {"csv": ".csv", "parquet": ".parquet", "jsonl": ".jsonl", "raven": ".txt", "audacity": ".txt"}
@@ -93,7 +92,7 @@ def check_replaceable(out: Path, name: str) -> None:
 
 
 def open_table(
-    target: Path, name: str, *, config: ModelSettings, paths: Sequence[str]
+    target: Path, name: str, *, config: ModelSettings, columns: Mapping[str, str], paths: Sequence[str]
 ) -> AbstractContextManager[Write]:
     """A context that gives a function which adds rows to a file or folder of a format.
 
@@ -101,12 +100,13 @@ def open_table(
         target: Where it is written; not there yet.
         name: One of `FORMATS`.
         config: The model's, for its tasks and frequencies.
+        columns: Those of the rows, with their dtypes.
         paths: The audio files that could be read, with rows or without.
     """
     if name == "csv":
-        return _open_csv(target, columns_of(config))
+        return _open_csv(target, list(columns))
     if name == "parquet":
-        return _open_parquet(target, columns_of(config))
+        return _open_parquet(target, columns)
     if name == "jsonl":
         return _open_jsonl(target)
     return _open_text(target, name, config, paths)
@@ -129,9 +129,9 @@ def write_rows(file: TextIO, table: pd.DataFrame, *, header: bool) -> None:
 
 
 @contextmanager
-def _open_parquet(target: Path, columns: list[str]) -> Iterator[Write]:
-    kinds = {name: pa.float64() if name in ("start_s", "end_s", "score") else pa.string() for name in columns}
-    schema = pa.schema(list(kinds.items()))
+def _open_parquet(target: Path, columns: Mapping[str, str]) -> Iterator[Write]:
+    kinds = {"str": pa.string(), "float64": pa.float64(), "float32": pa.float32()}
+    schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
     with pq.ParquetWriter(str(target), schema) as writer:
         yield lambda table: writer.write_table(pa.Table.from_pandas(table, schema=schema, preserve_index=False))
 

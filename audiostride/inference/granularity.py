@@ -1,5 +1,6 @@
-"""Rows from the logits of a recording's windows: its class, the class of each window, or its events."""
+"""Rows from the logits of a recording's windows: its class, the class of each window, its events; or the features."""
 
+import base64
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,17 +13,24 @@ from audiostride.checks import Range, check_settings
 from audiostride.errors import InputError
 from audiostride.inference.model import ModelSettings
 
-Granularity = Literal["clip", "window", "event"]
-Row = tuple[float, float, str, str, float]  # start_s, end_s, task, label, score
-COLUMNS = ("path", "start_s", "end_s", "task", "label", "score")
+Granularity = Literal["clip", "window", "event", "features"]
+# start_s, end_s, and task, label and score, or the features as `FeatureResult` packs them.
+Row = tuple[float, float, str, str, float] | tuple[float, float, str]
+PLACE_COLUMNS = {"path": "str", "start_s": "float64", "end_s": "float64"}
+COLUMNS = PLACE_COLUMNS | {"task": "str", "label": "str", "score": "float64"}
 
 # Steps of 0.1 ms and of 1e-6, finer than what a window says, and coarser than the rounding of float32.
 TIME_DIGITS, SCORE_DIGITS = 4, 6
 
 
-def columns_of(config: ModelSettings) -> list[str]:
-    """Columns of a model's predictions: `COLUMNS`, of which ``task`` is there where it has several."""
-    return [name for name in COLUMNS if name != "task" or len(config.tasks) > 1]
+def columns_of(config: ModelSettings, granularity: Granularity) -> dict[str, str]:
+    """Columns of a model's predictions with their dtypes.
+
+    They are `COLUMNS`, of which ``task`` is there where it has several, or `PLACE_COLUMNS` and one for each feature.
+    """
+    if granularity == "features":
+        return PLACE_COLUMNS | dict.fromkeys(next(iter(config.tasks.values())), "float32")
+    return {name: kind for name, kind in COLUMNS.items() if name != "task" or len(config.tasks) > 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +42,8 @@ class PredictionSettings:
     """
 
     granularity: Granularity = "clip"
-    """``clip``: one row per recording; ``window``: one per window; ``event``: see `EventResult`."""
+    """``clip``: one row per recording; ``window``: one per window; ``event``: see `EventResult`; ``features``: of an
+    `audiostride.inference.embedding.Embedder`, one row per window."""
     hop_s: float | None = None
     """From one window to the next, in seconds; None is the model's window."""
     threshold: Annotated[float, Range(0, 1, what="a probability", advice="e.g. 0.5")] | None = None
@@ -66,6 +75,11 @@ class PredictionSettings:
             raise InputError("predict: --per-window and --events exclude each other; give one of them")
         granularity: Granularity = "window" if per_window else "event" if events else "clip"
         return cls(granularity=granularity, hop_s=hop_s, threshold=threshold, merge_gap_s=merge_gap_s)
+
+    def say(self, message: str) -> str:
+        """A message of what all granularities share, under the name of the command that asks."""
+        own = message.startswith("predict: ") and self.granularity == "features"
+        return f"embed: {message.removeprefix('predict: ')}" if own else message
 
     def hop_samples(self, config: ModelSettings) -> int:
         """From one window to the next, in samples.
@@ -221,6 +235,29 @@ class WindowResult(RecordingResult):
         return [row for rows in self._taken.values() for row in rows]
 
 
+class FeatureResult(RecordingResult):
+    """One row per window: its features, float32 as text, which a journal keeps to the bit in a third of the room."""
+
+    def __init__(self, tasks: Mapping[str, Sequence[str]], tiling: Tiling, settings: PredictionSettings) -> None:
+        super().__init__(tasks, tiling, settings)
+        self._taken: list[Row] = []
+
+    def add(self, first: int, logits: Mapping[str, NDArray[np.float64]]) -> None:
+        (features,) = logits.values()
+        for number, values in enumerate(features.astype("<f4"), start=first):
+            start, end = self.tiling.span(number)
+            packed = base64.b64encode(values.tobytes()).decode()
+            self._taken.append((self.tiling.seconds(start), self.tiling.seconds(end), packed))
+
+    def rows(self) -> list[Row]:
+        return self._taken
+
+    @staticmethod
+    def unpack(packed: str) -> NDArray[np.float32]:
+        """The features ``(C,)`` of a row."""
+        return np.frombuffer(base64.b64decode(packed), dtype="<f4").astype(np.float32)
+
+
 class EventResult(RecordingResult):
     """Events: stretches of a recording that windows with a class of at least the threshold cover.
 
@@ -281,4 +318,5 @@ GRANULARITIES: dict[Granularity, type[RecordingResult]] = {
     "clip": ClipResult,
     "window": WindowResult,
     "event": EventResult,
+    "features": FeatureResult,
 }

@@ -20,7 +20,7 @@ from audiostride.distributed import Processes, needing_all
 from audiostride.errors import InputError
 from audiostride.inference.engine import predict_recordings
 from audiostride.inference.formats import check_files, check_replaceable, open_table, write_rows
-from audiostride.inference.granularity import PredictionSettings, rows_of
+from audiostride.inference.granularity import PredictionSettings, columns_of, rows_of
 from audiostride.inference.journal import (
     Journal,
     Share,
@@ -144,7 +144,7 @@ class PredictionJob:
                 what = (
                     f"predict: {journal.path} was changed behind line {journal.n_done}: what the {journal.n_lost} lines"
                 )
-                print(f"{what} there tell of is classified again", file=sys.stderr)
+                print(self.settings.say(f"{what} there tell of is classified again"), file=sys.stderr)
             if self.processes.first and (journal.n_done or journal.begun):
                 more = f", and {journal.begun['n_windows']} windows of the next one" if journal.begun else ""
                 print(f"goes on with a job that was stopped: {journal.n_done} of {len(mine)} files are done{more}")
@@ -161,8 +161,9 @@ class PredictionJob:
                     elif self.stop_on_error:
                         raise rows
                     else:
-                        tqdm.write(str(rows), file=sys.stderr)
-                        journal.add(recording.path, error=str(rows))
+                        reason = self.settings.say(str(rows))
+                        tqdm.write(reason, file=sys.stderr)
+                        journal.add(recording.path, error=reason)
                     bar.count()
             except InputError:
                 found.close()
@@ -172,7 +173,7 @@ class PredictionJob:
             finally:
                 bar.close()
             if unheard := describe_unheard(own, self.model.config.sample_rate):
-                print(unheard, file=sys.stderr)
+                print(self.settings.say(unheard), file=sys.stderr)
             return journal.n_read
 
     def _share(self, rank: int) -> tuple[Share, Sequence[Recording]]:
@@ -231,9 +232,11 @@ class PredictionJob:
         if result.is_dir():  # of a process that was killed here
             shutil.rmtree(result)
         rows = chain.from_iterable(_rows_of(entry) for entry in self._entries())
-        with open_table(result, self.format, config=self.model.config, paths=paths) as write:
+        config, granularity = self.model.config, self.settings.granularity
+        columns = columns_of(config, granularity)
+        with open_table(result, self.format, config=config, columns=columns, paths=paths) as write:
             while block := list(islice(rows, ROWS_AT_ONCE)):
-                write(rows_to_table(block, self.model.config))
+                write(rows_to_table(block, config, granularity))
         replace_output(result, self.out)
         self.discard()
         return len(paths)

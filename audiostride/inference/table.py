@@ -4,22 +4,38 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from audiostride.checks import check_choice
 from audiostride.errors import InputError
 from audiostride.inference.engine import predict_recordings
-from audiostride.inference.granularity import COLUMNS, PredictionSettings, Row, columns_of, rows_of
+from audiostride.inference.granularity import (
+    COLUMNS,
+    PLACE_COLUMNS,
+    FeatureResult,
+    Granularity,
+    PredictionSettings,
+    Row,
+    columns_of,
+    rows_of,
+)
 from audiostride.inference.model import Model, ModelSettings
 from audiostride.inference.recordings import describe_unheard, take_recordings
 from audiostride.progress import progress_bar
 
 
-def rows_to_table(rows: Sequence[tuple[str, Row]], config: ModelSettings) -> pd.DataFrame:
-    """A table of rows with the path of each; ``task`` is left out where the model has only one."""
-    table = pd.DataFrame([(path, *row) for path, row in rows], columns=list(COLUMNS))
-    kinds = {name: "float64" if name in ("start_s", "end_s", "score") else "str" for name in COLUMNS}
-    return table.astype({name: kind for name, kind in kinds.items() if kind == "float64"})[columns_of(config)]
+def rows_to_table(rows: Sequence[tuple[str, Row]], config: ModelSettings, granularity: Granularity) -> pd.DataFrame:
+    """A table of rows with the path of each, whose columns are those of `columns_of`."""
+    kinds = columns_of(config, granularity)
+    if granularity == "features":
+        places = pd.DataFrame([(path, *row[:2]) for path, row in rows], columns=list(PLACE_COLUMNS))
+        features = np.array([FeatureResult.unpack(str(row[2])) for _, row in rows])
+        names = list(kinds)[len(PLACE_COLUMNS) :]
+        table = pd.concat([places, pd.DataFrame(features.reshape(len(rows), len(names)), columns=names)], axis=1)
+    else:
+        table = pd.DataFrame([(path, *row) for path, row in rows], columns=list(COLUMNS))
+    return table.astype({name: kind for name, kind in kinds.items() if kind != "str"})[list(kinds)]
 
 
 def predict_table(
@@ -33,7 +49,7 @@ def predict_table(
     on_error: str,
     progress: bool,
 ) -> pd.DataFrame:
-    """The table of `AudioClassifier.predict`, see there."""
+    """The table of `AudioClassifier.predict`, or of `AudioClassifier.embed`, see there."""
     check_choice("predict", "on_error", on_error, ("stop", "skip"))
     recordings = take_recordings(given, sample_rate=model.config.sample_rate, samples_rate=sample_rate)
     found = predict_recordings(model, recordings, settings, batch_size=batch_size, workers=workers)
@@ -52,13 +68,10 @@ def predict_table(
     if errors and len(errors) == len(recordings):
         raise InputError(f"predict: none of {len(recordings)} recordings could be read; the first: {errors[0][1]}")
     if errors:
-        warnings.warn(
-            f"predict: {len(errors)} of {len(recordings)} recordings could not be read and have no rows, see "
-            f".attrs['errors']; the first: {errors[0][1]}",
-            stacklevel=3,
-        )
+        lost = f"predict: {len(errors)} of {len(recordings)} recordings could not be read and have no rows, see "
+        warnings.warn(settings.say(f"{lost}.attrs['errors']; the first: {errors[0][1]}"), stacklevel=3)
     if unheard := describe_unheard(recordings, model.config.sample_rate):
-        warnings.warn(unheard, stacklevel=3)
-    table = rows_to_table(rows, model.config)
+        warnings.warn(settings.say(unheard), stacklevel=3)
+    table = rows_to_table(rows, model.config, settings.granularity)
     table.attrs["errors"] = errors
     return table

@@ -70,10 +70,17 @@ class AudioClassifier(nn.Module):
 
     def classify_spectrogram(self, spectrogram: Tensor) -> dict[str, Tensor]:
         """Logits of every task from a log-mel spectrogram of shape ``(B, T, M)``."""
-        features = self.pool_features(self.encoder(self.normalise(spectrogram)))
+        features = self._spectrogram_features(spectrogram)
         return {task: head(features) for task, head in zip(self.config.tasks, self.heads, strict=True)}
 
-    def normalise(self, spectrogram: Tensor) -> Tensor:
+    def _spectrogram_features(self, spectrogram: Tensor) -> Tensor:
+        return self._pool(self.encoder(self._normalise(spectrogram)))
+
+    def features(self, waveform: Tensor) -> Tensor:
+        """What the heads see of the channels of the last map: ``(B, samples)`` to ``(B, features)``."""
+        return self._spectrogram_features(self.frontend(waveform))
+
+    def _normalise(self, spectrogram: Tensor) -> Tensor:
         """What the encoder gets, ``(B, 1, T, M)``, from a log-mel spectrogram of shape ``(B, T, M)``."""
         if self.config.input_norm == "all":
             normed: Tensor = self.input_norm(spectrogram.unsqueeze(1))
@@ -81,7 +88,7 @@ class AudioClassifier(nn.Module):
         normed = self.input_norm(spectrogram.transpose(1, 2).unsqueeze(-1))  # bands are its channels
         return normed.squeeze(-1).transpose(1, 2).unsqueeze(1)
 
-    def pool_features(self, maps: Tensor) -> Tensor:
+    def _pool(self, maps: Tensor) -> Tensor:
         """What heads see of the encoder's last maps: ``(B, C, T, M)`` to ``(B, features)``."""
         kind = self.config.head_pooling
         if kind is None:
@@ -151,6 +158,49 @@ class AudioClassifier(nn.Module):
             on_error=on_error,
             progress=progress,
         )
+
+    def embed(
+        self,
+        paths_or_arrays: Any,
+        *,
+        sample_rate: int | None = None,
+        hop_s: float | None = None,
+        batch_size: int | None = None,
+        workers: int | None = None,
+        on_error: str = "stop",
+        progress: bool = False,
+    ) -> "pd.DataFrame":
+        """What ``audiostride embed`` writes, as a table: `features` of each window of recordings of any length.
+
+        Args:
+            paths_or_arrays, sample_rate, hop_s, batch_size, workers, on_error, progress: As for `predict`.
+
+        Returns:
+            Rows ``path, start_s, end_s, e0000, e0001, …``, the features in float32: ``table.loc[:, "e0000":]`` is what
+            scikit-learn takes.
+
+        Raises:
+            InputError: As `predict`.
+        """
+        # As in `predict`.
+        from audiostride.inference.embedding import Embedder
+        from audiostride.inference.granularity import PredictionSettings
+        from audiostride.inference.table import predict_table
+
+        settings = PredictionSettings(granularity="features", hop_s=hop_s)
+        try:
+            return predict_table(
+                Embedder(self),
+                paths_or_arrays,
+                settings,
+                sample_rate=sample_rate,
+                batch_size=batch_size,
+                workers=workers,
+                on_error=on_error,
+                progress=progress,
+            )
+        except InputError as error:
+            raise InputError(settings.say(str(error))) from error
 
     def freeze(self) -> "AudioClassifier":
         """A copy for evaluation whose strides are fixed: no parameters in its poolings, which suit windows only.

@@ -31,7 +31,7 @@ ENCODER_STRIDES: dict[EncoderKind, tuple[tuple[float, float], ...]] = {
 
 
 # Settings that came after version 0.3.0; models of before have these values, which are not written.
-BEFORE = {"head_pooling": None, "input_norm": "all"}
+LATER: dict[str, Any] = {"head_pooling": None, "input_norm": "all"}
 
 
 def fill_encoder(
@@ -180,7 +180,7 @@ class ClassifierConfig(PoolingConfig):
         """The settings as values that JSON and YAML know."""
         # A setting that version 0.1.0 had: files and stopped jobs are known by a checksum of all of this.
         values = {**asdict(self), "size_multiple": 1}
-        for name, before in BEFORE.items():  # models of before keep their checksum
+        for name, before in LATER.items():  # models of before keep their checksum
             if values[name] == before:
                 del values[name]
         values["strides"] = [list(pair) for pair in self.strides or ()]

@@ -55,10 +55,13 @@ def _sum_over_processes(values: Tensor) -> Tensor:
 
 
 def share_batch_norm_(model: nn.Module) -> None:
-    """Let the batch norms of a model on the CPU see the examples of all processes; weights and names stay."""
+    """Let the batch norms of a model on the CPU see the examples of all processes; weights and names stay.
+
+    Those whose weights do not learn see none, and stay as they are.
+    """
     for parent in model.modules():
         for name, child in parent.named_children():
-            if type(child) is nn.BatchNorm2d:
+            if type(child) is nn.BatchNorm2d and child.weight.requires_grad:
                 shared = BatchNormOverProcesses(child.num_features, eps=child.eps, momentum=child.momentum)
                 shared.to(child.weight).load_state_dict(child.state_dict())
                 setattr(parent, name, shared)

@@ -122,6 +122,10 @@ class TrainConfig:
     """Width of the mask's ramp in FFT bins (the paper's R); none is 8 for folded maps and else the paper's 4."""
     pool_after: PoolingPlace = "convolution"
     """Pool both axes after a block, or each axis right after its convolution; without effect on a ResNet."""
+    init: str | None = None
+    """Run folder or model file whose encoder it starts from; settings of the network are then those from there."""
+    freeze_encoder: bool = False
+    """With init: the encoder stays as it is, with its norms and strides, and the heads alone learn."""
     max_steps: Count | None = None
     """Optimizer steps (default: see epochs)."""
     epochs: Positive | None = None
@@ -218,6 +222,15 @@ class TrainConfig:
         self.audio_root = None if self.audio_root is None else os.path.abspath(self.audio_root)
         if self.noise is not None and self.noise != SYNTHETIC:
             self.noise = os.path.abspath(self.noise)
+        self.init = None if self.init is None else os.path.abspath(self.init)
+        if self.freeze_encoder and self.init is None:
+            raise InputError(
+                f"{who}: freeze_encoder must be given with init (--init RUN), got none; it keeps the encoder from there"
+            )
+        if self.freeze_encoder and self.stride_cost:
+            raise InputError(
+                f"{who}: stride_cost must be 0 with freeze_encoder, whose strides stay, got {self.stride_cost:g}"
+            )
         self.augmentation()
         names = self.tasks()
         twice = sorted({name for name in names if names.count(name) > 1})
@@ -265,10 +278,23 @@ class TrainConfig:
         """Names of the tasks, in the order given."""
         return [self.label] if self.task is None else [_split_task(entry)[0] for entry in self.task]
 
-    def model_settings(self) -> dict[str, Any]:
+    @classmethod
+    def model_setting_names(cls) -> list[str]:
         """The settings that a `ClassifierConfig` has too."""
-        own = {entry.name for entry in fields(self)}
-        return {entry.name: getattr(self, entry.name) for entry in fields(ClassifierConfig) if entry.name in own}
+        own = {entry.name for entry in fields(cls)}
+        return [entry.name for entry in fields(ClassifierConfig) if entry.name in own]
+
+    def model_settings(self) -> dict[str, Any]:
+        """The settings that a `ClassifierConfig` has too, and their values."""
+        return {name: getattr(self, name) for name in self.model_setting_names()}
+
+    def given_model_settings(self) -> dict[str, Any]:
+        """Those of `model_settings` that are not the defaults, as values that YAML knows."""
+        strides, channels = fill_encoder(self.encoder, None, None)
+        defaults = {entry.name: entry.default for entry in fields(self)}
+        defaults |= {"strides": [list(pair) for pair in strides], "channels": list(channels)}
+        values = self.to_dict()
+        return {name: values[name] for name in self.model_setting_names() if values[name] != defaults[name]}
 
     def augmentation(self) -> AugmentationConfig:
         """What is drawn for each batch beside its excerpts."""
@@ -356,6 +382,9 @@ def check_same_settings(old: TrainConfig, new: TrainConfig, *, strict: bool = Fa
     new = replace(new, max_steps=new.max_steps or old.max_steps, valid_every=new.valid_every or old.valid_every)
     before, after = old.to_dict(), new.to_dict()
     notes = []
+    if new.init is not None:  # what is not given is that of the model that the run started from
+        given = new.given_model_settings()
+        after |= {name: before[name] for name in new.model_setting_names() if name not in given}
     if new.steps > old.steps:
         before["max_steps"] = new.max_steps
         rates = f"follow the {new.schedule} schedule over {new.steps} steps"

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from audiostride.strides.diffstride import diffstride_layers, stride_cost
 from audiostride.training.augmentation.mixup import mix_up, mixed_cross_entropy, mixed_normaliser
 from audiostride.training.augmentation.transforms import add_noise, apply_gain, cut_noise, mask_spectrogram
 from audiostride.training.config import TrainConfig
+from audiostride.training.initial import encoder_parts
 from audiostride.training.loop import Training
 from audiostride.training.targets import mix_targets, target_cross_entropy, target_normaliser
 
@@ -148,6 +149,10 @@ class ClassifierTraining(Training):
         self._weighted = class_weights is not None
         self.register_buffer("noises", noises, persistent=False)
         self.model, self.config = model, config
+        if config.freeze_encoder:
+            for part in encoder_parts(model):
+                part.requires_grad_(False)
+            self.train(self.training)
         self.tasks = list(model.config.tasks)
         weights_of_tasks = torch.tensor(config.task_weights or [1.0] * len(self.tasks))
         self.register_buffer("task_weights", weights_of_tasks, persistent=False)
@@ -156,6 +161,13 @@ class ClassifierTraining(Training):
         # Sums of the losses of the tasks, of the batches that had them, and of their excerpts.
         self._sums = torch.zeros(3, len(self.tasks))
         self._first_bad_step = torch.tensor(-1)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.config.freeze_encoder:  # its norms keep their statistics
+            for part in encoder_parts(self.model):
+                part.eval()
+        return self
 
     def forward(self, batch: dict[str, Tensor], step: int, turn: int = 0) -> Tensor:
         spectrogram = self.model.frontend(augment_waveform(batch, self.noises))
@@ -261,9 +273,10 @@ class ClassifierTraining(Training):
         )
 
     def make_optimizer(self) -> tuple[Optimizer, LambdaLR]:
-        strides = [layer.strides for layer in self.strided_layers]
-        stride_ids = {id(parameter) for parameter in strides}
-        weights = [parameter for parameter in self.model.parameters() if id(parameter) not in stride_ids]
+        learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        stride_ids = {id(layer.strides) for layer in self.strided_layers}
+        strides = [parameter for parameter in learned if id(parameter) in stride_ids]
+        weights = [parameter for parameter in learned if id(parameter) not in stride_ids]
         groups = [{"params": weights, "lr": self.config.lr, "weight_decay": self.config.weight_decay}]
         if strides:
             groups.append({"params": strides, "lr": self.config.stride_lr, "weight_decay": 0.0})

@@ -19,7 +19,7 @@ from audiostride.dataset.sampling import class_weights, source_shares
 from audiostride.distributed import Processes
 from audiostride.errors import InputError, explained
 from audiostride.inference.granularity import PredictionSettings
-from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier, save_classifier
+from audiostride.models import AudioClassifier, load_classifier, save_classifier
 from audiostride.training.batch_norm import share_batch_norm_
 from audiostride.training.batches import BatchParts, ExcerptBatches, MixedBatches, check_shared_memory, load_batches
 from audiostride.training.clips import (
@@ -43,6 +43,7 @@ from audiostride.training.hardware import (
     peak_memory_mib,
     resident_mib,
 )
+from audiostride.training.initial import INITIAL, check_given, initial_settings, load_initial, make_model
 from audiostride.training.loggers import closing_loggers, make_loggers
 from audiostride.training.loop import explain_failures, fit, launch_fabric
 from audiostride.training.loss import ClassifierTraining
@@ -91,6 +92,13 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         config = replace(config, max_steps=TrainConfig.load(run).max_steps)
     if resume and finished_metrics(run, config.max_steps) is not None:
         return read_metrics("train", run, config.tasks())
+    initial = None
+    if config.init is not None:
+        kept = run / INITIAL
+        initial = load_initial(kept if resume and kept.is_file() else config.init)
+        settings = initial_settings(initial)
+        check_given(config.given_model_settings(), config.init, settings)
+        config = replace(config, **settings)
     tables: list[tuple[Source, pd.DataFrame]] = []
     data: Data = {}
     found_names: dict[str, list[str]] = {}
@@ -111,7 +119,8 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     precision = choose_precision(config.precision, device)
     loggers = make_loggers(run, config.logger)
     torch.manual_seed(config.seed)
-    model = AudioClassifier(ClassifierConfig(tasks=names, **config.model_settings()))
+    model, taken = make_model(config, names, initial)
+    notes += taken
     PredictionSettings(hop_s=config.eval_hop_s).hop_samples(model.config)  # rather now than at the first validation
     batches = _make_batches(model, config, sets["train"])
     parts = BatchParts(batches, rank=processes.rank, processes=processes.count, turns=config.accumulate)
@@ -123,6 +132,8 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         # First of all: a folder without settings holds nothing, and one with them goes on.
         write_text(run / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
         write_json(run / "data.json", data)
+        if initial is not None:
+            save_classifier(initial, run / INITIAL)
         make_folder(run / "checkpoints")
         n_skipped = write_skipped(run, sets)
     if progress:

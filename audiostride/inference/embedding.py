@@ -1,0 +1,55 @@
+"""Features in the place of logits: a classifier without its heads, for the engine that predicts."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, device
+
+if TYPE_CHECKING:
+    from audiostride.models import AudioClassifier
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """The `ModelSettings` of an `Embedder`."""
+
+    tasks: Mapping[str, Sequence[str]]
+    """The names of the features, as of classes of one task."""
+    sample_rate: int
+    window_s: float
+    window_samples: int
+    fmin_hz: float
+    fmax_hz: float
+
+
+class Embedder:
+    """The `Model` that finds what the heads of a classifier see: one feature per channel of its last map.
+
+    Args:
+        model: The classifier.
+    """
+
+    def __init__(self, model: "AudioClassifier") -> None:
+        self._model, config = model, model.config
+        self.config = FeatureSettings(
+            {"features": [f"e{channel:04d}" for channel in range(model.encoder.out_channels)]},
+            sample_rate=config.sample_rate,
+            window_s=config.window_s,
+            window_samples=config.window_samples,
+            fmin_hz=config.fmin_hz,
+            fmax_hz=config.fmax_hz,
+        )
+
+    def freeze(self) -> Callable[[Tensor], Mapping[str, Tensor]]:
+        frozen = self._model.freeze()
+        return lambda windows: {"features": frozen.features(windows)}
+
+    def parameters(self) -> Iterator[Tensor]:
+        return self._model.parameters()
+
+    def to(self, device: device) -> Any:
+        return self._model.to(device)
+
+    def checksum(self) -> str:
+        return self._model.checksum()

@@ -1,0 +1,115 @@
+"""Where a training starts from: new weights, or the encoder of a trained model with new heads."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from audiostride.errors import InputError
+from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
+from audiostride.models.config import LATER
+from audiostride.strides.diffstride import DiffStride2d
+from audiostride.training.config import TrainConfig
+
+# In the run folder: a run goes on when the one that it started from is gone.
+INITIAL = "initial.safetensors"
+
+
+def load_initial(path: str | Path) -> AudioClassifier:
+    """The classifier of a run folder or of a model file, to start from.
+
+    Raises:
+        InputError: There is none.
+    """
+    try:
+        return load_classifier(path)
+    except InputError as error:
+        raise InputError(f"train: --init must be a trained run or its model.safetensors: {error}") from error
+
+
+def initial_settings(model: AudioClassifier) -> dict[str, Any]:
+    """What a model decides of the settings of a run that starts from it; strides are those that it has learned.
+
+    >>> model = AudioClassifier(ClassifierConfig(tasks={"word": ["no", "yes"]}, channels=[4], strides=[[3, 2]]))
+    >>> settings = initial_settings(model)
+    >>> settings["strides"], settings["pooling"], settings["width"]
+    ([[3.0, 2.0]], 'diffstride', 1.0)
+    """
+    values = LATER | model.config.to_dict()
+    for block, pair in zip(model.encoder.block_list(), values["strides"], strict=True):
+        if isinstance(block.pool, DiffStride2d):
+            pair[:] = block.pool.stride_values()
+    return {name: values[name] for name in TrainConfig.model_setting_names()}
+
+
+def check_given(given: Mapping[str, Any], init: str, settings: Mapping[str, Any]) -> None:
+    """Raise unless settings that somebody gave are those of the model that the run starts from.
+
+    Args:
+        given: Some of its model's settings.
+        init: Where the model is, for the message.
+        settings: As `initial_settings` says.
+    """
+    others = [f"  {name}: {value}, there {settings[name]}" for name, value in given.items() if value != settings[name]]
+    if others:
+        raise InputError(
+            f"train: with --init the settings of the network are those of {init}, but these were given otherwise:\n"
+            + "\n".join(others)
+            + "\nleave them out, or train without --init"
+        )
+
+
+def make_model(
+    config: TrainConfig, tasks: dict[str, list[str]], initial: AudioClassifier | None
+) -> tuple[AudioClassifier, list[str]]:
+    """The classifier of a run as it is before the first step, and lines on what of it was there before.
+
+    Args:
+        config: The settings, those of the initial model where there is one.
+        tasks: Class names of each task.
+        initial: The model whose encoder it has, and whose heads where tasks have the same name and classes.
+
+    Raises:
+        InputError: Weights of the encoder have other shapes there.
+    """
+    settings = config.model_settings()
+    if initial is None:
+        return AudioClassifier(ClassifierConfig(tasks=tasks, **settings)), []
+    model = AudioClassifier(replace(initial.config, tasks=tasks, **settings))
+    own, there = model.state_dict(), initial.state_dict()
+    taken = {name: tensor for name, tensor in there.items() if not name.startswith("heads.")}
+    heads = []
+    for number, (task, classes) in enumerate(tasks.items()):
+        before = initial.config.tasks.get(task)
+        if before == classes:
+            place = f"heads.{list(initial.config.tasks).index(task)}."
+            ends = [name.removeprefix(place) for name in there if name.startswith(place)]
+            taken |= {f"heads.{number}.{end}": there[place + end] for end in ends}
+            heads.append(f"{task} goes on with the head from there")
+        else:
+            other = "" if before is None else f", and not the {len(before)} from there"
+            heads.append(f"{task} has a new head, for {len(classes)} classes{other}")
+    wrong = [
+        f"  {name}: {_shape(own, name)}, there {_shape(taken, name)}"
+        for name in {**own, **taken}
+        if (name in taken or not name.startswith("heads.")) and _shape(own, name) != _shape(taken, name)
+    ]
+    if wrong:
+        raise InputError(
+            f"train: weights must have the shapes of those of --init {config.init}, but these differ:\n"
+            + "\n".join(wrong)
+        )
+    model.load_state_dict(own | taken)
+    frozen = ", whose encoder stays as it is" if config.freeze_encoder else ""
+    return model, [f"starts from {config.init}{frozen}: {initial.extra_repr()}", "; ".join(heads)]
+
+
+def _shape(tensors: Mapping[str, Any], name: str) -> str:
+    return str(list(tensors[name].shape)) if name in tensors else "none"
+
+
+def encoder_parts(model: AudioClassifier) -> list[nn.Module]:
+    """All of a classifier but its heads: what --freeze-encoder leaves as it is."""
+    return [part for name, part in model.named_children() if name != "heads"]
