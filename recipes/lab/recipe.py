@@ -11,6 +11,7 @@ from typing import Any
 from audiostride.checks import check_choice
 from audiostride.dataset.importers import ARCHIVES, SCHEMES
 from audiostride.errors import InputError
+from audiostride.training.presets import DEFAULT_PRESET, preset_settings
 from lab.archives import make_archive
 from lab.data_stages import prepare_data, processes_of
 from lab.program import (
@@ -49,7 +50,7 @@ class Recipe:
     splits: str = "official"
     """Split scheme: official, or paper-like."""
     settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    """Settings of `TrainConfig` that differ from its defaults."""
+    """Settings of `TrainConfig` that differ from those of the default preset."""
 
     def __post_init__(self) -> None:
         who = f"recipe {self.name}"
@@ -98,7 +99,12 @@ def run_recipe(recipe: Recipe, arguments: argparse.Namespace) -> str:
         InputError: Bad options, data or audio.
         KeyboardInterrupt: Stopped; the same call goes on.
     """
-    settings = {**recipe.settings, **(SMOKE if arguments.smoke else {}), **read_settings(recipe.name, arguments)}
+    settings = {
+        **preset_settings(DEFAULT_PRESET),
+        **recipe.settings,
+        **(SMOKE if arguments.smoke else {}),
+        **read_settings(recipe.name, arguments),
+    }
     if arguments.smoke and (arguments.root is not None or arguments.download):
         raise InputError(f"{recipe.name}: --smoke makes its own data; leave ROOT and --download out")
     with open_folder(recipe.name, arguments.out, smoke=arguments.smoke) as (out, home):

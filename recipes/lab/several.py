@@ -9,6 +9,7 @@ from typing import Any
 
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
+from audiostride.training.presets import DEFAULT_PRESET, preset_settings
 from lab.archives import make_archive
 from lab.data_stages import prepare_data, processes_of
 from lab.paper import COLUMNS, TASKS
@@ -47,7 +48,7 @@ class SeveralRecipe:
     table: Callable[[Sequence[TaskResult]], str]
     """Makes the table from the results."""
     settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    """Settings of `TrainConfig` that differ from its defaults."""
+    """Settings of `TrainConfig` that differ from those of the default preset."""
 
     def __post_init__(self) -> None:
         check_settings(f"recipe {self.name}", self.settings)
@@ -87,7 +88,7 @@ def run_several(recipe: SeveralRecipe, arguments: argparse.Namespace) -> str:
     taken = sorted({name for own in recipe.variants.values() for name in own if name in given})
     if taken:
         raise InputError(f"--set must leave what is compared alone, got {', '.join(taken)}")
-    settings = {**recipe.settings, **(SMOKE if arguments.smoke else {}), **given}
+    settings = {**preset_settings(DEFAULT_PRESET), **recipe.settings, **(SMOKE if arguments.smoke else {}), **given}
     tasks = [task for task in TASKS if task in arguments.tasks]
     roots = {data: getattr(arguments, option) for data, option in FOLDERS.items()}
     if arguments.smoke and (any(roots.values()) or arguments.download):

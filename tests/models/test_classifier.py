@@ -207,3 +207,35 @@ def test_bad_shapes_are_refused() -> None:
         make_model()(torch.zeros(16000))
     with pytest.raises(InputError, match=r"shape \(B, 1, T, M\)"):
         Encoder(width=0.04)(torch.zeros(2, 100, 64))
+
+
+@pytest.mark.parametrize("encoder", ["separable", "resnet18"])
+@pytest.mark.parametrize(("kind", "factor"), [("max", 1), ("mean", 1), ("both", 2)])
+def test_heads_see_maximum_or_mean_or_both(encoder: str, kind: str, factor: int) -> None:
+    model = make_model(encoder=encoder, head_pooling=kind).eval()
+    spectrogram = torch.randn(2, 100, 64)
+    maps = model.encoder(model.input_norm(spectrogram.unsqueeze(1)))
+    expected = {"max": maps.flatten(2).max(dim=2).values, "mean": maps.flatten(2).mean(dim=2)}
+    expected["both"] = torch.cat([expected["max"], expected["mean"]], dim=1)
+    assert model.heads[0].in_features == factor * model.encoder.out_channels
+    torch.testing.assert_close(model.classify_spectrogram(spectrogram)["pitch"], model.heads[1](expected[kind]))
+
+
+def test_a_norm_per_band_takes_level_and_spread_of_each_band_away() -> None:
+    model, levels = make_model(input_norm="band"), torch.linspace(-14, 6, 64)
+    spectrogram = levels + torch.randn(8, 100, 64) * torch.linspace(0.5, 3, 64)
+    seen = []
+    model.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    model.classify_spectrogram(spectrogram)
+    assert seen[0].shape == (8, 1, 100, 64)
+    expected = (spectrogram - spectrogram.mean((0, 1))) / spectrogram.var((0, 1), correction=0).add(1e-5).sqrt()
+    torch.testing.assert_close(seen[0][:, 0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_of_before_these_settings_is_written_and_read_as_it_was(tmp_path: Path) -> None:
+    plain = make_model()
+    assert not {"head_pooling", "input_norm"} & set(plain.config.to_dict())
+    for model in (plain, make_model(head_pooling="both", input_norm="band")):
+        save_classifier(model, tmp_path / "model.safetensors")
+        read = load_classifier(tmp_path / "model.safetensors")
+        assert (read.config, read.checksum()) == (model.config, model.checksum())

@@ -74,9 +74,11 @@ class FromWaveform(nn.Module):
 BATCH = {"inputs": {0: torch.export.Dim("batch", min=1, max=1024)}}
 
 
-@pytest.mark.parametrize("pool_after", ["block", "convolution"])
-def test_an_exported_classifier_takes_any_batch(pool_after: str) -> None:
-    frozen = FromWaveform(make_classifier(pool_after=pool_after).freeze()).eval()
+@pytest.mark.parametrize(
+    "settings", [{"pool_after": "block"}, {"pool_after": "convolution"}, {"head_pooling": "both", "input_norm": "band"}]
+)
+def test_an_exported_classifier_takes_any_batch(settings: dict[str, str]) -> None:
+    frozen = FromWaveform(make_classifier(**settings).freeze()).eval()
     exported = torch.export.export(frozen, (noise(2, 16000),), dynamic_shapes=BATCH).module()
     for count in (1, 2, 5):
         waveform = noise(count, 16000, seed=count) / 10
