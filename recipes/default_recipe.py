@@ -12,6 +12,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,16 @@ import pandas as pd
 
 from audiostride.errors import InputError
 from audiostride.training import TrainConfig, train
-from audiostride.training.presets import preset_settings
+from audiostride.training.config import MIN_STEPS
+from audiostride.training.presets import DEFAULT_PRESET, PRESETS
 from audiostride.writing import write_text
 from lab.program import DEFAULT_SEEDS, check_settings, end_program, parse_settings
 from lab.runs import read_metrics, train_all
 
-DEFAULT = "default"
+BARE = {field.name: field.default for field in fields(TrainConfig) if field.name in PRESETS[DEFAULT_PRESET]}
+# Changes of the default preset.
 VARIANTS: dict[str, dict[str, Any]] = {
-    DEFAULT: {},
+    "default": {},
     # One element each, left out.
     "best validation kept": {"keep": "best"},
     "no warm-up": {"warmup": 0.0},
@@ -39,13 +42,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no masks": {"time_masks": 0, "mel_masks": 0},
     "heads see the maximum": {"head_pooling": "max"},
     "one norm for all bands": {"input_norm": "all"},
-    "half the steps": {"max_steps": 750},
+    "half the steps": {"max_steps": MIN_STEPS // 2},
     # All of it, for other poolings.
     "strided": {"pooling": "strided"},
     "spectral": {"pooling": "spectral"},
     # None of it.
-    "bare": preset_settings("none"),
-    "bare, 400 steps": preset_settings("none") | {"max_steps": 400},
+    "bare": BARE,
+    "bare, 400 steps, best validation kept": BARE | {"max_steps": 400, "valid_every": 100, "keep": "best"},
 }
 # What does not change what is learned, or is told by the name of the set.
 APART = ("out", "manifest", "seed", "workers", "memory_mib", "device", "logger")
@@ -77,7 +80,14 @@ def compare(arguments: argparse.Namespace) -> None:
     for seed in arguments.seeds:  # so that an early stop leaves whole tables
         for variant in arguments.only:
             for name, manifest, column in sets:
-                own = {**shared, **VARIANTS[variant], "manifest": manifest, "label": column, "seed": seed}
+                own = {
+                    **PRESETS[DEFAULT_PRESET],
+                    **shared,
+                    **VARIANTS[variant],
+                    "manifest": manifest,
+                    "label": column,
+                    "seed": seed,
+                }
                 folder = arguments.out / name / f"{variant.replace(', ', '_').replace(' ', '_')}_seed{seed}"
                 configs[name, variant, seed] = TrainConfig(**own, out=str(folder))
     keys = {cell: _checksum(config) for cell, config in configs.items()}

@@ -42,7 +42,7 @@ Mixing = Literal["uniform", "proportional", "temperature"]
 Keep = Literal["last", "best"]
 
 MAX_TASK_BYTES = 200  # of 255 that a file name may have
-EPOCHS, MIN_STEPS = 20, 1500  # of a training that is not told how long
+EPOCHS, MIN_STEPS = 20, 2000  # of a training that is not told how long
 MAX_VALID_EVERY = 1000
 
 # What settings were before there were such settings: a run of then must not go on, or be evaluated, with other ones.
@@ -129,7 +129,7 @@ class TrainConfig:
     max_steps: Count | None = None
     """Optimizer steps (default: see epochs)."""
     epochs: Positive | None = None
-    """Passes over the training clips, instead of max_steps (default: 20, but 1,500 steps at least)."""
+    """Passes over the training clips, instead of max_steps (default: 20, but 2,000 steps at least)."""
     batch_size: Annotated[int, Range(2, unit="(batch norm)")] = 32
     """1 s excerpts per step."""
     lr: Positive = 2e-3

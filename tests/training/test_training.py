@@ -287,7 +287,7 @@ def test_the_learning_rate_rises_before_it_falls() -> None:
 @pytest.mark.parametrize(
     ("settings", "n_clips", "steps", "every"),
     [
-        ({}, 100, 1500, 150),  # a small set: the fewest steps
+        ({}, 100, 2000, 200),  # a small set: the fewest steps
         ({}, 32_000, 20_000, 1000),  # 20 passes
         ({"epochs": 3}, 100, 10, 1),
         ({"epochs": 0.5, "batch_size": 10}, 101, 6, 1),
