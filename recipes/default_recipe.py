@@ -23,7 +23,7 @@ from audiostride.training import TrainConfig, train
 from audiostride.training.config import MIN_STEPS
 from audiostride.training.presets import DEFAULT_PRESET, PRESETS
 from audiostride.writing import write_text
-from lab.program import DEFAULT_SEEDS, check_settings, end_program, parse_settings
+from lab.program import DEFAULT_SEEDS, POOLINGS, check_settings, end_program, parse_settings
 from lab.runs import read_metrics, train_all
 
 BARE = {field.name: field.default for field in fields(TrainConfig) if field.name in PRESETS[DEFAULT_PRESET]}
@@ -61,6 +61,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), help="what is compared")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(DEFAULT_SEEDS))
     parser.add_argument("--width", type=float, default=0.25)
+    parser.add_argument("--pooling", choices=POOLINGS, default="diffstride", help="of variants not named after one")
     parser.add_argument("--set", nargs="+", metavar="NAME=VALUE", default=[], help="settings that all runs have")
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
     parser.add_argument("--out", type=Path, default=Path("runs/default_recipe"), help="folder of the runs")
@@ -71,8 +72,9 @@ def main() -> int:
 
 def compare(arguments: argparse.Namespace) -> None:
     """Train each variant on each set with each seed, then print one table."""
-    shared = {"width": arguments.width, **parse_settings("default_recipe", arguments.set)}
-    check_settings("default_recipe", shared)
+    given = parse_settings("--set", arguments.set)
+    check_settings("--set", given)
+    shared = {"width": arguments.width, "pooling": arguments.pooling, **given}
     file = arguments.cells or arguments.out / "cells.csv"
     known = pd.read_csv(file, dtype={"settings": str}) if file.is_file() else pd.DataFrame(columns=["settings"])
     sets = [_split_set(item) for item in arguments.sets]
