@@ -30,6 +30,7 @@ _LAZY = {
     "project_strides_": "audiostride.strides.diffstride",
     "stride_cost": "audiostride.strides.diffstride",
     "AudioClassifier": "audiostride.models",
+    "BCResNetEncoder": "audiostride.models",
     "ClassifierConfig": "audiostride.models",
     "Encoder": "audiostride.models",
     "ResNetEncoder": "audiostride.models",
@@ -42,6 +43,7 @@ _LAZY = {
 
 __all__ = [
     "AudioClassifier",
+    "BCResNetEncoder",
     "ClassifierConfig",
     "DiffStride1d",
     "DiffStride2d",

@@ -20,7 +20,8 @@ Size = Literal["paper", "nominal", "folded"]
 ModelSize = Literal["paper", "nominal", "folded", "mixed"]
 Pooling = Literal["strided", "spectral", "diffstride"]
 PoolingPlace = Literal["block", "convolution"]
-EncoderKind = Literal["separable", "resnet18", "preact_resnet18"]
+# Networks of this package; those of others are called timm:NAME and torchvision:NAME.
+EncoderKind = Literal["separable", "resnet18", "preact_resnet18", "bcresnet"]
 Stem = Literal["small", "large"]
 
 # How a value stands in a message: one of a file may be of megabytes, or hold itself.

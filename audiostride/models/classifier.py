@@ -11,20 +11,30 @@ from torch import Tensor, nn
 
 from audiostride.audio.log_mel import LogMel
 from audiostride.errors import InputError
+from audiostride.models.bcresnet import BCResNetEncoder
 from audiostride.models.config import ClassifierConfig
 from audiostride.models.encoder import Encoder
+from audiostride.models.foreign import ForeignEncoder
+from audiostride.models.packages import package_of
 from audiostride.models.pooled import PooledEncoder
 from audiostride.models.resnet import ResNetEncoder
 
 if TYPE_CHECKING:
     import pandas as pd
 
+ENCODERS: dict[str, type[PooledEncoder]] = {
+    "separable": Encoder,
+    "resnet18": ResNetEncoder,
+    "preact_resnet18": ResNetEncoder,
+    "bcresnet": BCResNetEncoder,
+}
+
 
 class AudioClassifier(nn.Module):
     """Waveform in, logits of every task out.
 
-    A head sees one feature per channel of the encoder's last map: its maximum, as in the paper, or with a ResNet its
-    mean, see `PooledEncoder.pool_features`.
+    A head sees one feature per channel of the encoder's last map: its maximum, as in the paper, or with other networks
+    its mean, see `PooledEncoder.pool_features`.
 
     Args:
         config: See `ClassifierConfig`.
@@ -48,7 +58,7 @@ class AudioClassifier(nn.Module):
         # Log-mel values reach from -14 to 6: without a norm in front, the first convolution's zero padding, which is
         # loud on that scale, and its offset would have to be unlearned first.
         self.input_norm = nn.BatchNorm2d(1)
-        build = Encoder if config.encoder == "separable" else ResNetEncoder
+        build = ForeignEncoder if package_of(config.encoder) is not None else ENCODERS[config.encoder]
         self.encoder: PooledEncoder = build(**config.encoder_settings())
         self.encoder.expect_sizes(config.window_frames, config.n_mels)
         self.heads = nn.ModuleList(nn.Linear(self.encoder.out_channels, len(names)) for names in config.tasks.values())
