@@ -1,6 +1,7 @@
 """BC-ResNet (Kim et al. 2021), residual blocks with a one-dimensional temporal part, by fixed or learned strides."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -12,7 +13,7 @@ from audiostride.errors import InputError
 from audiostride.models.config import BCRESNET_CHANNELS, BCRESNET_STRIDES, check_broadcasted
 from audiostride.models.pooled import PooledBlock, PooledEncoder
 from audiostride.strides.diffstride import DiffStride2d
-from audiostride.strides.pooling import pool_axes
+from audiostride.strides.pooling import pool_axis
 from audiostride.strides.pooling_config import PoolingConfig
 from audiostride.strides.spectral_pool import SpectralPool2d
 from audiostride.strides.strided_conv import StridedConv2d
@@ -43,17 +44,20 @@ class SubSpectralNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         n_mels = x.shape[-1]
         width = -(-n_mels // SUB_BANDS)
-        if n_mels % SUB_BANDS:
-            # Differs from the paper: learned strides leave any number of bins, and where that is no multiple of five
-            # neighbouring sub-bands, all as wide, overlap. All of them see something however few bins there are.
-            starts = [round(band * (n_mels - width) / (SUB_BANDS - 1)) for band in range(SUB_BANDS)]
-            x = x[..., [start + k for start in starts for k in range(width)]]
-        bands = x.unflatten(-1, (SUB_BANDS, width)).transpose(2, 3).flatten(1, 2)  # (B, C * 5, T, M / 5)
-        normed: Tensor = self.norm(bands).unflatten(1, (-1, SUB_BANDS)).transpose(2, 3).flatten(-2)
-        if n_mels % SUB_BANDS:
-            owners = [min(range(SUB_BANDS), key=lambda s: abs(starts[s] + (width - 1) / 2 - m)) for m in range(n_mels)]
-            normed = normed[..., [band * width + m - starts[band] for m, band in enumerate(owners)]]
-        return normed
+        # Differs from the paper: learned strides leave any number of bins, and where that is no multiple of five,
+        # neighbouring sub-bands, all as wide, overlap. All of them see something, however few bins there are.
+        starts = [round(band * (n_mels - width) / (SUB_BANDS - 1)) for band in range(SUB_BANDS)]
+        bands = torch.stack([x[..., start : start + width] for start in starts], dim=2)  # (B, C, 5, T, width)
+        normed: Tensor = self.norm(bands.flatten(1, 2)).unflatten(1, (-1, SUB_BANDS))
+        # Each bin is what the sub-band makes of it that has its middle nearest.
+        ends = [*((start + after + width) // 2 for start, after in pairwise(starts)), n_mels]
+        return torch.cat(
+            [
+                normed[:, :, band, :, begin - start : end - start]
+                for band, (begin, end, start) in enumerate(zip([0, *ends], ends, starts, strict=False))
+            ],
+            dim=-1,
+        )
 
 
 class BroadcastedStem(PooledBlock):
@@ -84,9 +88,17 @@ class BroadcastedStem(PooledBlock):
         return float(self.conv.stride[0]), float(self.conv.stride[1])
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
-        if self.pool is not None:
-            x = pool_axes(x, self.axis_poolings(x))
+        if self.pool is None:
+            return F.relu(self.norm(self.conv(x)), inplace=True)
+        time, mel = self.axis_poolings(x)
+        # Pooling over mel commutes exactly with what a kernel does over time, and five shifted copies of one channel
+        # are fewer maps to pool than the convolution's result, which then has only the shorter ones to be made of.
+        reach, n_mels = self.conv.padding[1], x.shape[-1]
+        padded = F.pad(x, (int(reach), int(reach)))
+        taps = torch.cat([padded[..., k : k + n_mels] for k in range(self.conv.kernel_size[1])], dim=1)
+        taps = pool_axis(taps.contiguous(memory_format=torch.channels_last), -1, mel)
+        kernel = self.conv.weight.transpose(1, 3)  # (C_out, taps over mel, taps over time, 1)
+        x = pool_axis(F.conv2d(taps, kernel, padding=(self.conv.padding[0], 0)), -2, time)
         return F.relu(self.norm(x), inplace=True)
 
 
@@ -164,7 +176,8 @@ class BroadcastedBlock(PooledBlock):
             maps = F.relu(self.norm_in(self.conv_in(maps)), inplace=True)
         maps = self.conv_mel(maps)
         if self.pool is not None:
-            maps = pool_axes(maps, self.axis_poolings(maps))
+            time, mel = self.axis_poolings(maps)
+            maps = pool_axis(pool_axis(maps, -1, mel), -2, time)  # mel, which shrinks, first
         maps = self.norm_mel(maps)
         temporal = self.conv_time(maps.mean(dim=-1, keepdim=True))  # (B, C, T, 1)
         temporal = self.dropout(self.conv_out(F.silu(self.norm_time(temporal))))

@@ -20,7 +20,7 @@ from audiostride.strides.spectral_pool import SpectralPool2d
 
 WHO = "ForeignEncoder"
 N_CLASSES = 1000  # of ImageNet, which torchvision's networks are made for
-# Without heads that help a training on ImageNet, and with the initial weights that torchvision announces as its default.
+# Without heads that help a training on ImageNet, and with what torchvision announces as its default.
 _INCEPTION = {"aux_logits": False, "init_weights": False}
 SETTINGS: dict[str, dict[str, bool]] = {"googlenet": _INCEPTION, "inception_v3": _INCEPTION}
 Pool = DiffStride2d | SpectralPool2d | FrozenPool
