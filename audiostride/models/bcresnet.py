@@ -22,6 +22,7 @@ from audiostride.strides.strided_conv import StridedConv2d
 BLOCKS = (2, 2, 4, 4)
 DILATIONS = (1, 2, 4, 8)
 POOLING_STAGES = (1, 2)  # from 0; the stem pools too
+STEM_TAPS = 5  # of the stem's kernel, on either axis
 SUB_BANDS = 5
 DROPOUT = 0.1
 HEAD_BINS = 5  # of mel, which the head's first convolution sees at once
@@ -76,7 +77,7 @@ class BroadcastedStem(PooledBlock):
         super().__init__()
         self.pool = cast("DiffStride2d | SpectralPool2d | None", pooling.make_layer(strides))
         given = (1, 1) if self.pool is not None else strides
-        self.conv = StridedConv2d(1, out_channels, (5, 5), strides=given, bias=False)
+        self.conv = StridedConv2d(1, out_channels, (STEM_TAPS, STEM_TAPS), strides=given, bias=False)
         self.norm = nn.BatchNorm2d(out_channels)
 
     def output_size(self, n_frames: int, n_mels: int) -> tuple[int, int]:
@@ -93,12 +94,11 @@ class BroadcastedStem(PooledBlock):
         time, mel = self.axis_poolings(x)
         # Pooling over mel commutes exactly with what a kernel does over time, and five shifted copies of one channel
         # are fewer maps to pool than the convolution's result, which then has only the shorter ones to be made of.
-        reach, n_mels = self.conv.padding[1], x.shape[-1]
-        padded = F.pad(x, (int(reach), int(reach)))
-        taps = torch.cat([padded[..., k : k + n_mels] for k in range(self.conv.kernel_size[1])], dim=1)
+        padded = F.pad(x, (STEM_TAPS // 2, STEM_TAPS // 2))
+        taps = torch.cat([padded[..., k : k + x.shape[-1]] for k in range(STEM_TAPS)], dim=1)
         taps = pool_axis(taps.contiguous(memory_format=torch.channels_last), -1, mel)
         kernel = self.conv.weight.transpose(1, 3)  # (C_out, taps over mel, taps over time, 1)
-        x = pool_axis(F.conv2d(taps, kernel, padding=(self.conv.padding[0], 0)), -2, time)
+        x = pool_axis(F.conv2d(taps, kernel, padding=(STEM_TAPS // 2, 0)), -2, time)
         return F.relu(self.norm(x), inplace=True)
 
 

@@ -215,7 +215,7 @@ class ClassifierConfig(PoolingConfig):
         if package_of(self.encoder) is not None:
             del settings["channels"], settings["width"]
             return settings | {"name": self.encoder, "n_frames": self.window_frames, "n_mels": self.n_mels}
-        own = {
+        own: dict[str, dict[str, Any]] = {
             "separable": {"pool_after": self.pool_after},
             "resnet18": {"pre_activation": False},
             "preact_resnet18": {"pre_activation": True},

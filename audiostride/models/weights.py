@@ -95,7 +95,7 @@ def load_encoder_weights_(encoder: PooledEncoder, file: str | Path) -> list[str]
     if wrong:
         raise InputError(f"{WHO}: {file} must fit the encoder, but {len(wrong)} do not: {_shown(wrong)}")
     target.load_state_dict(taken, strict=False)
-    left = [name for name in given if name not in own]
+    left = sorted(name for name in given if name not in own)
     if left:
         ends = encoder.classifier if isinstance(encoder, ForeignEncoder) else ()
         what = "the classifier" if all(name.rpartition(".")[0] in ends for name in left) else "no part of the encoder"

