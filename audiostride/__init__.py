@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from audiostride.audio.log_mel import LogMel
     from audiostride.errors import InputError
-    from audiostride.models import AudioClassifier, BCResNetEncoder, ClassifierConfig, Encoder, ResNetEncoder
-    from audiostride.models import load_classifier as load_classifier
+    from audiostride.models import (
+        AudioClassifier,
+        BCResNetEncoder,
+        ClassifierConfig,
+        Encoder,
+        ResNetEncoder,
+        load_classifier,
+    )
     from audiostride.reporting import cutoff_table, report
     from audiostride.strides.diffstride import DiffStride1d, DiffStride2d, DiffStride3d, stride_cost
     from audiostride.strides.spectral_pool import SpectralPool1d, SpectralPool2d, SpectralPool3d

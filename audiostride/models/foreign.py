@@ -174,6 +174,7 @@ class ForeignEncoder(PooledEncoder):
         if any(isinstance(module, DiffStride2d | SpectralPool2d) for module in self.modules()):
             device = next(self.parameters()).device
             self.network = freeze_downsampling(self.network, torch.zeros(1, 1, n_frames, n_mels, device=device))
+            self._limiting_sizes = []
 
     def pool_features(self, maps: Tensor) -> Tensor:
         """The encoder's result itself, ``(B, C)``, which the network has pooled."""

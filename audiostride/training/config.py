@@ -92,7 +92,7 @@ class TrainConfig:
     width: Positive = 1.0
     """Factor on the channels of the network; 0.25 suits a CPU; of bcresnet its tau."""
     strides: Sequence[Sequence[Stride]] | None = None
-    """Stride over time and mel of each block, of a ResNet of stages 2 to 4 or all four (default: the encoder's own)."""
+    """Stride over time and mel of each block that pools, see ClassifierConfig (default: the encoder's own)."""
     channels: Sequence[Count] | None = None
     """Channels of each block, of a ResNet of each stage, at width 1 (default: the encoder's own)."""
     shared_strides: bool = False
