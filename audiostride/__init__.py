@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from audiostride.audio.log_mel import LogMel
     from audiostride.errors import InputError
-    from audiostride.models import AudioClassifier, ClassifierConfig, Encoder, ResNetEncoder, load_classifier
+    from audiostride.models import (
+        AudioClassifier,
+        BCResNetEncoder,
+        ClassifierConfig,
+        Encoder,
+        ResNetEncoder,
+        load_classifier,
+    )
     from audiostride.reporting import cutoff_table, report
     from audiostride.strides.diffstride import DiffStride1d, DiffStride2d, DiffStride3d, stride_cost
     from audiostride.strides.spectral_pool import SpectralPool1d, SpectralPool2d, SpectralPool3d
@@ -30,6 +37,7 @@ _LAZY = {
     "project_strides_": "audiostride.strides.diffstride",
     "stride_cost": "audiostride.strides.diffstride",
     "AudioClassifier": "audiostride.models",
+    "BCResNetEncoder": "audiostride.models",
     "ClassifierConfig": "audiostride.models",
     "Encoder": "audiostride.models",
     "ResNetEncoder": "audiostride.models",
@@ -42,6 +50,7 @@ _LAZY = {
 
 __all__ = [
     "AudioClassifier",
+    "BCResNetEncoder",
     "ClassifierConfig",
     "DiffStride1d",
     "DiffStride2d",

@@ -47,9 +47,9 @@ from lab.random_strides_starts import (
     AUDIO_ARCHS,
     DATA_NAMES,
     IMAGE_ARCHS,
-    STARTS,
     USUAL,
     Start,
+    default_starts,
     name_folder,
     parse_starts,
     usual_start,
@@ -112,9 +112,9 @@ def run(arguments: argparse.Namespace) -> None:
         KeyboardInterrupt: Stopped; the same call goes on.
     """
     arch = arguments.arch
-    starts = parse_starts(arch, arguments.starts) if arguments.starts else list(STARTS[arch])
     given = read_given(arguments)
     kind = "audio" if arguments.smoke else find_kind(arguments.data)
+    starts = parse_starts(arch, arguments.starts) if arguments.starts else default_starts(arch, kind)
     check_options(arguments, kind)
     poolings = [pooling for pooling in POOLINGS if pooling in arguments.pooling]
     with open_folder(NAME, arguments.out, smoke=arguments.smoke) as (out, home):
@@ -132,7 +132,7 @@ def run(arguments: argparse.Namespace) -> None:
                 download=arguments.download,
             )  # fmt: skip
         else:
-            settings = {**audio_settings(arguments.preset), **(SMOKE if arguments.smoke else {}), **given}
+            settings = {**audio_settings(arguments.preset, arch), **(SMOKE if arguments.smoke else {}), **given}
             learner = AudioCells(arch, manifest=data, label=label, settings=settings)
         cells = make_cells(folder, starts, poolings, choose_seeds(arguments, DEFAULT_SEEDS))
         learner.check(cells[0])

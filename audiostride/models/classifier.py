@@ -11,19 +11,29 @@ from torch import Tensor, nn
 
 from audiostride.audio.log_mel import LogMel
 from audiostride.errors import InputError
+from audiostride.models.bcresnet import BCResNetEncoder
 from audiostride.models.config import ClassifierConfig
 from audiostride.models.encoder import Encoder
+from audiostride.models.foreign import ForeignEncoder
+from audiostride.models.packages import package_of
 from audiostride.models.pooled import PooledEncoder
 from audiostride.models.resnet import ResNetEncoder
 
 if TYPE_CHECKING:
     import pandas as pd
 
+ENCODERS: dict[str, type[PooledEncoder]] = {
+    "separable": Encoder,
+    "resnet18": ResNetEncoder,
+    "preact_resnet18": ResNetEncoder,
+    "bcresnet": BCResNetEncoder,
+}
+
 
 class AudioClassifier(nn.Module):
     """Waveform in, logits of every task out.
 
-    A head sees one feature per channel of the encoder's last map, its maximum, as in the paper, or its mean, or both.
+    A head sees one feature per channel of the encoder's last map: its maximum, as in the paper, or its mean, or both.
 
     Args:
         config: See `ClassifierConfig`.
@@ -47,10 +57,11 @@ class AudioClassifier(nn.Module):
         # Log-mel values reach from -14 to 6: without a norm in front, the first convolution's zero padding, which is
         # loud on that scale, and its offset would have to be unlearned first.
         self.input_norm = nn.BatchNorm2d(1 if config.input_norm == "all" else config.n_mels)
-        build = Encoder if config.encoder == "separable" else ResNetEncoder
+        build = ForeignEncoder if package_of(config.encoder) is not None else ENCODERS[config.encoder]
         self.encoder: PooledEncoder = build(**config.encoder_settings())
         self.encoder.expect_sizes(config.window_frames, config.n_mels)
-        n_features = self.encoder.out_channels * (2 if config.head_pooling == "both" else 1)
+        both = config.head_pooling == "both" and package_of(config.encoder) is None
+        n_features = self.encoder.out_channels * (2 if both else 1)
         self.heads = nn.ModuleList(nn.Linear(n_features, len(names)) for names in config.tasks.values())
 
     def extra_repr(self) -> str:
@@ -89,9 +100,9 @@ class AudioClassifier(nn.Module):
         return normed.squeeze(-1).transpose(1, 2).unsqueeze(1)
 
     def _pool(self, maps: Tensor) -> Tensor:
-        """What heads see of the encoder's last maps: ``(B, C, T, M)`` to ``(B, features)``."""
+        """What heads see of the encoder's last maps: ``(B, C, T, M)``, or ``(B, C)``, to ``(B, features)``."""
         kind = self.config.head_pooling
-        if kind is None:
+        if kind is None or maps.ndim == 2:
             return self.encoder.pool_features(maps)
         parts = [maps.amax(dim=(-2, -1))] if kind != "mean" else []
         if kind != "max":

@@ -2,10 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, get_args
 
-from audiostride.checks import Count, EncoderKind, HeadPooling, InputNorm, NotNegative, Positive, check_axes
+from audiostride.checks import (
+    Count,
+    EncoderKind,
+    HeadPooling,
+    InputNorm,
+    NotNegative,
+    Positive,
+    check_axes,
+    check_choice,
+)
 from audiostride.errors import InputError
+from audiostride.models.packages import PACKAGES, check_network_name, package_of
 from audiostride.strides.pooling_config import PoolingConfig
 
 PAPER_CHANNELS = (64, 128, 256, 256, 512, 512)
@@ -17,16 +27,21 @@ MAX_SAMPLES, MAX_VALUES = 2**28, 2**26  # of a window and of its spectrograms: 1
 MAX_CHANNELS, MAX_BLOCKS, MAX_BINS = 2**16, 1000, 2**28
 RESNET_CHANNELS = (64, 128, 256, 512)
 RESNET_STRIDES = ((2.0, 2.0), (2.0, 2.0), (2.0, 2.0))
+# BC-ResNet-1 (Kim et al. 2021, Table 1): its four stages, and the strides of its stem and of stages 2 and 3.
+BCRESNET_CHANNELS = (8, 12, 16, 20)
+BCRESNET_STRIDES = ((1.0, 2.0), (1.0, 2.0), (1.0, 2.0))
 
-ENCODER_CHANNELS: dict[EncoderKind, tuple[int, ...]] = {
+ENCODER_CHANNELS: dict[str, tuple[int, ...]] = {
     "separable": PAPER_CHANNELS,
     "resnet18": RESNET_CHANNELS,
     "preact_resnet18": RESNET_CHANNELS,
+    "bcresnet": BCRESNET_CHANNELS,
 }
-ENCODER_STRIDES: dict[EncoderKind, tuple[tuple[float, float], ...]] = {
+ENCODER_STRIDES: dict[str, tuple[tuple[float, float], ...]] = {
     "separable": PAPER_STRIDES,
     "resnet18": RESNET_STRIDES,
     "preact_resnet18": RESNET_STRIDES,
+    "bcresnet": BCRESNET_STRIDES,
 }
 
 
@@ -35,15 +50,22 @@ LATER: dict[str, Any] = {"head_pooling": None, "input_norm": "all"}
 
 
 def fill_encoder(
-    encoder: EncoderKind, strides: Sequence[Sequence[float]] | None, channels: Sequence[int] | None
-) -> tuple[Sequence[Sequence[float]], Sequence[int]]:
-    """Strides and channels as given, those of the encoder itself in place of None.
+    who: str, encoder: str, strides: Sequence[Sequence[float]] | None, channels: Sequence[int] | None
+) -> tuple[Sequence[Sequence[float]] | None, Sequence[int] | None]:
+    """Strides and channels as given, those of the encoder itself in place of None; another package's keep None.
 
-    >>> fill_encoder("resnet18", None, (8, 8, 16, 16))
+    Raises:
+        InputError: There is no such encoder, or its package is missing.
+
+    >>> fill_encoder("train", "resnet18", None, (8, 8, 16, 16))
     (((2.0, 2.0), (2.0, 2.0), (2.0, 2.0)), (8, 8, 16, 16))
     """
-    filled = ENCODER_STRIDES[encoder] if strides is None else strides
-    return filled, ENCODER_CHANNELS[encoder] if channels is None else channels
+    if package_of(encoder) is not None:
+        check_network_name(who, encoder)
+    else:
+        check_choice(who, "encoder", encoder, (*get_args(EncoderKind), *(f"{package}:NAME" for package in PACKAGES)))
+    filled = ENCODER_STRIDES.get(encoder) if strides is None else strides
+    return filled, ENCODER_CHANNELS.get(encoder) if channels is None else channels
 
 
 def check_blocks(who: str, strides: Sequence[Sequence[float]], channels: Sequence[int]) -> None:
@@ -72,6 +94,30 @@ def check_stages(who: str, strides: Sequence[Sequence[float]], channels: Sequenc
         check_axes(who, pair, 2, "each entry of strides")
 
 
+def check_broadcasted(who: str, strides: Sequence[Sequence[float]], channels: Sequence[int]) -> None:
+    """Raise unless there are channels for four stages, and strides for the three places where a BC-ResNet pools."""
+    if len(channels) != N_STAGES or any(count < 1 for count in channels):
+        raise InputError(
+            f"{who}: channels must be {N_STAGES} positive numbers, one per stage, got {tuple(channels)}; "
+            "BC-ResNet-1 has 8, 12, 16 and 20"
+        )
+    if len(strides) != len(BCRESNET_STRIDES):
+        raise InputError(
+            f"{who}: strides must have {len(BCRESNET_STRIDES)} pairs (stem, stages 2 and 3), got {len(strides)}: "
+            f"{tuple(strides)}; BC-ResNet has (1, 2) in each"
+        )
+    for pair in strides:
+        check_axes(who, pair, 2, "each entry of strides")
+
+
+CHECKS = {
+    "separable": check_blocks,
+    "resnet18": check_stages,
+    "preact_resnet18": check_stages,
+    "bcresnet": check_broadcasted,
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClassifierConfig(PoolingConfig):
     """Settings of an `AudioClassifier`; by default the paper's network (Riad et al. 2022, section 3.1).
@@ -84,14 +130,17 @@ class ClassifierConfig(PoolingConfig):
 
     tasks: dict[str, list[str]]
     """Class names of each task, in the order of the logits."""
-    encoder: EncoderKind = "separable"
-    """The network: the paper's separable convolutions, or a ResNet-18, after or before whose convolutions norms are."""
+    encoder: str = "separable"
+    """The network: the paper's separable convolutions; a ResNet-18, after or before whose convolutions norms are; a
+    BC-ResNet; or another package's, ``timm:NAME`` or ``torchvision:NAME``."""
     channels: Sequence[Count] | None = None
-    """Channels of each block, of a ResNet of each stage, at width 1. None becomes the encoder's own."""
+    """Channels of each block, of a ResNet of each stage, at width 1. None becomes the encoder's own; networks of other
+    packages have theirs."""
     width: Positive = 1.0
-    """Factor on the channels."""
+    """Factor on the channels, of a BC-ResNet the paper's tau; 1 for networks of other packages."""
     head_pooling: HeadPooling | None = None
-    """What heads see of a channel's map: its maximum, its mean, or both; None: the maximum, with a ResNet the mean."""
+    """What heads see of a channel's map: its maximum, its mean, or both; None is the maximum, with ResNets the mean.
+    Networks of other packages pool their maps themselves."""
     input_norm: InputNorm = "all"
     """Whether the batch norm of spectrograms has one mean and variance for all mel bands, or one for each band."""
     sample_rate: Count = 16000
@@ -134,24 +183,43 @@ class ClassifierConfig(PoolingConfig):
             raise InputError(
                 f"{who}: window_s must hold one sample or more at {self.sample_rate} Hz, got {self.window_s}"
             )
-        strides, channels = fill_encoder(self.encoder, self.strides, self.channels)
+        strides, channels = fill_encoder(who, self.encoder, self.strides, self.channels)
         n_samples = self.window_s * self.sample_rate
         for name, value, most in (
             ("window_s x sample_rate", n_samples, MAX_SAMPLES),
             ("window_s x sample_rate / hop_length x n_fft", n_samples / self.hop_length * self.n_fft, MAX_VALUES),
             ("window_s x sample_rate / hop_length x n_mels", n_samples / self.hop_length * self.n_mels, MAX_VALUES),
-            ("width x channels", self.width * max(channels, default=0), MAX_CHANNELS),
-            ("the number of channels", len(channels), MAX_BLOCKS),
-            ("strides", max((stride for pair in strides for stride in pair), default=1), MAX_BINS),
+            ("width x channels", self.width * max(channels or (), default=0), MAX_CHANNELS),
+            ("the number of channels", len(channels or ()), MAX_BLOCKS),
+            ("strides", max((stride for pair in strides or () for stride in pair), default=1), MAX_BINS),
             ("ramp_bins", self.ramp_bins or 0, MAX_BINS),
         ):
             if value > most:
                 raise InputError(f"{who}: {name} must be at most {most}, got {value:g}")
-        check = check_blocks if self.encoder == "separable" else check_stages
-        check(who, strides, channels)
+        if package_of(self.encoder) is not None:
+            self._check_package()
+        elif strides is not None and channels is not None:
+            CHECKS[self.encoder](who, strides, channels)
         # Plain, comparable values, whatever sequence types came in.
-        object.__setattr__(self, "strides", tuple((float(t), float(m)) for t, m in strides))
-        object.__setattr__(self, "channels", tuple(channels))
+        object.__setattr__(
+            self, "strides", None if strides is None else tuple((float(t), float(m)) for t, m in strides)
+        )
+        object.__setattr__(self, "channels", None if channels is None else tuple(channels))
+
+    def _check_package(self) -> None:
+        """Raise where a setting would have no effect on a network of another package."""
+        for name, own, value in (
+            ("channels", None, self.channels),
+            ("width", 1.0, self.width),
+            ("pool_after", "convolution", self.pool_after),
+        ):
+            if value != own:
+                raise InputError(
+                    f"ClassifierConfig: {name} must be left out with encoder {self.encoder}, which has channels and "
+                    f"layers of its own, got {value}; choose a smaller network for a smaller width"
+                )
+        for pair in self.strides or ():
+            check_axes("ClassifierConfig", pair, 2, "each entry of strides")
 
     def frontend_settings(self) -> dict[str, Any]:
         """The arguments of `LogMel` and `log_mel_spectrogram`."""
@@ -162,9 +230,15 @@ class ClassifierConfig(PoolingConfig):
         """The arguments of the encoder of this kind."""
         names = ("pooling", "strides", "channels", "width", "size", "ramp_bins", "shared_strides", "max_stride")
         settings = {name: getattr(self, name) for name in names}
-        if self.encoder == "separable":
-            return settings | {"pool_after": self.pool_after}
-        return settings | {"pre_activation": self.encoder == "preact_resnet18"}
+        if package_of(self.encoder) is not None:
+            del settings["channels"], settings["width"]
+            return settings | {"name": self.encoder, "n_frames": self.window_frames, "n_mels": self.n_mels}
+        own: dict[str, dict[str, Any]] = {
+            "separable": {"pool_after": self.pool_after},
+            "resnet18": {"pre_activation": False},
+            "preact_resnet18": {"pre_activation": True},
+        }
+        return settings | own.get(self.encoder, {})
 
     @property
     def window_samples(self) -> int:
@@ -183,8 +257,8 @@ class ClassifierConfig(PoolingConfig):
         for name, before in LATER.items():  # models of before keep their checksum
             if values[name] == before:
                 del values[name]
-        values["strides"] = [list(pair) for pair in self.strides or ()]
-        values["channels"] = list(self.channels or ())
+        values["strides"] = None if self.strides is None else [list(pair) for pair in self.strides]
+        values["channels"] = None if self.channels is None else list(self.channels)
         return values
 
     @classmethod

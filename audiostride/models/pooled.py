@@ -120,6 +120,11 @@ class PooledEncoder(nn.Module, ABC):
         """Sizes (frames, mel bins) of the input and after each block that pools."""
         return [(n_frames, n_mels), *(layer.n_out for layer in self.pooled_layers(n_frames, n_mels))]
 
+    def limited_layers(self, n_frames: int, n_mels: int) -> list[tuple[DiffStride2d, tuple[int, int]]]:
+        """The layers that learn strides, with the sizes of maps that limit them."""
+        layers = self.pooled_layers(n_frames, n_mels)
+        return [(block.pool, sizes) for block, sizes, _ in layers if isinstance(block.pool, DiffStride2d)]
+
     def project_strides_(self, n_frames: int, n_mels: int) -> None:
         """Limit the learned strides to what maps of this size allow; call it after each optimizer step.
 
@@ -129,15 +134,13 @@ class PooledEncoder(nn.Module, ABC):
         read_strides_(self)
         if not all(math.isfinite(stride) for layer in diffstride_layers(self) for stride in layer.stride_values()):
             return
-        for block, sizes, _ in self.pooled_layers(n_frames, n_mels):
-            if isinstance(block.pool, DiffStride2d):
-                block.pool._project_known_(*sizes)
+        for layer, sizes in self.limited_layers(n_frames, n_mels):
+            layer._project_known_(*sizes)
 
     def expect_sizes(self, n_frames: int, n_mels: int) -> None:
         """Let the layers keep the sizes of these spectrograms' maps up to date, see `DiffStride2d.expect_sizes`."""
-        for block, sizes, _ in self.pooled_layers(n_frames, n_mels):
-            if isinstance(block.pool, DiffStride2d):
-                block.pool.expect_sizes(*sizes)
+        for layer, sizes in self.limited_layers(n_frames, n_mels):
+            layer.expect_sizes(*sizes)
 
     def freeze_(self, n_frames: int, n_mels: int) -> None:
         """Replace the poolings by fixed ones for spectrograms of this size."""

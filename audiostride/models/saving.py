@@ -22,7 +22,11 @@ FORMAT_VERSION = 2  # 1 had no `pool_after`: its models pool after a block
 def save_classifier(model: AudioClassifier, path: str | Path) -> None:
     """Write weights, configuration and class names to one safetensors file, whole or not at all."""
     config = model.config.to_dict()
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    # Copies: a layer that branches share stands under the names of all of them, and safetensors takes no shared memory.
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
+    }
     header = {"format": FORMAT_VERSION, "config": config, "checksum": model_checksum(config, tensors)}
     write_bytes(path, save(tensors, metadata={KEY: json.dumps(header)}))
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pandas as pd
 
 from audiostride.models import AudioClassifier
+from audiostride.models.packages import package_of
 from audiostride.reporting import figures
 from audiostride.reporting.blocks import Block, Drawing, Drawings, Section, Table, Text
 from audiostride.reporting.class_sections import class_section
@@ -43,8 +44,9 @@ def starting_cutoffs(members: Sequence[RunFolder]) -> pd.DataFrame | None:
     config = members[0].model.config
     if config.pooling != "diffstride" or len({run.model.config.strides for run in members}) > 1:
         return None
-    # Cut-offs do not depend on the channels.
-    return cutoff_table(AudioClassifier(replace(config, width=1e-9)), window_s=config.window_s)
+    # Cut-offs do not depend on the channels, which only networks of this package can be without.
+    small = config if package_of(config.encoder) is not None else replace(config, width=1e-9)
+    return cutoff_table(AudioClassifier(small), window_s=config.window_s)
 
 
 def build_sections(

@@ -32,8 +32,9 @@ class PoolingConfig:
     """DiffStride's masks and map sizes: ``paper``; ``nominal`` or ``folded``, as small as strided convolution's,
     without or with the frequencies above; or ``mixed``, nominal over time and folded over mel."""
     strides: Sequence[Sequence[Stride]] | None = None
-    """Stride over time and over mel of each block, of a ResNet those of stages 2 to 4 or of all four; DiffStride starts
-    from them. None becomes the encoder's own."""
+    """Stride over time and over mel of each block, of a ResNet those of stages 2 to 4 or of all four, of a BC-ResNet
+    those of the stem and of stages 2 and 3, of another package's network those of each layer that
+    `convert_downsampling` makes; DiffStride starts from them. None becomes the encoder's own."""
     ramp_bins: RampBins | None = None
     """R, the width of the mask's ramp in FFT bins; None is 8 where it folds and else the paper's 4."""
     shared_strides: bool = False

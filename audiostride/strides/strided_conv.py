@@ -15,6 +15,7 @@ class StridedConv2d(nn.Conv2d):
         in_channels, out_channels: Number of channels.
         kernel_size: Odd length over time and over mel.
         strides: Integer stride over time and over mel.
+        groups: Groups of channels that are convolved on their own.
         bias: Whether an offset is learned per channel.
 
     Shape:
@@ -35,6 +36,7 @@ class StridedConv2d(nn.Conv2d):
         kernel_size: tuple[int, int],
         *,
         strides: Sequence[float] = (1, 1),
+        groups: int = 1,
         bias: bool = True,
     ) -> None:
         check_axes("StridedConv2d", strides, 2, "strides")
@@ -53,6 +55,7 @@ class StridedConv2d(nn.Conv2d):
             kernel_size,
             stride=(int(strides[0]), int(strides[1])),
             padding=(kernel_size[0] // 2, kernel_size[1] // 2),
+            groups=groups,
             bias=bias,
         )
 

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 from audiostride.checks import (
     Count,
-    EncoderKind,
     HeadPooling,
     InputNorm,
     ModelSize,
@@ -100,20 +99,22 @@ class TrainConfig:
     """Column of the manifest with what must not leak across splits, such as the speaker."""
     on_error: OnError = "stop"
     """What bad audio does: stop before training, or be skipped and listed in skipped.csv."""
-    encoder: EncoderKind = "separable"
-    """The network: the paper's separable convolutions, or a ResNet-18, also one with norms before convolutions."""
+    encoder: str = "separable"
+    """The network: separable (the paper's), resnet18, preact_resnet18, bcresnet, timm:NAME or torchvision:NAME."""
+    weights: str | None = None
+    """Weights to start from: a state dict of the encoder in a .safetensors, .pt or .pth file; heads start at random."""
     pooling: Pooling = "diffstride"
     """How maps shrink: strided convolution, spectral pooling, or learned strides."""
     size: ModelSize = "mixed"
     """DiffStride's masks and map sizes: the paper's, or as small as strided convolution's: nominal, folded, mixed."""
     width: Positive = 1.0
-    """Factor on the channels of the network; 0.25 suits a CPU."""
+    """Factor on the channels of the network; 0.25 suits a CPU; of bcresnet its tau."""
     head_pooling: HeadPooling | None = None
     """What heads see of a channel's map: its maximum, its mean, or both (default: the encoder's own)."""
     input_norm: InputNorm = "all"
     """One mean and variance for all mel bands in the batch norm of spectrograms, or one for each band."""
     strides: Sequence[Sequence[Stride]] | None = None
-    """Stride over time and mel of each block, of a ResNet of stages 2 to 4 or all four (default: the encoder's own)."""
+    """Stride over time and mel of each block that pools, see ClassifierConfig (default: the encoder's own)."""
     channels: Sequence[Count] | None = None
     """Channels of each block, of a ResNet of each stage, at width 1 (default: the encoder's own)."""
     shared_strides: bool = False
@@ -206,7 +207,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         who = "train"
         check_settings(who, self)
-        self.strides, self.channels = fill_encoder(self.encoder, self.strides, self.channels)
+        self.strides, self.channels = fill_encoder(who, self.encoder, self.strides, self.channels)
         if (self.manifest is None) == (self.task is None):
             raise InputError(
                 f"{who}: either --manifest with --label or --task NAME=MANIFEST:COLUMN must be given, got "
@@ -219,6 +220,9 @@ class TrainConfig:
             raise InputError(
                 f"{who}: task_weights must have one weight per task ({len(self.tasks())}), got {len(self.task_weights)}"
             )
+        if self.weights is not None and self.init is not None:
+            raise InputError(f"{who}: either weights or init must be given, got {self.weights} and {self.init}")
+        self.weights = None if self.weights is None else os.path.abspath(self.weights)
         self.audio_root = None if self.audio_root is None else os.path.abspath(self.audio_root)
         if self.noise is not None and self.noise != SYNTHETIC:
             self.noise = os.path.abspath(self.noise)
@@ -313,8 +317,8 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """The settings as values that YAML knows."""
         values = asdict(self)
-        values["strides"] = [list(pair) for pair in self.strides or ()]
-        values["channels"] = list(self.channels or ())
+        values["strides"] = None if self.strides is None else [list(pair) for pair in self.strides]
+        values["channels"] = None if self.channels is None else list(self.channels)
         values["task"] = None if self.task is None else list(self.task)
         values["task_weights"] = None if self.task_weights is None else list(self.task_weights)
         values["noise_snr_db"] = list(self.noise_snr_db)

@@ -10,7 +10,7 @@ from torch import nn
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
 from audiostride.models.config import LATER
-from audiostride.strides.diffstride import DiffStride2d
+from audiostride.strides.diffstride import diffstride_layers
 from audiostride.training.config import TrainConfig
 
 # In the run folder: a run goes on when the one that it started from is gone.
@@ -38,9 +38,8 @@ def initial_settings(model: AudioClassifier) -> dict[str, Any]:
     ([[3.0, 2.0]], 'diffstride', 1.0)
     """
     values = LATER | model.config.to_dict()
-    for block, pair in zip(model.encoder.block_list(), values["strides"], strict=True):
-        if isinstance(block.pool, DiffStride2d):
-            pair[:] = block.pool.stride_values()
+    if learned := diffstride_layers(model):
+        values["strides"] = [list(layer.stride_values()) for layer in learned]
     return {name: values[name] for name in TrainConfig.model_setting_names()}
 
 

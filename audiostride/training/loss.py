@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -170,6 +171,9 @@ class ClassifierTraining(Training):
         return self
 
     def forward(self, batch: dict[str, Tensor], step: int, turn: int = 0) -> Tensor:
+        # What dropout leaves out depends on the seed and the step, as batches do: a resumed run goes on alike.
+        key = np.random.SeedSequence([self.config.seed, step, turn, self.processes.rank])
+        torch.manual_seed(int(key.generate_state(1)[0]))
         spectrogram = self.model.frontend(augment_waveform(batch, self.noises))
         logits = self._classify(mask(spectrogram, batch))
         classes = batch["class_index"]

@@ -20,6 +20,7 @@ from audiostride.distributed import Processes
 from audiostride.errors import InputError, explained
 from audiostride.inference.granularity import PredictionSettings
 from audiostride.models import AudioClassifier, load_classifier, save_classifier
+from audiostride.models.weights import check_weights_file, load_encoder_weights_
 from audiostride.training.batch_norm import share_batch_norm_
 from audiostride.training.batches import BatchParts, ExcerptBatches, MixedBatches, check_shared_memory, load_batches
 from audiostride.training.clips import (
@@ -53,6 +54,7 @@ from audiostride.training.run_files import read_metrics
 from audiostride.training.settings import Data, check_run_folder, check_same_data, describe_data
 from audiostride.writing import make_folder, write_json, write_text
 
+NARROWED = ("separable", "resnet18", "preact_resnet18")  # encoders whose full width is much for a CPU
 LINES_SHOWN = 8  # lines of a manifest that a message about a batch names
 
 
@@ -77,6 +79,10 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     """
     run = Path(config.out)
     processes = Processes.of_environment(config.devices, config.num_nodes)
+    # Weights of a run that goes on are in its checkpoint.
+    weights = None if resume and (run / "checkpoints" / "last.ckpt").is_file() else config.weights
+    if weights is not None:
+        check_weights_file(weights)
     progress, notes = progress and processes.first, list[str]()
     if processes.first:
         check_run_folder(run, resume=resume)
@@ -112,16 +118,19 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     if resume:
         _check_same_classes(run, names)
         check_same_data(run, data)
+    # Before audio is read: what is wrong with an encoder or its weights should be known first.
+    torch.manual_seed(config.seed)
+    model, taken = make_model(config, names, initial)
+    notes += taken
+    PredictionSettings(hop_s=config.eval_hop_s).hop_samples(model.config)  # rather now than at the first validation
+    if weights is not None:
+        notes += load_encoder_weights_(model.encoder, weights)
     sets = load_sets(tables, names, config, progress=progress)
     firsts = [sets["train"][next(iter(source.labels))] for source in config.sources()]
     config = config.with_steps(sum(len(clips.reader) for clips in firsts))
     device = choose_device(config.device, devices=config.devices)
     precision = choose_precision(config.precision, device)
     loggers = make_loggers(run, config.logger)
-    torch.manual_seed(config.seed)
-    model, taken = make_model(config, names, initial)
-    notes += taken
-    PredictionSettings(hop_s=config.eval_hop_s).hop_samples(model.config)  # rather now than at the first validation
     batches = _make_batches(model, config, sets["train"])
     parts = BatchParts(batches, rank=processes.rank, processes=processes.count, turns=config.accumulate)
     check_shared_memory(parts, workers=config.workers, processes=config.devices)
@@ -146,7 +155,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
             print(f"{task + ': ' if len(names) > 1 else ''}{len(classes)} classes; {counts} clips", flush=True)
         several = f" in {processes.count} processes" if processes.count > 1 else ""
         print(f"training on {device}{several} -> {run}", flush=True)
-        if device.type == "cpu" and config.width > 0.5:
+        if device.type == "cpu" and config.width > 0.5 and config.encoder in NARROWED:
             print("on a CPU, --width 0.25 trains much faster", flush=True)
     recorder = RunRecorder(training, sets["valid"], loggers)
     cpu_before, memory_before = time.process_time(), resident_mib(device)

@@ -1,7 +1,11 @@
 """What one window costs a network: its multiply-adds, counted in the form in which it computes them."""
 
+import copy
 import math
 from typing import NamedTuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from audiostride.errors import InputError
 from audiostride.models.classifier import AudioClassifier
@@ -9,6 +13,7 @@ from audiostride.models.encoder import Encoder, EncoderBlock
 from audiostride.models.pooled import PooledEncoder
 from audiostride.models.resnet import ResidualBlock, ResNetEncoder
 from audiostride.strides.convolution import pays_at_once
+from audiostride.strides.frozen_pool import FrozenPool
 from audiostride.strides.matrices import LONG_AXIS
 from audiostride.strides.strided_conv import StridedConv2d
 
@@ -59,7 +64,8 @@ def layer_costs(
         n_mels: Mel bands, or columns of an image; None is what the classifier has.
 
     Returns:
-        A cost for the stem of a ResNet, for each block and then for each head.
+        A cost for the stem of a ResNet, for each block and then for each head. Encoders of other kinds have one in all,
+        as torch counts it while a frozen copy runs, which leaves FFTs out.
 
     Raises:
         InputError: Another kind of model; an encoder without both sizes; a size below 1, or one that a frozen model
@@ -93,7 +99,7 @@ def layer_costs(
     elif isinstance(encoder, ResNetEncoder):
         costs = _count_resnet(encoder, n_frames, n_mels)
     else:
-        raise InputError(f"{who}: encoder must be an Encoder or a ResNetEncoder, got {type(encoder).__name__}")
+        costs = [LayerCost("encoder", *_count_run(encoder, n_frames, n_mels))]
     if isinstance(model, AudioClassifier):
         for task, names in model.config.tasks.items():
             costs.append(LayerCost(f"head {task}", encoder.out_channels * len(names), 0))
@@ -138,6 +144,18 @@ def _count_residual(block: ResidualBlock, n_t: int, n_m: int) -> tuple[int, int]
         return weights, 0
     channels = block.conv_1.out_channels + block.conv_1.in_channels  # of both branches
     return weights, channels * (_count_pooling(n_t, out_t) * n_m + _count_pooling(n_m, out_m) * out_t)
+
+
+def _count_run(encoder: PooledEncoder, n_t: int, n_m: int) -> tuple[int, int]:
+    """Weights and pooling of any encoder, counted while it runs: products of maps with matrices are pooling."""
+    frozen = copy.deepcopy(encoder).eval()
+    if not any(isinstance(module, FrozenPool) for module in frozen.modules()):
+        frozen.freeze_(n_t, n_m)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        frozen(torch.zeros(1, 1, n_t, n_m, device=next(encoder.parameters()).device))
+    counts = {operation.__name__: n // 2 for operation, n in counter.get_flop_counts()["Global"].items()}
+    pooling = sum(n for name, n in counts.items() if name.partition(".")[0] in ("mm", "bmm"))
+    return sum(counts.values()) - pooling, pooling
 
 
 def _count_convolve_and_pool(convolution: StridedConv2d, n: int, n_out: int, *, axis: int) -> tuple[int, int]:

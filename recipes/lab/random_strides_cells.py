@@ -37,6 +37,8 @@ GIVEN = {"out": "--out", "manifest": "--data", "task": "--data", "data": "--data
 QUICK_IMAGES = {"width": 0.125, "max_steps": 400, "batch_size": 64}
 QUICK_FOLDER = {"image_size": 64}
 N_CIFAR = 50_000
+# Networks of torchvision, and the layers of their stems, which halve maps in front of those whose strides are given.
+TORCHVISION_STEMS = {"densenet121": 2, "efficientnet_b0": 1}
 IMAGE_PRESETS = {"paper": "paper_cifar", "published": "published"}
 EFFICIENTNET_SIZE = 128  # Riad et al. 2022: CIFAR at 128 x 128, since the network halves its maps five times
 
@@ -85,7 +87,8 @@ class AudioCells:
     """Cells that learn a manifest.
 
     Args:
-        arch: resnet18, preact_resnet18, or audio, the paper's network of separable convolutions.
+        arch: resnet18, preact_resnet18, densenet121, efficientnet_b0, or audio, the paper's network of separable
+            convolutions.
         manifest: CSV table, folder of class folders, or store.
         label: Its column with the labels.
         settings: Settings of `TrainConfig` that all cells share.
@@ -155,25 +158,30 @@ def encoder_settings(arch: str, start: Start) -> dict[str, Any]:
 
     >>> encoder_settings("audio", (1, 2, 2, 3))["strides"]
     [[1, 1], [2, 2], [1, 1], [2, 2], [1, 1], [3, 3]]
+    >>> encoder_settings("densenet121", (1, 2, 3))["strides"]
+    [[2, 2], [2, 2], [1, 1], [2, 2], [3, 3]]
     """
+    strides: list[list[float]]
+    if arch in TORCHVISION_STEMS:
+        strides = [[2, 2]] * TORCHVISION_STEMS[arch] + [[stride, stride] for stride in start]
+        return {"encoder": f"torchvision:{arch}", "strides": strides}
     if arch != "audio":
         return {"encoder": arch, "strides": [[stride, stride] for stride in start]}
-    strides: list[list[float]] = [[1, 1] for _ in range(N_AUDIO_BLOCKS)]
+    strides = [[1, 1] for _ in range(N_AUDIO_BLOCKS)]
     for block, stride in zip(AUDIO_BLOCKS, start, strict=True):
         strides[block - 1] = [stride, stride]
     return {"encoder": "separable", "strides": strides}
 
 
-def audio_settings(preset: str) -> dict[str, Any]:
-    """Settings of `TrainConfig` of a preset of this recipe.
+def audio_settings(preset: str, arch: str) -> dict[str, Any]:
+    """Settings of `TrainConfig` of a preset of this recipe; networks of torchvision have one width.
 
-    >>> audio_settings("quick")["max_steps"], audio_settings("paper")["max_steps"]
+    >>> audio_settings("quick", "audio")["max_steps"], audio_settings("paper", "audio")["max_steps"]
     (400, 1000000)
     """
-    if preset == "quick":
-        return dict(QUICK)
     paper = preset_settings("paper")
-    return {name: paper[name] for name in SCHEDULE}
+    settings = dict(QUICK) if preset == "quick" else {name: paper[name] for name in SCHEDULE}
+    return {name: value for name, value in settings.items() if name != "width" or arch not in TORCHVISION_STEMS}
 
 
 class ImageCells:

@@ -10,15 +10,15 @@ Start = tuple[float, ...]
 # The networks, each with the strides that it usually has: costs are relative to strided convolution with these. Layers
 # with strides are in a ResNet-18 its three shortcut blocks, or with four strides, as the paper has it for ImageNet, the
 # first identity block too; in DenseNet-121 its three transitions; in the paper's audio network ("audio") blocks 1, 2, 4
-# and 6; in EfficientNet-B0 its seven stages.
+# and 6; in EfficientNet-B0 its seven stages, or of a network that learns audio the four that have strides.
 USUAL: dict[str, tuple[Start, ...]] = {
     "resnet18": ((2, 2, 2), (1, 2, 2, 2)),
     "preact_resnet18": ((2, 2, 2), (1, 2, 2, 2)),
     "audio": ((2, 2, 2, 2),),
     "densenet121": ((2, 2, 2),),
-    "efficientnet_b0": ((1, 2, 2, 2, 1, 2, 1),),
+    "efficientnet_b0": ((1, 2, 2, 2, 1, 2, 1), (2, 2, 2, 2)),
 }
-AUDIO_ARCHS = ("resnet18", "preact_resnet18", "audio")
+AUDIO_ARCHS = ("resnet18", "preact_resnet18", "audio", "densenet121", "efficientnet_b0")
 IMAGE_ARCHS = ("resnet18", "preact_resnet18", "densenet121", "efficientnet_b0")
 AUDIO_BLOCKS = (1, 2, 4, 6)
 N_AUDIO_BLOCKS = 6
@@ -120,6 +120,15 @@ def parse_starts(arch: str, given: Iterable[str]) -> list[Start]:
             f"--starts must all have as many numbers, got {' '.join(map(name_start, starts))}; a table has one network"
         )
     return list(starts)
+
+
+def default_starts(arch: str, kind: str) -> list[Start]:
+    """The starts of a network, which learns ``audio`` or ``images``.
+
+    >>> default_starts("efficientnet_b0", "audio")[0]
+    (1, 2, 2, 2)
+    """
+    return list(IMAGENET_STARTS if (arch, kind) == ("efficientnet_b0", "audio") else STARTS[arch])
 
 
 def usual_start(arch: str, start: Start) -> Start:

@@ -415,8 +415,10 @@ def test_bad_settings_say_what_to_do(settings: dict[str, Any], message: str) -> 
 
 
 def test_bad_input_says_what_to_do() -> None:
-    with pytest.raises(InputError, match="encoder must be one of separable, resnet18, preact_resnet18, got 'vgg'"):
-        ClassifierConfig(tasks=TASKS, encoder="vgg")  # type: ignore[arg-type]
+    with pytest.raises(
+        InputError, match=r"encoder must be one of separable, resnet18, preact_resnet18, bcresnet, .*got 'vgg'"
+    ):
+        ClassifierConfig(tasks=TASKS, encoder="vgg")
     with pytest.raises(InputError, match="stem must be one of small, large, got 'huge'"):
         ResNetEncoder(stem="huge")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="channels must be 4 positive numbers"):

@@ -23,7 +23,7 @@ from audiostride.reporting.style import render
 from audiostride.training import TrainConfig
 from images.config import ImageTrainConfig
 from lab.multiply_adds import multiply_adds
-from lab.random_strides_cells import AudioCells, Cell, CellResult, ImageCells, encoder_settings
+from lab.random_strides_cells import AudioCells, Cell, CellResult, ImageCells, audio_settings, encoder_settings
 from lab.random_strides_figure import draw_recovery
 from lab.random_strides_starts import (
     CIFAR_STARTS,
@@ -299,6 +299,25 @@ def test_a_cell_is_measured_as_it_was_tested(tmp_path: Path) -> None:
     assert found.history["valid_accuracy"].tolist() == [0.3, 0.8, 0.7]
 
 
+@pytest.mark.parametrize(("arch", "start"), [("densenet121", (1, 3, 1)), ("efficientnet_b0", (1, 2, 2, 3))])
+def test_networks_of_torchvision_learn_audio_too(arch: str, start: Start, tmp_path: Path) -> None:
+    pytest.importorskip("torchvision")
+    settings = audio_settings("quick", arch)
+    assert "width" not in settings
+    learner = AudioCells(arch, manifest="m.csv", label="kind", settings=settings)
+    config = learner.configure(Cell(start, "diffstride", 3, tmp_path / "run"))
+    assert config.encoder == f"torchvision:{arch}"
+    values = {"tasks": {"kind": ["a", "b"]}, **config.model_settings()}
+    learned, strided = (
+        AudioClassifier(ClassifierConfig(**values | {"pooling": pooling})).encoder.pooled_layers(100, 64)
+        for pooling in ("diffstride", "strided")
+    )
+    strides = [layer.block.pool.strides[0].item() for layer in learned]  # type: ignore[union-attr,index]
+    assert strides == [2.0] * (5 - len(start)) + list(start)
+    # Layers that keep the size of their maps are none of a strided network.
+    assert [layer.block.convolution_strides()[0] for layer in strided] == [each for each in strides if each > 1]
+
+
 def test_the_settings_of_cells(tmp_path: Path) -> None:
     cell = Cell((1, 2, 2, 3), "spectral", 5, tmp_path / "run")
     config = AudioCells("audio", manifest="m.csv", label="kind", settings={"max_steps": 7}).configure(cell)
@@ -334,7 +353,6 @@ def test_the_settings_of_cells_of_images(tmp_path: Path) -> None:
         (["--data", "nothing"], "--data must be cifar10, cifar100, or a file or folder that exists, got nothing"),
         (["--data", "empty"], "--data must be a folder with audio or images in it, but empty has neither"),
         (["--data", "both"], "but both has both, such as both/a.WAV and both/b/c.png; give a CSV manifest"),
-        (["--data", "m.csv", "--arch", "densenet121"], "--arch densenet121 does not learn audio, got --data m.csv"),
         (["--data", "cifar10", "--arch", "audio"], "not learn images, got --data cifar10; audio goes with resnet18"),
         (["--data", "m.csv", "--starts", "2,2"], "--starts must have 3 or 4 numbers each for resnet18"),
         (["--data", "m.csv", "--label", "nope"], "'nope'"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from audiostride.checks import Pooling, Size, check_choice, check_stride
+from audiostride.checks import ModelSize, Pooling, check_choice, check_stride
 from audiostride.errors import InputError
 from audiostride.strides.convert.changes import Changes
 from audiostride.strides.convert.conversion_table import make_table
@@ -28,7 +28,7 @@ def convert_downsampling(
     example_input: Example,
     *,
     pooling: Pooling = "diffstride",
-    size: Size = "nominal",
+    size: ModelSize = "nominal",
     strides: Sequence[float | Sequence[float]] | None = None,
     learn_first: bool = False,
     also: Sequence[str] = (),
@@ -51,7 +51,7 @@ def convert_downsampling(
         model: Any network whose forward pass does not depend on values; it is not changed.
         example_input: What it takes: a tensor, a tuple of arguments, or a dict of named ones. Only sizes matter.
         pooling: What follows; ``"strided"`` keeps strided layers, with other `strides` where given.
-        size: See `DiffStride2d`.
+        size: See `DiffStride2d`; ``"mixed"``, of maps over time and mel, is nominal over time and folded over mel.
         strides: Where to start from, one entry per shared layer in the order of the table, a number or one per axis,
             >= 1; None is what the network has.
         learn_first: Learn strides from 1 on behind the first residual block that keeps its resolution too, as the paper
@@ -79,7 +79,7 @@ def convert_downsampling(
     >>> table[["module", "size_before", "size_after"]].values.tolist()
     [['0', (50, 32), (50, 32)]]
     """
-    check_choice(WHO, "size", size, Size)
+    check_choice(WHO, "size", size, ModelSize)
     check_choice(WHO, "pools", pools, Pools)
     config = PoolingConfig(
         pooling=pooling, size=size, ramp_bins=ramp_bins, shared_strides=shared, max_stride=max_stride
