@@ -294,10 +294,11 @@ class TrainConfig:
 
     def given_model_settings(self) -> dict[str, Any]:
         """Those of `model_settings` that are not the defaults, as values that YAML knows."""
-        strides, channels = fill_encoder(self.encoder, None, None)
-        defaults = {entry.name: entry.default for entry in fields(self)}
-        defaults |= {"strides": [list(pair) for pair in strides], "channels": list(channels)}
         values = self.to_dict()
+        defaults = {entry.name: entry.default for entry in fields(self)}
+        defaults |= {
+            name: replace(self, strides=None, channels=None).to_dict()[name] for name in ("strides", "channels")
+        }
         return {name: values[name] for name in self.model_setting_names() if values[name] != defaults[name]}
 
     def augmentation(self) -> AugmentationConfig:
