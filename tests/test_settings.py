@@ -78,7 +78,7 @@ FIELDS = [(settings, name) for settings in LEAST for name in declarations(settin
 
 def test_all_fields_are_found() -> None:
     assert {settings: len(fields(settings)) for settings in LEAST} == {
-        TrainConfig: 52, ClassifierConfig: 19, PoolingConfig: 7, AugmentationConfig: 8, PredictionSettings: 4,
+        TrainConfig: 53, ClassifierConfig: 19, PoolingConfig: 7, AugmentationConfig: 8, PredictionSettings: 4,
     }  # fmt: skip
     assert len(FIELDS) == 90
 
