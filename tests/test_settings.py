@@ -80,7 +80,7 @@ def test_all_fields_are_found() -> None:
     assert {settings: len(fields(settings)) for settings in LEAST} == {
         TrainConfig: 53, ClassifierConfig: 19, PoolingConfig: 7, AugmentationConfig: 8, PredictionSettings: 4,
     }  # fmt: skip
-    assert len(FIELDS) == 90
+    assert len(FIELDS) == 91
 
 
 @pytest.mark.parametrize(("settings", "name"), FIELDS, ids=lambda value: getattr(value, "__name__", value))
