@@ -20,7 +20,7 @@ import pandas as pd
 
 from audiostride.errors import InputError
 from audiostride.training import TrainConfig, train
-from audiostride.training.config import MIN_STEPS
+from audiostride.training.config import EPOCHS, MIN_STEPS
 from audiostride.training.presets import DEFAULT_PRESET, PRESETS
 from audiostride.writing import write_text
 from lab.program import DEFAULT_SEEDS, POOLINGS, check_settings, end_program, parse_settings
@@ -38,6 +38,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no mixup": {"mixup": 0.0},
     "no noise": {"noise": None},
     "no gain": {"gain_db": 0.0},
+    "levels down to -30 dB": {"lowest_gain_db": -30.0},
     "no shift": {"time_shift_s": 0.0},
     "no masks": {"time_masks": 0, "mel_masks": 0},
     "heads see the maximum": {"head_pooling": "max"},
@@ -155,6 +156,7 @@ def _split_set(item: str) -> tuple[str, str, str]:
 def _checksum(config: TrainConfig) -> str:
     """What tells settings from others, wherever data and runs lie."""
     values = {name: value for name, value in config.to_dict().items() if name not in APART}
+    values |= {"length": [EPOCHS, MIN_STEPS]} if config.max_steps is None else {}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -56,7 +56,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "input_norm": "band",
         "time_shift_s": 0.1,
         "gain_db": 10.0,
-        "lowest_gain_db": -30.0,
+        "lowest_gain_db": -20.0,
         "noise": "synthetic",
         "mixup": 0.2,
         "time_masks": 1,
