@@ -13,7 +13,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from audiostride.commands.evaluate import print_metrics
 from audiostride.errors import InputError
-from audiostride.training.config import TrainConfig
+from audiostride.training.config import BEFORE, TrainConfig, is_of_a_run
 from audiostride.training.presets import DEFAULT_PRESET, PRESETS, preset_settings
 from audiostride.training.run_files import read_yaml
 
@@ -27,8 +27,8 @@ class TrainParser(ArgumentParser):
         given = join_values(join_values(list(args or []), "--task"), "--logger")
         finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
         finder.add_argument("--config", action="append", default=[])
-        for file in filter(os.path.isfile, finder.parse_known_args(given)[0].config):
-            read_yaml(file)  # what is no table of settings is said in our words
+        files = filter(os.path.isfile, finder.parse_known_args(given)[0].config)
+        in_files = [read_yaml(file) for file in files]  # what is no table of settings is said in our words
         # Parsed once to find the preset, on the command line or in a YAML file; --print_config would end it there.
         first = super().parse_args(
             [item for item in given if not item.startswith("--print_config")], *others, **options
@@ -37,7 +37,8 @@ class TrainParser(ArgumentParser):
             raise InputError("train: either --seed or --seeds must be given, got both")
         if first.resume:  # the settings of a run that goes on are its own
             return super().parse_args(given, *others, **options)
-        self.set_defaults(preset_settings(first.preset))
+        # Of a run of before, what it has no setting for is as it was then.
+        self.set_defaults(BEFORE if any(map(is_of_a_run, in_files)) else preset_settings(first.preset))
         if first.init is None:
             return super().parse_args(given, *others, **options)
         # Not at the top: other commands need not wait for torch.

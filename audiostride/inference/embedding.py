@@ -2,12 +2,9 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, device
-
-if TYPE_CHECKING:
-    from audiostride.models import AudioClassifier
 
 
 @dataclass(frozen=True)
@@ -24,16 +21,16 @@ class FeatureSettings:
 
 
 class Embedder:
-    """The `Model` that finds what the heads of a classifier see: one feature per channel of its last map.
+    """The `Model` that finds what the heads of a classifier see: one feature or two per channel of its last map.
 
     Args:
-        model: The classifier.
+        model: The classifier, an `audiostride.AudioClassifier`.
     """
 
-    def __init__(self, model: "AudioClassifier") -> None:
+    def __init__(self, model: Any) -> None:
         self._model, config = model, model.config
         self.config = FeatureSettings(
-            {"features": [f"e{channel:04d}" for channel in range(model.encoder.out_channels)]},
+            {"features": [f"e{number:04d}" for number in range(model.n_features)]},
             sample_rate=config.sample_rate,
             window_s=config.window_s,
             window_samples=config.window_samples,

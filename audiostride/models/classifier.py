@@ -61,8 +61,8 @@ class AudioClassifier(nn.Module):
         self.encoder: PooledEncoder = build(**config.encoder_settings())
         self.encoder.expect_sizes(config.window_frames, config.n_mels)
         both = config.head_pooling == "both" and package_of(config.encoder) is None
-        n_features = self.encoder.out_channels * (2 if both else 1)
-        self.heads = nn.ModuleList(nn.Linear(n_features, len(names)) for names in config.tasks.values())
+        self.n_features = self.encoder.out_channels * (2 if both else 1)
+        self.heads = nn.ModuleList(nn.Linear(self.n_features, len(names)) for names in config.tasks.values())
 
     def extra_repr(self) -> str:
         config = self.config

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -39,6 +39,7 @@ Strategy = Literal["auto", "ddp"]
 Logger = Literal["csv", "tensorboard", "wandb"]
 Mixing = Literal["uniform", "proportional", "temperature"]
 Keep = Literal["last", "best"]
+OptimizerKind = Literal["adamw", "adam"]
 
 MAX_TASK_BYTES = 200  # of 255 that a file name may have
 EPOCHS, MIN_STEPS = 20, 2000  # of a training that is not told how long
@@ -49,10 +50,10 @@ BEFORE: dict[str, Any] = {
     "pool_after": "block",
     "head_pooling": None,
     "input_norm": "all",
+    "optimizer": "adam",
     "warmup": 0.0,
     "label_smoothing": 0.0,
     "keep": "best",
-    "eval_hop_s": None,
     "distillation": 0.0,
 }
 
@@ -133,12 +134,14 @@ class TrainConfig:
     """Passes over the training clips, instead of max_steps (default: 20, but 2,000 steps at least)."""
     batch_size: Annotated[int, Range(2, unit="(batch norm)")] = 32
     """1 s excerpts per step."""
+    optimizer: OptimizerKind = "adamw"
+    """AdamW, whose weight decay is decoupled from the gradient, or Adam."""
     lr: Positive = 2e-3
-    """Highest learning rate of AdamW."""
+    """Highest learning rate of the weights."""
     stride_lr: NotNegative = 1e-2
     """Learning rate of the strides."""
     weight_decay: NotNegative = 0.0
-    """Weight decay, decoupled from the gradient (AdamW's); never on strides."""
+    """Weight decay; never on strides."""
     stride_cost: NotNegative = 0.0
     """Weight of the paper's cost term (eq. 6), which drives strides up."""
     schedule: Schedule = "cosine"
@@ -335,6 +338,11 @@ class TrainConfig:
         """
         values = read_settings(run, [entry.name for entry in fields(cls)], writer="'audiostride train'")
         return cls(**{**BEFORE, **values})
+
+
+def is_of_a_run(values: Mapping[str, Any]) -> bool:
+    """Whether a YAML file is the ``config.yaml`` of a run, which has all settings that there were then."""
+    return {"out", "seed", "max_steps", "precision", "memory_mib"} <= set(values)
 
 
 def _split_task(entry: str) -> tuple[str, str, str]:

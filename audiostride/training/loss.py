@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim import AdamW, Optimizer
+from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from audiostride.distributed import Processes
@@ -22,6 +22,8 @@ from audiostride.training.config import TrainConfig
 from audiostride.training.initial import encoder_parts
 from audiostride.training.loop import Training
 from audiostride.training.targets import mix_targets, target_cross_entropy, target_normaliser
+
+OPTIMIZERS: dict[str, type[Adam]] = {"adamw": AdamW, "adam": Adam}
 
 
 def learning_rate_factor(step: int, *, schedule: str, max_steps: int, warmup: float = 0.0) -> float:
@@ -115,7 +117,7 @@ def _target_loss(
 
 
 class ClassifierTraining(Training):
-    """Cross entropy on random excerpts, AdamW with a learning rate of its own for strides.
+    """Cross entropy on random excerpts, AdamW or Adam with a learning rate of its own for strides.
 
     With several tasks the loss is the mean of theirs, over the tasks that a batch has excerpts of.
 
@@ -286,7 +288,7 @@ class ClassifierTraining(Training):
             groups.append({"params": strides, "lr": self.config.stride_lr, "weight_decay": 0.0})
         # On a GPU one kernel steps all weights. It does not count versions, which `project_strides_` does not rely on.
         fused = True if weights[0].is_cuda else None
-        optimizer = AdamW(groups, fused=fused)
+        optimizer = OPTIMIZERS[self.config.optimizer](groups, fused=fused)
 
         def step_as_here(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
             # A checkpoint brings the choice of the device that wrote it, which need not be this one.

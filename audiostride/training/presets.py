@@ -25,6 +25,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "max_steps": 1_000_000,
         "epochs": None,
         "batch_size": 256,
+        "optimizer": "adam",
         "lr": 1e-4,
         "stride_lr": 1e-4,
         "weight_decay": 0.0,

@@ -158,7 +158,7 @@ def test_a_cell_takes_no_other_settings_and_no_seed_twice(tmp_path: Path) -> Non
         InputError, match=r"\(label, own, single: strided\) must have different seeds, got .*a \(seed 0"
     ):
         format_table_1(read(first, same))
-    with pytest.raises(InputError, match="differ in max_steps: 1000 -> 7; give them apart"):
+    with pytest.raises(InputError, match="differ in max_steps: None -> 7; give them apart"):
         format_table_1(read(first, longer))
 
 

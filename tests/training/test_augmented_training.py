@@ -175,7 +175,14 @@ def test_everything_is_off_unless_asked_for() -> None:
 
 
 def test_settings_of_augmentation_arrive() -> None:
-    settings = {"gain_db": 3.0, "noise_prob": 0.25, "noise_snr_db": (1.0, 2.0), "mixup": 0.1, "time_masks": 3}
+    settings = {
+        "gain_db": 3.0,
+        "lowest_gain_db": -20.0,
+        "noise_prob": 0.25,
+        "noise_snr_db": (1.0, 2.0),
+        "mixup": 0.1,
+        "time_masks": 3,
+    }
     settings |= {"time_mask_s": 0.2, "mel_masks": 4, "mel_mask_bands": 5}
     assert settings.keys() == {field.name for field in fields(AugmentationConfig)}
     config = TrainConfig(manifest="m", out="o", noise="synthetic", **settings)

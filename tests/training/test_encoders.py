@@ -128,12 +128,12 @@ def test_a_missing_file_of_weights_ends_a_training_before_anything_is_read(
 
 
 def test_runs_of_before_there_were_encoders_go_on(tmp_path: Path) -> None:
-    now = TrainConfig(manifest="m.csv", out=str(tmp_path))
+    now = TrainConfig(manifest="m.csv", out=str(tmp_path), max_steps=5)
     values = now.to_dict()
     assert values.pop("encoder") == "separable"
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
     check_same_settings(TrainConfig.load(tmp_path), now)
-    other = TrainConfig(manifest="m.csv", out=str(tmp_path), encoder="resnet18")
+    other = TrainConfig(manifest="m.csv", out=str(tmp_path), max_steps=5, encoder="resnet18")
     with pytest.raises(InputError, match="encoder: separable -> resnet18"):
         check_same_settings(TrainConfig.load(tmp_path), other)
 

@@ -199,7 +199,7 @@ def test_one_task_of_many_options_is_the_one_task_form(
 ) -> None:
     out = tmp_path / "run"
     settings = ["--pooling", "strided", "--channels", "[4]", "--strides", "[[4,4]]", "--max-steps", "6"]
-    settings += ["--valid-every", "3", "--batch-size", "4"]
+    settings += ["--valid-every", "3", "--batch-size", "4", "--preset", "none", "--keep", "best"]
     assert run_command("train", "--task", f"kind={set_manifest}:kind", "--out", out, *settings) == 0
     pd.testing.assert_frame_equal(read_history(out), read_history(plain_run))
 

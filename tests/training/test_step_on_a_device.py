@@ -62,19 +62,19 @@ class NoiseBatches(TrainingBatches):
 
     def _fill(
         self, waveform: NDArray[np.float32], step: int, read: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
         rng = np.random.default_rng(step)
         waveform[:] = rng.standard_normal(waveform.shape) / 10
         classes = np.stack([rng.integers(0, len(names), self.batch_size) for names in TASKS.values()], axis=1)
         classes[0, 0] = -1
-        return classes, np.empty((0, 2), dtype=np.int64)
+        return {"class_index": classes}, np.empty((0, 2), dtype=np.int64)
 
 
 def make_training(**settings: Any) -> ClassifierTraining:
     """A narrow network of two tasks with weights of classes and noises, the same in every run."""
     torch.manual_seed(0)
     model = AudioClassifier(ClassifierConfig(tasks=TASKS, width=0.03, **settings))
-    config = TrainConfig(manifest="m", out="o", stride_cost=0.1, stride_lr=0.1)
+    config = TrainConfig(manifest="m", out="o", stride_cost=0.1, stride_lr=0.1, max_steps=1000)
     noises = torch.randn(3, 20000, generator=torch.Generator().manual_seed(1))
     return ClassifierTraining(
         model, config, class_weights=[torch.rand(len(names)) for names in TASKS.values()], noises=noises
@@ -260,7 +260,7 @@ def test_a_checkpoint_does_not_bring_the_kind_of_its_optimizer(written_on_a_gpu:
     straight = make_training()
     writer = straight.make_optimizer()[0]
     if written_on_a_gpu:  # whose fused Adam there is for CPUs too
-        writer = torch.optim.Adam([{**group, "fused": True} for group in writer.param_groups], fused=True)
+        writer = torch.optim.AdamW([{**group, "fused": True} for group in writer.param_groups], fused=True)
     steps_of(straight, writer, 2)
     state, resumed = copy.deepcopy(writer.state_dict()), make_training()
     resumed.load_state_dict(straight.state_dict())

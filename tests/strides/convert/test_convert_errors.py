@@ -122,7 +122,7 @@ def test_strides_that_leave_nothing(pooling: str) -> None:
         ({"strides": [0.5]}, r"strides must be finite and >= 1"),
         ({"strides": [2.5], "pooling": "strided"}, r"whole numbers with pooling 'strided', got 2.5 for '0'"),
         ({"pooling": "average"}, r"pooling must be one of strided, spectral, diffstride, got 'average'"),
-        ({"size": "same"}, r"size must be one of paper, nominal, folded, got 'same'"),
+        ({"size": "same"}, r"size must be one of paper, nominal, folded, mixed, got 'same'"),
         ({"pools": "drop"}, r"pools must be one of unstrided, none, got 'drop'"),
         ({"leave": ["conv"]}, r"leave must name modules of the network, got 'conv'; see named_modules"),
         ({"also": ["9"]}, r"also must name modules of the network, got '9'"),
