@@ -56,7 +56,7 @@ def describe_run(run: RunFolder) -> dict[str, str]:
         f"windows of {model.window_s:g} s, {model.n_mels} mel bands",
         "training": f"{run.n_steps:,} steps of {config.get('batch_size')} excerpts, learning "
         f"rate {config.get('lr')}, of strides {config.get('stride_lr')}"
-        f"; best at step {metrics.get('best_step', UNKNOWN)}",
+        f"; the model is that of step {metrics.get('best_step', UNKNOWN)}",
         "time": f"{environment['training_s']:.0f} s" if "training_s" in environment else UNKNOWN,
         "seed": str(config.get("seed")),
         "hardware": hardware,
