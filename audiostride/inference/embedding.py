@@ -43,10 +43,11 @@ class Embedder:
         return lambda windows: {"features": frozen.features(windows)}
 
     def parameters(self) -> Iterator[Tensor]:
-        return self._model.parameters()
+        weights: Iterator[Tensor] = self._model.parameters()
+        return weights
 
     def to(self, device: device) -> Any:
         return self._model.to(device)
 
     def checksum(self) -> str:
-        return self._model.checksum()
+        return str(self._model.checksum())

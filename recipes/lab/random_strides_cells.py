@@ -163,7 +163,8 @@ def encoder_settings(arch: str, start: Start) -> dict[str, Any]:
     """
     strides: list[list[float]]
     if arch in TORCHVISION_STEMS:
-        strides = [[2, 2]] * TORCHVISION_STEMS[arch] + [[stride, stride] for stride in start]
+        strides = [[2, 2]] * TORCHVISION_STEMS[arch]
+        strides += [[stride, stride] for stride in start]
         return {"encoder": f"torchvision:{arch}", "strides": strides}
     if arch != "audio":
         return {"encoder": arch, "strides": [[stride, stride] for stride in start]}
