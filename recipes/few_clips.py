@@ -21,7 +21,9 @@ import pandas as pd
 
 from audiostride.errors import InputError
 from audiostride.models import load_classifier
+from audiostride.models.config import LATER
 from audiostride.training import TrainConfig
+from audiostride.training.presets import DEFAULT_PRESET, preset_settings
 from audiostride.wording import count_of
 from audiostride.writing import make_folder, write_text
 from lab.archives import make_archive
@@ -92,9 +94,9 @@ def run(arguments: argparse.Namespace) -> None:
             data = import_stage("nsynth", archive, out / "data", splits="official", download=False, partial=False)
             arguments.task, arguments.manifest, arguments.label = [f"pitch={data}:pitch"], data, "instrument_family"
             arguments.clips_per_class = 2
-        settings = {**SETTINGS, **(SMOKE if arguments.smoke else {}), **given}
+        settings = {**preset_settings(DEFAULT_PRESET), **SETTINGS, **(SMOKE if arguments.smoke else {}), **given}
         first = train_first(arguments, out, settings)
-        network = load_classifier(first).config.to_dict()
+        network = LATER | load_classifier(first).config.to_dict()
         variants: dict[str, dict[str, Any]] = {
             "scratch": {name: network[name] for name in TrainConfig.model_setting_names()},
             "init": {"init": str(first)},

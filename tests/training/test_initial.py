@@ -322,7 +322,7 @@ def test_settings_that_are_the_same_are_no_difference() -> None:
 def test_two_processes_leave_a_frozen_encoder_alone(first: Path, new_task: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "audiostride", "train", "--manifest", str(new_task), "--label", "third"]
     command += ["--out", str(tmp_path / "run"), "--init", str(first), "--freeze-encoder", "--device", "cpu"]
-    command += ["--devices", "2", "--max-steps", "2", "--valid-every", "2", "--batch-size", "4"]
+    command += ["--devices", "2", "--max-steps", "2", "--valid-every", "2", "--batch-size", "4", "--preset", "none"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
