@@ -252,6 +252,7 @@ def test_costs_are_one_number_and_the_heads() -> None:
     assert layer_costs(model.freeze()) == [encoder, head]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the exporter and what it imports
 @pytest.mark.parametrize("pooling", ["strided", "diffstride"])
 def test_onnx_agrees(pooling: str, tmp_path: Path) -> None:

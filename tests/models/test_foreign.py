@@ -208,6 +208,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
             load_encoder_weights_(encoder, tmp_path / name)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the exporter and what it imports
 @pytest.mark.parametrize("encoder", [RESNET, "torchvision:mobilenet_v3_small"])
 def test_onnx_agrees(encoder: str, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ Cells = Callable[[str], list[list[str]]]
 TINY = ["--width", "0.03", "--pooling", "strided", "--set", "max_steps=2", "batch_size=4"]
 
 
+@pytest.mark.slow
 def test_each_variant_is_a_row_and_what_is_known_is_not_trained_again(
     manifest: Path, run_recipe: Callable[..., int], cells: Cells, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -72,7 +72,7 @@ def test_resumed_it_ends_with_the_same_numbers(
         assert (tmp_path / "run" / name).read_bytes() == (resnet_run / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("encoder", ["bcresnet", "timm:test_resnet"])
+@pytest.mark.parametrize("encoder", ["bcresnet", pytest.param("timm:test_resnet", marks=pytest.mark.slow)])
 def test_other_encoders_train_from_weights_and_go_on_with_the_same_numbers(
     encoder: str, manifest: Path, run_command: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
