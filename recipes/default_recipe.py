@@ -20,7 +20,7 @@ import pandas as pd
 
 from audiostride.errors import InputError
 from audiostride.training import TrainConfig, train
-from audiostride.training.config import EPOCHS, MIN_STEPS
+from audiostride.training.config import EPOCHS, MIN_STEPS, split_task
 from audiostride.training.presets import DEFAULT_PRESET, PRESETS
 from audiostride.writing import write_text
 from lab.program import DEFAULT_SEEDS, POOLINGS, check_settings, end_program, parse_settings
@@ -78,7 +78,7 @@ def compare(arguments: argparse.Namespace) -> None:
     shared = {"width": arguments.width, "pooling": arguments.pooling, **given}
     file = arguments.cells or arguments.out / "cells.csv"
     known = pd.read_csv(file, dtype={"settings": str}) if file.is_file() else pd.DataFrame(columns=["settings"])
-    sets = [_split_set(item) for item in arguments.sets]
+    sets = [split_task(item, "a set") for item in arguments.sets]
     configs: dict[tuple[str, str, int], TrainConfig] = {}
     for seed in arguments.seeds:  # so that an early stop leaves whole tables
         for variant in arguments.only:
@@ -143,14 +143,6 @@ def format_cells(cells: pd.DataFrame, sets: list[str]) -> str:
         shown.append(f"{own['cpu_s'].mean():.0f}")
         lines.append(f"| {variant} | " + " | ".join(shown) + " |")
     return "\n".join(lines)
-
-
-def _split_set(item: str) -> tuple[str, str, str]:
-    name, _, rest = item.partition("=")
-    manifest, _, column = rest.rpartition(":")
-    if not (name and manifest and column):
-        raise InputError(f"a set must be NAME=MANIFEST:COLUMN, got {item!r}")
-    return name, manifest, column
 
 
 def _checksum(config: TrainConfig) -> str:

@@ -277,13 +277,13 @@ class TrainConfig:
             return [Source(str(self.manifest), {self.label: self.label})]
         labels: dict[str, dict[str, str]] = {}
         for entry in self.task:
-            name, manifest, column = _split_task(entry)
+            name, manifest, column = split_task(entry)
             labels.setdefault(manifest, {})[name] = column
         return [Source(manifest, columns) for manifest, columns in labels.items()]
 
     def tasks(self) -> list[str]:
         """Names of the tasks, in the order given."""
-        return [self.label] if self.task is None else [_split_task(entry)[0] for entry in self.task]
+        return [self.label] if self.task is None else [split_task(entry)[0] for entry in self.task]
 
     @classmethod
     def model_setting_names(cls) -> list[str]:
@@ -345,17 +345,17 @@ def is_of_a_run(values: Mapping[str, Any]) -> bool:
     return {"out", "seed", "max_steps", "precision", "memory_mib"} <= set(values)
 
 
-def _split_task(entry: str) -> tuple[str, str, str]:
-    """Name, manifest and column of a task."""
+def split_task(entry: str, what: str = "train: a task") -> tuple[str, str, str]:
+    """Name, manifest and column of ``NAME=MANIFEST:COLUMN``; `what` it is of, for the message."""
     name, _, rest = entry.partition("=")
     manifest, _, column = rest.rpartition(":")
     if not (name and manifest and column):
-        raise InputError(f"train: a task must be NAME=MANIFEST:COLUMN, got {entry!r}")
+        raise InputError(f"{what} must be NAME=MANIFEST:COLUMN, got {entry!r}")
     return name, manifest, column
 
 
 def _absolute_task(entry: str) -> str:
-    name, manifest, column = _split_task(entry)
+    name, manifest, column = split_task(entry)
     return f"{name}={os.path.abspath(manifest)}:{column}"
 
 
@@ -408,7 +408,7 @@ def check_same_settings(old: TrainConfig, new: TrainConfig, *, strict: bool = Fa
     if (Path(new.out) / "data.json").is_file():
         for values in (before, after):
             values |= {"manifest": values["manifest"] and "", "audio_root": None}
-            values["task"] = values["task"] and [_split_task(entry)[::2] for entry in values["task"]]
+            values["task"] = values["task"] and [split_task(entry)[::2] for entry in values["task"]]
     if strict:
         before |= {"max_steps": old.max_steps}
     changeable = [name for name in RESUMABLE_CHANGES if not (strict and name == "accumulate")]
