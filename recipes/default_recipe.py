@@ -22,6 +22,7 @@ from audiostride.errors import InputError
 from audiostride.training import TrainConfig, train
 from audiostride.training.config import EPOCHS, MIN_STEPS, split_task
 from audiostride.training.presets import DEFAULT_PRESET, PRESETS
+from audiostride.training.sweep import describe_failures
 from audiostride.writing import write_text
 from lab.program import DEFAULT_SEEDS, POOLINGS, check_settings, end_program, parse_settings
 from lab.runs import read_metrics, train_all
@@ -97,20 +98,17 @@ def compare(arguments: argparse.Namespace) -> None:
     missing = {cell: config for cell, config in configs.items() if _row(known, cell, keys[cell]) is None}
     print(f"{len(configs) - len(missing)} of {len(configs)} runs stand in {file}", flush=True)
 
-    def note(cell: tuple[str, str, int]) -> None:
+    def note(run: Path, stood: bool) -> None:
         nonlocal known
+        cell = next(cell for cell in missing if Path(configs[cell].out) == run)
         row = {"set": cell[0], "variant": cell[1], "seed": cell[2], "settings": keys[cell]}
-        row |= measure_run(Path(configs[cell].out))
+        row |= measure_run(run)
         known = pd.concat([known, pd.DataFrame([row])], ignore_index=True)
         write_text(file, known.to_csv(index=False))
 
-    for cells in _in_turns(list(missing), max(1, 5 * arguments.jobs)):  # numbers are kept after every few runs
-        failed = train_all([missing[cell] for cell in cells], train, jobs=arguments.jobs)
-        for cell in cells:
-            if Path(missing[cell].out) not in failed:
-                note(cell)
-        if failed:
-            raise InputError("; ".join(f"{run} failed: {reason}" for run, reason in failed.items()))
+    failed = train_all(list(missing.values()), train, jobs=arguments.jobs, each=note)
+    if failed:
+        raise InputError(describe_failures(failed, n_runs=len(missing)))
     rows = [_row(known, cell, keys[cell]) for cell in configs]
     print("\n" + format_cells(pd.DataFrame(rows), [name for name, *_ in sets]))
 
@@ -159,10 +157,6 @@ def _row(known: pd.DataFrame, cell: tuple[str, str, int], key: str) -> Mapping[s
     name, variant, seed = cell
     found = known[(known["set"] == name) & (known["settings"] == key) & (known["seed"] == seed)]
     return None if found.empty else {**found.iloc[-1].to_dict(), "variant": variant}
-
-
-def _in_turns(cells: list[tuple[str, str, int]], count: int) -> list[list[tuple[str, str, int]]]:
-    return [cells[first : first + count] for first in range(0, len(cells), count)]
 
 
 if __name__ == "__main__":

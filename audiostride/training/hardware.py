@@ -1,5 +1,6 @@
 """The device of a run, its arithmetic, and what stands in ``environment.json``."""
 
+import ctypes
 import os
 import platform
 import shlex
@@ -11,6 +12,10 @@ from typing import Any
 import torch
 
 from audiostride.errors import InputError
+
+KEPT_BYTES = 2**30  # of freed memory, at most, for the next step
+# Of mallopt in malloc.h of the GNU C library.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def choose_device(name: str, *, devices: int = 1) -> torch.device:
@@ -40,6 +45,20 @@ def choose_precision(name: str, device: torch.device) -> str:
     if name != "auto":
         return name
     return "bf16-mixed" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "32"
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep memory that tensors free, for the next step; only the GNU C library is asked.
+
+    Without it large blocks go back to the system and are zeroed page by page when they come again, thousands of pages a
+    step. An environment with settings of its own for the allocator (``MALLOC_...``, another library) is left alone.
+    """
+    names = ("MALLOC_", "LD_PRELOAD", "GLIBC_TUNABLES")
+    if platform.libc_ver()[0] != "glibc" or any(name.startswith(names) for name in os.environ):
+        return
+    library = ctypes.CDLL(None)
+    for name in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+        library.mallopt(name, KEPT_BYTES)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from audiostride.distributed import Processes, needing_all
 from audiostride.errors import InputError, reason_of
-from audiostride.training.hardware import is_out_of_memory
+from audiostride.training.hardware import is_out_of_memory, keep_freed_memory
 from audiostride.training.recorder import Recorder, StepBar
 from audiostride.writing import write_bytes
 
@@ -265,6 +265,8 @@ def launch_fabric(
 ) -> Fabric:
     """Fabric with its processes, which are started unless torchrun or slurm has done that, and are connected.
 
+    On a CPU this process keeps freed memory from now on, see `keep_freed_memory`.
+
     Args:
         device: Where to train.
         devices: Processes on each machine.
@@ -272,6 +274,8 @@ def launch_fabric(
         precision: Lightning's name of the arithmetic.
         ddp: Whether one process alone trains as several do.
     """
+    if device.type == "cpu":
+        keep_freed_memory()
     mixed = [Autocast(precision, device.type)] if precision != "32" else []  # type: ignore[arg-type]  # checked
     fabric = Fabric(
         accelerator=device.type,

@@ -2,8 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -60,7 +59,14 @@ def train_runs(
     return {variant: [Path(configs[variant, seed].out) for seed in seeds] for variant in variants}
 
 
-def train_all(configs: Sequence[RunSettings], learn: Learn, *, jobs: int = 1, alone: bool = False) -> dict[Path, str]:
+def train_all(
+    configs: Sequence[RunSettings],
+    learn: Learn,
+    *,
+    jobs: int = 1,
+    alone: bool = False,
+    each: Callable[[Path, bool], None] | None = None,
+) -> dict[Path, str]:
     """`sweep`, telling a line of each run; the runs of `TrainConfig` get their pages. The reasons of those that failed.
 
     Raises:
@@ -74,7 +80,13 @@ def train_all(configs: Sequence[RunSettings], learn: Learn, *, jobs: int = 1, al
         if processes.first and (run / "config.yaml").is_file() and finished_metrics(run) is None:
             say("train", f"{run} was stopped, goes on")
     pages = bool(configs) and isinstance(configs[0], TrainConfig)
-    failed = sweep(configs, learn, jobs=jobs, alone=alone, each=partial(_tell, pages=pages))
+
+    def tell(run: Path, stood: bool) -> None:
+        _tell(run, stood, pages=pages)
+        if each is not None:
+            each(run, stood)
+
+    failed = sweep(configs, learn, jobs=jobs, alone=alone, each=tell)
     if not processes.first:
         sys.exit()
     return failed

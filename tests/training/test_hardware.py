@@ -1,0 +1,37 @@
+"""What the process of a training asks of its machine."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+PAGES = """
+import resource, sys, torch
+from audiostride.training.hardware import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+def pages():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.zeros(2**24)
+before = pages()
+for _ in range(5):
+    torch.zeros(2**24)
+print(pages() - before)
+"""
+
+
+def new_pages(mode: str, **environment: str) -> int:
+    """Pages that the system gives anew while five tensors of 64 MiB come and go."""
+    command = [sys.executable, "-c", PAGES, mode]
+    return int(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the GNU C library is asked")
+def test_freed_memory_is_used_again() -> None:
+    assert new_pages("kept") < 100 < new_pages("plain")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the GNU C library is asked")
+def test_an_allocator_with_settings_of_its_own_is_left_alone() -> None:
+    assert new_pages("kept", MALLOC_ARENA_MAX="2") > 100
