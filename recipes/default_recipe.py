@@ -53,6 +53,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bare, 400 steps, best validation kept": BARE | {"max_steps": 400, "valid_every": 100, "keep": "best"},
 }
 # What does not change what is learned, or is told by the name of the set.
+# Settings that came after the first cells, with what they mean for those.
+LATER: dict[str, Any] = {
+    "sample_rate": 16000,
+    "window_s": 1.0,
+    "win_ms": 25.0,
+    "hop_ms": 10.0,
+    "n_mels": 64,
+    "fmin_hz": 60.0,
+    "fmax_hz": 7800.0,
+    "frontend": "log-mel",
+}
 APART = ("out", "manifest", "seed", "workers", "memory_mib", "device", "logger")
 
 
@@ -145,7 +156,11 @@ def format_cells(cells: pd.DataFrame, sets: list[str]) -> str:
 
 def _checksum(config: TrainConfig) -> str:
     """What tells settings from others, wherever data and runs lie."""
-    values = {name: value for name, value in config.to_dict().items() if name not in APART}
+    values = {
+        name: value
+        for name, value in config.to_dict().items()
+        if name not in APART and not (name in LATER and value == LATER[name])
+    }
     values |= {"length": [EPOCHS, MIN_STEPS]} if config.max_steps is None else {}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -78,9 +78,9 @@ FIELDS = [(settings, name) for settings in LEAST for name in declarations(settin
 
 def test_all_fields_are_found() -> None:
     assert {settings: len(fields(settings)) for settings in LEAST} == {
-        TrainConfig: 65, ClassifierConfig: 21, PoolingConfig: 7, AugmentationConfig: 9, PredictionSettings: 4,
+        TrainConfig: 73, ClassifierConfig: 22, PoolingConfig: 7, AugmentationConfig: 9, PredictionSettings: 4,
     }  # fmt: skip
-    assert len(FIELDS) == 106
+    assert len(FIELDS) == 115
 
 
 @pytest.mark.parametrize(("settings", "name"), FIELDS, ids=lambda value: getattr(value, "__name__", value))
@@ -136,7 +136,7 @@ def test_a_model_has_the_settings_of_its_training() -> None:
     assert set(config.model_settings()) == shared
     assert shared == {
         "encoder", "pooling", "size", "strides", "channels", "width", "ramp_bins", "shared_strides", "pool_after",
-        "head_pooling", "input_norm",
+        "head_pooling", "input_norm", "sample_rate", "window_s", "n_mels", "fmin_hz", "fmax_hz", "frontend",
     }  # fmt: skip
     assert (model.size, model.ramp_bins, model.width, model.encoder) == ("paper", 3, 0.5, "resnet18")
 

@@ -23,6 +23,27 @@ def hz_to_mel(hz: float) -> float:
     return 2595.0 * math.log10(1.0 + hz / 700.0)
 
 
+def analysis_lengths(
+    *, sample_rate: int, win_ms: float, hop_ms: float, n_mels: int, fmin_hz: float, fmax_hz: float
+) -> dict[str, Any]:
+    """Window, hop and FFT in samples: powers of two from the window on, up to one by which every band holds a bin.
+
+    >>> analysis_lengths(sample_rate=16000, win_ms=25, hop_ms=10, n_mels=64, fmin_hz=60, fmax_hz=7800)
+    {'win_length': 400, 'hop_length': 160, 'n_fft': 512}
+    """
+    win_length = max(1, round(win_ms * sample_rate / 1000))
+    shortest = 2 ** (win_length - 1).bit_length()
+    n_fft = next(
+        (
+            length
+            for length in (shortest << doublings for doublings in range(4))
+            if fmax_hz > fmin_hz and not _empty_bands(_triangles(sample_rate, length, n_mels, fmin_hz, fmax_hz))
+        ),
+        shortest,  # `mel_filterbank` says what is wrong
+    )
+    return {"win_length": win_length, "hop_length": max(1, round(hop_ms * sample_rate / 1000)), "n_fft": n_fft}
+
+
 def mel_filterbank(*, sample_rate: int, n_fft: int, n_mels: int, fmin_hz: float, fmax_hz: float) -> Tensor:
     """Triangular filters that sum FFT power into mel bands, each with a peak of 1.
 
@@ -48,6 +69,22 @@ def mel_filterbank(*, sample_rate: int, n_fft: int, n_mels: int, fmin_hz: float,
             f"{who}: (n_fft / 2 + 1) x n_mels, the weights of the mel filters, must be at most {MAX_FILTER_WEIGHTS}, "
             f"got n_fft={n_fft}, n_mels={n_mels}"
         )
+    filters = _triangles(sample_rate, n_fft, n_mels, fmin_hz, fmax_hz)
+    empty = _empty_bands(filters)
+    if empty:
+        most = 0  # by halving: a bank of fewer bands has wider ones
+        for step in (2**power for power in reversed(range(n_mels.bit_length()))):
+            if most + step < n_mels and not _empty_bands(_triangles(sample_rate, n_fft, most + step, fmin_hz, fmax_hz)):
+                most += step
+        advice = f"take at most {most} bands, or a longer analysis window (n_fft)"
+        raise InputError(
+            f"{who}: every mel band must hold an FFT bin, but bands {empty} of {n_mels} are narrower than the "
+            f"{sample_rate / n_fft:g} Hz between bins; {advice if most else 'take a longer analysis window (n_fft)'}"
+        )
+    return filters
+
+
+def _triangles(sample_rate: int, n_fft: int, n_mels: int, fmin_hz: float, fmax_hz: float) -> Tensor:
     # On the CPU whatever the default device: some have no float64, and "meta" no numbers.
     settings: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
     mels = torch.linspace(hz_to_mel(fmin_hz), hz_to_mel(fmax_hz), n_mels + 2, **settings)
@@ -56,14 +93,13 @@ def mel_filterbank(*, sample_rate: int, n_fft: int, n_mels: int, fmin_hz: float,
     low, centre, high = edges_hz[:-2], edges_hz[1:-1], edges_hz[2:]
     rising = (bins_hz - low) / (centre - low)
     falling = (high - bins_hz) / (high - centre)
-    filters = torch.minimum(rising, falling).clamp(min=0)
-    empty = (filters.amax(dim=0) == 0).nonzero().flatten().tolist()
-    if empty:
-        raise InputError(
-            f"{who}: every mel band must hold an FFT bin, but bands {empty} of {n_mels} are narrower than the "
-            f"{sample_rate / n_fft:g} Hz between bins; take fewer bands or a larger n_fft"
-        )
-    return filters
+    return torch.minimum(rising, falling).clamp(min=0)
+
+
+def _empty_bands(filters: Tensor) -> list[int]:
+    """Numbers of the bands that hold no FFT bin."""
+    found: list[int] = (filters.amax(dim=0) == 0).nonzero().flatten().tolist()
+    return found
 
 
 def log_mel_from_parts(

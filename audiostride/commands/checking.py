@@ -33,6 +33,7 @@ def build_parser() -> ArgumentParser:
     )
     parser.add_argument("--group", metavar="COLUMN", help="what must not leak across splits (default: group, if there)")
     parser.add_argument("--audio-root", metavar="DIR", help="folder that paths are relative to")
+    parser.add_argument("--sample-rate", type=int, default=16000, help="of the model that is to hear them, in Hz")
     parser.add_argument(
         "--allow", metavar="KIND", nargs="+", default=[], help="kinds of findings that are listed and not counted"
     )
@@ -48,6 +49,7 @@ def run(arguments: Any) -> int:
         labels=arguments.label,
         group=arguments.group,
         audio_root=arguments.audio_root,
+        sample_rate=arguments.sample_rate,
         allow=arguments.allow,
         jobs=arguments.jobs,
     )

@@ -18,6 +18,17 @@ from audiostride.training.presets import DEFAULT_PRESET, PRESETS, preset_setting
 from audiostride.training.run_files import read_yaml
 
 INTERRUPTED = 130
+# In --help: each group of settings, in the order of `TrainConfig`, and the first of them.
+GROUPS = {
+    "out": "data",
+    "sample_rate": "frontend",
+    "encoder": "network",
+    "pooling": "strides",
+    "max_steps": "training",
+    "time_shift_s": "augmentation",
+    "seed": "evaluation and run",
+    "device": "machine",
+}
 
 
 class TrainParser(ArgumentParser):
@@ -85,13 +96,16 @@ def build_parser() -> ArgumentParser:
     )
     types = get_type_hints(TrainConfig)
     helps = {entry.arg_name: entry.description for entry in docstring_parser.parse_from_object(TrainConfig).params}
+    group: Any = parser
     for setting in fields(TrainConfig):
+        if setting.name in GROUPS:
+            group = parser.add_argument_group(GROUPS[setting.name])
         option: dict[str, Any] = {"default": setting.default}
         if setting.default is MISSING:
             option = {"required": True}
         elif types[setting.name] is bool:
             option |= {"nargs": "?", "const": True}  # a switch that may have a value
-        parser.add_argument(
+        group.add_argument(
             f"--{setting.name.replace('_', '-')}", type=types[setting.name], help=helps[setting.name], **option
         )
     parser.add_argument(

@@ -116,7 +116,10 @@ class StoreReader(AudioReader):
         store = clips["store"].iloc[0]
         stored_rate = read_store_header(store)["sample_rate"]
         if stored_rate != sample_rate:
-            raise InputError(f"store {store} must be at {sample_rate} Hz, got {stored_rate}; prepare it anew")
+            raise InputError(
+                f"store {store} must be at the {sample_rate} Hz of the model, got {stored_rate}; prepare it anew with "
+                f"--sample-rate {sample_rate}, or train a model of its rate: --sample-rate {stored_rate}"
+            )
         self.sample_rate = sample_rate
         self._audio = StoreAudio(store)
         files, offsets, lengths, scales = (clips[column] for column in PLACE_COLUMNS)

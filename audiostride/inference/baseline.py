@@ -1,6 +1,8 @@
 """What a classifier has to beat: the majority class, and statistics of log-mel bands with a support vector machine."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,24 +26,27 @@ class Baselines:
     """RBF support vector machine on log-mel statistics; None where it was not computed."""
 
 
-def log_mel_statistics(reader: AudioReader, *, max_s: float = 10.0) -> NDArray[np.float32]:
+def log_mel_statistics(
+    reader: AudioReader, *, frontend: Mapping[str, Any] | None = None, max_s: float = 10.0
+) -> NDArray[np.float32]:
     """Statistics over time, per clip, of the log-mel bands and of their cepstrum.
 
-    Mean, standard deviation and standard deviation of the change from frame to frame of the 64 bands; the same with
+    Mean, standard deviation and standard deviation of the change from frame to frame of the bands; the same with
     maximum and minimum of the first 40 coefficients of the cosine transform over mel (which separate pitch from
     timbre).
 
     Args:
         reader: The clips.
+        frontend: Settings of `log_mel_spectrogram`, at the sample rate of the reader; None are the defaults.
         max_s: Only the first seconds of a clip count, so that long recordings do not fill the memory.
 
     Shape:
-        Result: ``(clips, 3 * 64 + 5 * 40)``.
+        Result: ``(clips, 3 * n_mels + 5 * 40)``, with fewer than 40 bands 5 times their number.
     """
     rows = []
     for index in range(len(reader)):
         samples = reader.read(index, 0, int(min(reader.n_samples[index], max_s * reader.sample_rate)))
-        bands = log_mel_spectrogram(torch.from_numpy(samples), sample_rate=reader.sample_rate).numpy()  # (T, M)
+        bands = log_mel_spectrogram(torch.from_numpy(samples), **(frontend or {})).numpy()  # (T, M)
         cepstrum = dct(bands, axis=1, norm="ortho")[:, :40]
         parts = [cepstrum.max(axis=0), cepstrum.min(axis=0)]
         for series in (bands, cepstrum):
@@ -57,6 +62,7 @@ def baseline_accuracies(
     test: AudioReader,
     test_classes: NDArray[np.int64],
     *,
+    frontend: Mapping[str, Any] | None = None,
     max_train_clips: int = 5000,
 ) -> Baselines:
     """Accuracy of the majority class and of a classic classifier, for the reader to compare a network with.
@@ -64,11 +70,13 @@ def baseline_accuracies(
     Args:
         train, test: Clips.
         train_classes, test_classes: Their classes, ``(clips,)``.
+        frontend: As for `log_mel_statistics`.
         max_train_clips: Beyond this number the support vector machine, whose time grows with its square, is left out.
     """
     majority = float((test_classes == np.bincount(train_classes).argmax()).mean())
     if len(train) > max_train_clips:
         return Baselines(majority, None)
     machine = make_pipeline(StandardScaler(), SVC(C=10.0))
-    machine.fit(log_mel_statistics(train), train_classes)
-    return Baselines(majority, float((machine.predict(log_mel_statistics(test)) == test_classes).mean()))
+    machine.fit(log_mel_statistics(train, frontend=frontend), train_classes)
+    found = machine.predict(log_mel_statistics(test, frontend=frontend))
+    return Baselines(majority, float((found == test_classes).mean()))

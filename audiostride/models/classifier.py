@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from audiostride.audio.log_mel import LogMel
+from audiostride.audio.pcen import PCEN
 from audiostride.errors import InputError
 from audiostride.models.bcresnet import BCResNetEncoder
 from audiostride.models.config import ClassifierConfig
@@ -54,6 +55,13 @@ class AudioClassifier(nn.Module):
         super().__init__()
         self.config = config
         self.frontend = LogMel(**config.frontend_settings())
+        self.pcen: PCEN | None = None
+        if config.frontend != "log-mel":
+            self.pcen = PCEN(
+                n_mels=config.n_mels,
+                frame_rate_hz=config.sample_rate / config.hop_length,
+                learned=config.frontend == "learned-pcen",
+            )
         # Log-mel values reach from -14 to 6: without a norm in front, the first convolution's zero padding, which is
         # loud on that scale, and its offset would have to be unlearned first.
         self.input_norm = nn.BatchNorm2d(1 if config.input_norm == "all" else config.n_mels)
@@ -93,6 +101,8 @@ class AudioClassifier(nn.Module):
 
     def _normalise(self, spectrogram: Tensor) -> Tensor:
         """What the encoder gets, ``(B, 1, T, M)``, from a log-mel spectrogram of shape ``(B, T, M)``."""
+        if self.pcen is not None:
+            spectrogram = self.pcen(spectrogram)
         if self.config.input_norm == "all":
             normed: Tensor = self.input_norm(spectrogram.unsqueeze(1))
             return normed

@@ -7,6 +7,7 @@ from typing import Any, get_args
 from audiostride.checks import (
     Count,
     EncoderKind,
+    Frontend,
     HeadPooling,
     InputNorm,
     NotNegative,
@@ -46,7 +47,7 @@ ENCODER_STRIDES: dict[str, tuple[tuple[float, float], ...]] = {
 
 
 # Settings that came after version 0.3.0; models of before have these values, which are not written.
-LATER: dict[str, Any] = {"head_pooling": None, "input_norm": "all"}
+LATER: dict[str, Any] = {"head_pooling": None, "input_norm": "all", "frontend": "log-mel"}
 
 
 def fill_encoder(
@@ -143,6 +144,8 @@ class ClassifierConfig(PoolingConfig):
     Networks of other packages pool their maps themselves."""
     input_norm: InputNorm = "all"
     """Whether the batch norm of spectrograms has one mean and variance for all mel bands, or one for each band."""
+    frontend: Frontend = "log-mel"
+    """Log-mel spectrograms, or these with per-channel energy normalisation (PCEN), fixed or learned for each band."""
     sample_rate: Count = 16000
     """Of the waveform, in Hz."""
     window_s: Positive = 1.0

@@ -4,9 +4,10 @@ import math
 
 import pandas as pd
 
+from audiostride.audio.log_mel import hz_to_mel
 from audiostride.checks import check_positive
 from audiostride.errors import InputError
-from audiostride.models import AudioClassifier, PooledEncoder
+from audiostride.models import AudioClassifier, ClassifierConfig, PooledEncoder
 from audiostride.models.pooled import PooledBlock
 from audiostride.strides.diffstride import DiffStride2d
 from audiostride.strides.masks import nominal_ramp
@@ -25,10 +26,29 @@ TABLE_2 = {
     "multi-task": ("1.46 (0.01)", "1.79 (0.03)", "34.17 (0.30)", "0.2708 (0.0074)"),
 }
 WINDOW_S = 1.6  # of the paper's cut-offs, which are rounded down to a bin over 160 frames and 64 bands
+AT_HZ = 1000.0
 FRAME_RATE_HZ = 100.0  # for an encoder without its classifier: the paper's 10 ms hop
 
 
-def cutoff_table(model: AudioClassifier | PooledEncoder, window_s: float = 1.0) -> pd.DataFrame:
+def bands_per(config: ClassifierConfig, at_hz: float) -> dict[str, float]:
+    """How many mel bands of a frontend lie in an octave and in a kHz at a frequency in Hz.
+
+    The mel of O'Shaughnessy is ``2595 log10(1 + f / 700)``, whose slope is ``2595 / ln 10 / (700 + f)``.
+    """
+    mel_per_band = (hz_to_mel(config.fmax_hz) - hz_to_mel(config.fmin_hz)) / (config.n_mels + 1)
+    per_hz = 2595 / math.log(10) / (700 + at_hz) / mel_per_band
+    return {"octave": per_hz * at_hz * math.log(2), "khz": 1000 * per_hz}
+
+
+def choose_frequency(config: ClassifierConfig) -> float:
+    """A frequency in Hz inside the bands of a frontend: 1 kHz, or the geometric middle of its limits."""
+    inside = config.fmin_hz < AT_HZ < config.fmax_hz
+    return AT_HZ if inside else round(math.sqrt(max(config.fmin_hz, 1.0) * config.fmax_hz))
+
+
+def cutoff_table(
+    model: AudioClassifier | PooledEncoder, window_s: float = 1.0, *, at_hz: float | None = None
+) -> pd.DataFrame:
     """What each layer of a model passes, one row per layer and axis.
 
     Over a window of T seconds the FFT bins of the time axis lie 1/T Hz apart, at every layer; those of the mel axis lie
@@ -39,13 +59,16 @@ def cutoff_table(model: AudioClassifier | PooledEncoder, window_s: float = 1.0) 
     Args:
         model: A classifier, or an encoder (64 mel bands, 100 frames a second).
         window_s: Length of the windows that the model sees, in seconds, > 0.
+        at_hz: Where cycles per mel band are told in cycles per octave and per kHz too, in Hz; None is 1 kHz, or the
+            geometric middle of the model's limits where that is not between them.
 
     Returns:
         A table with the columns ``layer`` (from 1), ``axis`` (time or mel), ``unit``, ``pooling``; ``stride`` (as
         used), ``n_in``, ``n_out`` (bins) and ``effective_stride`` (their ratio); the edges of the mask ``pass_edge``
         (last frequency with weight 1), ``half_edge`` (weight 1/2) and ``stop_edge`` (first with weight 0), in `unit`
         and, with the suffix ``_bins``, in bins, none above the Nyquist frequency; ``cutoff``, the paper's ``rate / (2
-        S)``, and ``cutoff_floor``, the same rounded down to a bin. A hard crop has its three edges in one place.
+        S)``, and ``cutoff_floor``, the same rounded down to a bin; of the mel axis also ``cutoff_per_octave`` and
+        ``cutoff_per_khz`` at the frequency ``at_hz``. A hard crop has its three edges in one place.
         Strided convolution has no mask (its edges are NaN): what lies above its cut-off folds down to lower
         frequencies.
 
@@ -55,14 +78,18 @@ def cutoff_table(model: AudioClassifier | PooledEncoder, window_s: float = 1.0) 
     check_positive("cutoff_table", window_s=window_s)
     encoder: PooledEncoder
     if isinstance(model, AudioClassifier):
-        encoder, n_mels = model.encoder, model.config.n_mels
-        frame_rate_hz = model.config.sample_rate / model.config.hop_length
+        encoder, config, n_mels = model.encoder, model.config, model.config.n_mels
+        frame_rate_hz = config.sample_rate / config.hop_length
     elif isinstance(model, PooledEncoder):
         encoder, n_mels, frame_rate_hz = model, 64, FRAME_RATE_HZ
+        config = ClassifierConfig(tasks={"": ["a", "b"]})
     else:
         raise InputError(f"cutoff_table: model must be an AudioClassifier or an Encoder, got {type(model).__name__}")
     layers = encoder.pooled_layers(math.ceil(window_s * frame_rate_hz - 1e-9), n_mels)
     bin_width = {"time": 1 / window_s, "mel": 1 / n_mels}
+    at_hz = choose_frequency(config) if at_hz is None else at_hz
+    check_positive("cutoff_table", at_hz=at_hz)
+    per = bands_per(config, at_hz)
     rows = []
     for layer, (block, sizes_in, sizes_out) in enumerate(layers, start=1):
         strides = block.used_strides(*sizes_in)
@@ -82,6 +109,11 @@ def cutoff_table(model: AudioClassifier | PooledEncoder, window_s: float = 1.0) 
                     **{name: edge * bin_width[axis] for name, edge in edges.items()},
                     "cutoff": cutoff_bin * bin_width[axis],
                     "cutoff_floor": math.floor(cutoff_bin) * bin_width[axis],
+                    **{
+                        f"cutoff_per_{unit}": cutoff_bin * bin_width[axis] * bands if axis == "mel" else math.nan
+                        for unit, bands in per.items()
+                    },
+                    "at_hz": at_hz if axis == "mel" else math.nan,
                 }
             )
     return pd.DataFrame(rows)
@@ -112,5 +144,7 @@ def summarise_cutoffs(tables: list[pd.DataFrame]) -> pd.DataFrame:
     keys = ["pooling", "layer", "axis", "unit"]
     numbers = [name for name in tables[0].columns if name not in keys]
     grouped = pd.concat(tables).groupby(keys, sort=False)
-    spread = grouped[[name for name in numbers if not name.endswith("_bins")]].std().add_suffix("_sd")
+    spread = (
+        grouped[[name for name in numbers if not name.endswith("_bins") and name != "at_hz"]].std().add_suffix("_sd")
+    )
     return pd.concat([grouped.size().rename("runs"), grouped[numbers].mean(), spread], axis=1).reset_index()

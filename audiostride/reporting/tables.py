@@ -128,6 +128,12 @@ def cutoffs_table(summary: pd.DataFrame) -> Table:
         "where the layer passes whole, to 0, where nothing is left. Strided convolution has no mask: what lies above "
         "its cut-off folds down to slower or coarser modulations."
     )
+    if len(mel := summary[(summary["axis"] == "mel") & (summary["layer"] == 1)]) and summary["at_hz"].nunique() == 1:
+        first = mel.iloc[0]
+        caption += (
+            f" At {first['at_hz']:,.0f} Hz the {first['cutoff']:.2f} cycles/mel of layer 1 are "
+            f"{first['cutoff_per_octave']:.2g} cycles/octave and {first['cutoff_per_khz']:.2g} cycles/kHz."
+        )
     if summary["runs"].max() > 1:
         caption += " Means over runs, standard deviation in brackets."
     return Table("cutoffs", caption, summary, shown, n_left=len(keys))

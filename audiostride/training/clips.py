@@ -171,6 +171,7 @@ class LabelledClips:
         names: dict[str, list[str]],
         *,
         where: str,
+        sample_rate: int = 16000,
         memory_mib: float = 4096.0,
         on_error: str = "stop",
         progress: bool = True,
@@ -181,8 +182,7 @@ class LabelledClips:
             clips: A table with `label_column` of each task.
             names: Class names of the tasks.
             where: Name of the manifest and split, for messages.
-            memory_mib: As for `open_reader`.
-            on_error: As for `open_reader`.
+            sample_rate, memory_mib, on_error: As for `open_reader`.
             progress: Whether a progress bar is shown.
 
         Raises:
@@ -198,7 +198,9 @@ class LabelledClips:
                     f"{where}: labels must be classes of the model, got {', '.join(unknown)}; "
                     f"it knows {', '.join(classes)}"
                 )
-        reader = open_reader(clips, where=where, memory_mib=memory_mib, on_error=on_error, progress=progress)
+        reader = open_reader(
+            clips, sample_rate=sample_rate, where=where, memory_mib=memory_mib, on_error=on_error, progress=progress
+        )
         if len(reader) == 0:
             raise InputError(describe_bad_rows(where, reader.skipped, "no clip is left; mend these rows"))
         kept = clips.iloc[reader.kept]
@@ -267,6 +269,7 @@ def load_sets(
                     clips[clips["split"] == split],
                     own,
                     where=f"{source.manifest}, {split} clips",
+                    sample_rate=config.sample_rate,
                     memory_mib=config.memory_mib / (len(SPLITS) * len(tables)),
                     on_error=config.on_error,
                     progress=progress,

@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from audiostride.audio.band import HIGHEST
 from audiostride.checks import (
     Count,
+    Frontend,
     HeadPooling,
     InputNorm,
     ModelSize,
@@ -100,50 +102,66 @@ class TrainConfig:
     """Column of the manifest with what must not leak across splits, such as the speaker."""
     on_error: OnError = "stop"
     """What bad audio does: stop before training, or be skipped and listed in skipped.csv."""
+    sample_rate: Count = 16000
+    """Of what the network hears, in Hz; audio of other rates is resampled."""
+    window_s: Positive = 1.0
+    """Length of the excerpts and windows, in seconds."""
+    win_ms: Positive = 25.0
+    """Analysis window of a frame, in milliseconds."""
+    hop_ms: Positive = 10.0
+    """From one frame to the next, in milliseconds."""
+    n_mels: Count = 64
+    """Mel bands."""
+    fmin_hz: NotNegative = 60.0
+    """Lower edge of the first mel band."""
+    fmax_hz: Positive | None = None
+    """Upper edge of the last mel band (default: 7,800 Hz at 16,000 Hz, in proportion at other rates)."""
+    frontend: Frontend = "log-mel"
+    """Log-mel spectrograms, or these with per-channel energy normalisation (PCEN), fixed or learned for each band."""
     encoder: str = "separable"
     """The network: separable (the paper's), resnet18, preact_resnet18, bcresnet, timm:NAME or torchvision:NAME."""
     weights: str | None = None
     """Weights to start from: a state dict of the encoder in a .safetensors, .pt or .pth file; heads start at random."""
-    pooling: Pooling = "diffstride"
-    """How maps shrink: strided convolution, spectral pooling, or learned strides."""
-    size: ModelSize = "mixed"
-    """DiffStride's masks and map sizes: the paper's, or as small as strided convolution's: nominal, folded, mixed."""
     width: Positive = 1.0
     """Factor on the channels of the network; 0.25 suits a CPU; of bcresnet its tau."""
     head_pooling: HeadPooling | None = None
     """What heads see of a channel's map: its maximum, its mean, or both (default: the encoder's own)."""
     input_norm: InputNorm = "all"
     """One mean and variance for all mel bands in the batch norm of spectrograms, or one for each band."""
-    strides: Sequence[Sequence[Stride]] | None = None
-    """Stride over time and mel of each block that pools, see ClassifierConfig (default: the encoder's own)."""
     channels: Sequence[Count] | None = None
     """Channels of each block, of a ResNet of each stage, at width 1 (default: the encoder's own)."""
+    init: str | None = None
+    """Run folder or model file whose encoder it starts from; settings of the network are then those from there."""
+    freeze_encoder: bool = False
+    """With init: the encoder stays as it is, with its norms and strides, and the heads alone learn."""
+    pooling: Pooling = "diffstride"
+    """How maps shrink: strided convolution, spectral pooling, or learned strides."""
+    size: ModelSize = "mixed"
+    """DiffStride's masks and map sizes: the paper's, or as small as strided convolution's: nominal, folded, mixed."""
+    strides: Sequence[Sequence[Stride]] | None = None
+    """Stride over time and mel of each block that pools, see ClassifierConfig (default: the encoder's own)."""
     shared_strides: bool = False
     """One learned stride for both axes of a block."""
     ramp_bins: RampBins | None = None
     """Width of the mask's ramp in FFT bins (the paper's R); none is 8 for folded maps and else the paper's 4."""
     pool_after: PoolingPlace = "convolution"
     """Pool both axes after a block, or each axis right after its convolution; without effect on a ResNet."""
-    init: str | None = None
-    """Run folder or model file whose encoder it starts from; settings of the network are then those from there."""
-    freeze_encoder: bool = False
-    """With init: the encoder stays as it is, with its norms and strides, and the heads alone learn."""
+    stride_lr: NotNegative = 1e-2
+    """Learning rate of the strides."""
+    stride_cost: NotNegative = 0.0
+    """Weight of the paper's cost term (eq. 6), which drives strides up."""
     max_steps: Count | None = None
     """Optimizer steps (default: see epochs)."""
     epochs: Positive | None = None
     """Passes over the training clips, instead of max_steps (default: 20, but 2,000 steps at least)."""
     batch_size: Annotated[int, Range(2, unit="(batch norm)")] = 32
-    """1 s excerpts per step."""
+    """Excerpts per step."""
     optimizer: OptimizerKind = "adamw"
     """AdamW, whose weight decay is decoupled from the gradient, or Adam."""
     lr: Positive = 2e-3
     """Highest learning rate of the weights."""
-    stride_lr: NotNegative = 1e-2
-    """Learning rate of the strides."""
     weight_decay: NotNegative = 0.0
     """Weight decay; never on strides."""
-    stride_cost: NotNegative = 0.0
-    """Weight of the paper's cost term (eq. 6), which drives strides up."""
     schedule: Schedule = "cosine"
     """Course of both learning rates."""
     warmup: Probability = 0.0
@@ -152,12 +170,12 @@ class TrainConfig:
     """Share of the target that is spread over all classes."""
     keep: Keep = "last"
     """Which weights the run ends with: the last ones, or those of the validation with the highest accuracy."""
+    distillation: Probability = 0.5
+    """Weight of a teacher's scores (columns score:CLASS of the manifest) beside labels; 0 leaves such columns alone."""
     balance: Balance = "none"
     """What training shows equally often: clips, classes, or groups."""
     class_weights: ClassWeights = "none"
     """Weights of the classes in the loss; balanced is inverse to how often they occur."""
-    distillation: Probability = 0.5
-    """Weight of a teacher's scores (columns score:CLASS of the manifest) beside labels; 0 leaves such columns alone."""
     time_shift_s: NotNegative = 0.0
     """Augmentation: how far an excerpt may reach beyond its clip, in seconds (zeros there)."""
     gain_db: float = 0.0
@@ -211,6 +229,8 @@ class TrainConfig:
         who = "train"
         check_settings(who, self)
         self.strides, self.channels = fill_encoder(who, self.encoder, self.strides, self.channels)
+        self.fmax_hz = HIGHEST * self.sample_rate if self.fmax_hz is None else self.fmax_hz
+        self._check_frontend(self.fmax_hz)
         if (self.manifest is None) == (self.task is None):
             raise InputError(
                 f"{who}: either --manifest with --label or --task NAME=MANIFEST:COLUMN must be given, got "
@@ -250,6 +270,38 @@ class TrainConfig:
                 f"twice that, got {self.batch_size}; give {max(2, -(-self.batch_size // parts)) * parts}"
             )
 
+    def _check_frontend(self, fmax_hz: float) -> None:
+        """Raise, naming a value that does, unless the settings of the frontend fit each other."""
+        rate = self.sample_rate
+        for fits, told, got, advice in (
+            (
+                fmax_hz <= rate / 2,
+                f"fmax_hz must be at most half of sample_rate ({rate} Hz)",
+                f"{fmax_hz:g}",
+                f"give {HIGHEST * rate:g}, or leave it out",
+            ),
+            (
+                self.fmin_hz < fmax_hz,
+                f"fmin_hz must be below fmax_hz ({fmax_hz:g} Hz)",
+                f"{self.fmin_hz:g}",
+                f"give {fmax_hz / 100:g}, or a higher fmax_hz or sample_rate",
+            ),
+            (
+                1000 / rate <= self.hop_ms <= self.win_ms,
+                f"hop_ms must lie in [{1000 / rate:g}, {self.win_ms:g}], from one sample to win_ms",
+                f"{self.hop_ms:g}",
+                f"give {max(0.4 * self.win_ms, 1000 / rate):g}",
+            ),
+            (
+                self.win_ms <= 1000 * self.window_s,
+                f"window_s must hold an analysis window of win_ms ({self.win_ms:g} ms)",
+                f"{self.window_s:g}",
+                f"give {self.win_ms / 25:g} or more, or a shorter win_ms",
+            ),
+        ):
+            if not fits:
+                raise InputError(f"train: {told}, got {got}; {advice}")
+
     @property
     def n_processes(self) -> int:
         """Processes on all machines."""
@@ -287,21 +339,20 @@ class TrainConfig:
 
     @classmethod
     def model_setting_names(cls) -> list[str]:
-        """The settings that a `ClassifierConfig` has too."""
+        """The settings that a `ClassifierConfig` has too, and the two that it has in samples."""
         own = {entry.name for entry in fields(cls)}
-        return [entry.name for entry in fields(ClassifierConfig) if entry.name in own]
+        return ["win_ms", "hop_ms", *(entry.name for entry in fields(ClassifierConfig) if entry.name in own)]
 
     def model_settings(self) -> dict[str, Any]:
         """The settings that a `ClassifierConfig` has too, and their values."""
-        return {name: getattr(self, name) for name in self.model_setting_names()}
+        return {name: getattr(self, name) for name in self.model_setting_names() if name not in ("win_ms", "hop_ms")}
 
     def given_model_settings(self) -> dict[str, Any]:
-        """Those of `model_settings` that are not the defaults, as values that YAML knows."""
+        """Those of the settings of the model that are not the defaults, as values that YAML knows."""
         values = self.to_dict()
         defaults = {entry.name: entry.default for entry in fields(self)}
-        defaults |= {
-            name: replace(self, strides=None, channels=None).to_dict()[name] for name in ("strides", "channels")
-        }
+        bare = replace(self, strides=None, channels=None, fmax_hz=None).to_dict()
+        defaults |= {name: bare[name] for name in ("strides", "channels", "fmax_hz")}
         return {name: values[name] for name in self.model_setting_names() if values[name] != defaults[name]}
 
     def augmentation(self) -> AugmentationConfig:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from audiostride.audio.log_mel import analysis_lengths
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
 from audiostride.models.config import LATER
@@ -38,6 +39,8 @@ def initial_settings(model: AudioClassifier) -> dict[str, Any]:
     ([[3.0, 2.0]], 'diffstride', 1.0)
     """
     values = LATER | model.config.to_dict()
+    for name, length in (("win_ms", model.config.win_length), ("hop_ms", model.config.hop_length)):
+        values[name] = 1000 * length / model.config.sample_rate
     if learned := diffstride_layers(model):
         values["strides"] = [list(layer.stride_values()) for layer in learned]
     return {name: values[name] for name in TrainConfig.model_setting_names()}
@@ -75,7 +78,9 @@ def make_model(
     """
     settings = config.model_settings()
     if initial is None:
-        return AudioClassifier(ClassifierConfig(tasks=tasks, **settings)), []
+        bands = {name: settings[name] for name in ("sample_rate", "n_mels", "fmin_hz", "fmax_hz")}
+        lengths = analysis_lengths(win_ms=config.win_ms, hop_ms=config.hop_ms, **bands)
+        return AudioClassifier(ClassifierConfig(tasks=tasks, **settings, **lengths)), []
     model = AudioClassifier(replace(initial.config, tasks=tasks, **settings))
     own, there = model.state_dict(), initial.state_dict()
     taken = {name: tensor for name, tensor in there.items() if not name.startswith("heads.")}

@@ -12,6 +12,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     # learning rate, so strides learn at it too, and no schedule. Every other setting that changes what is learned is
     # written out: a default of this toolkit that changes must not change the paper's experiment.
     "paper": {
+        "sample_rate": 16000,
+        "window_s": 1.0,
+        "win_ms": 25.0,
+        "hop_ms": 10.0,
+        "n_mels": 64,
+        "fmin_hz": 60.0,
+        "fmax_hz": 7800.0,
+        "frontend": "log-mel",
         "encoder": "separable",
         "size": "paper",
         "ramp_bins": 4.0,

@@ -46,7 +46,11 @@ def write_results(
     for task, found in evaluate_clips(model, test, hop_s=hop_s, progress=progress).items():
         clips = test[task]
         baselines = baseline_accuracies(
-            train[task].reader, train[task].class_indices, clips.reader, clips.class_indices
+            train[task].reader,
+            train[task].class_indices,
+            clips.reader,
+            clips.class_indices,
+            frontend=model.config.frontend_settings(),
         )
         tasks[task] = {
             **summarise(found),
@@ -200,7 +204,13 @@ def evaluate_run(
             names = {task: model.config.tasks[task] for task in source.labels}
             where = f"{source.manifest}, {part} clips"
             loaded |= LabelledClips.load(
-                chosen, names, where=where, memory_mib=config.memory_mib, on_error=on_error, progress=progress
+                chosen,
+                names,
+                where=where,
+                sample_rate=model.config.sample_rate,
+                memory_mib=config.memory_mib,
+                on_error=on_error,
+                progress=progress,
             )
         return {task: loaded[task] for task in config.tasks()}
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from audiostride import AudioClassifier, ClassifierConfig, Encoder, cutoff_table
+from audiostride.audio.log_mel import hz_to_mel
 from audiostride.errors import InputError
 from audiostride.reporting import format_cutoffs, summarise_cutoffs
 from audiostride.strides.masks import passband_mask
@@ -135,3 +136,29 @@ def test_strided_rows_print_a_dash_for_the_mask() -> None:
     text = format_cutoffs(summarise_cutoffs([cutoff_table(make_model(pooling="strided"))]))
     assert "nan" not in text
     assert " - " in text
+
+
+@pytest.mark.parametrize("at_hz", [300.0, 1000.0, 5000.0])
+def test_mel_cutoffs_in_octaves_and_kilohertz_are_counts_of_bands(at_hz: float) -> None:
+    model = make_model()
+    found = row(cutoff_table(model, at_hz=at_hz), 1, "mel")
+    # The bands between two frequencies close to this one, counted on the frontend's own scale.
+    edges = [hz_to_mel(model.config.fmin_hz), hz_to_mel(model.config.fmax_hz)]
+    for name, low_hz, high_hz, width in (
+        ("cutoff_per_octave", at_hz * 2**-0.005, at_hz * 2**0.005, 0.01),
+        ("cutoff_per_khz", at_hz - 1, at_hz + 1, 0.002),
+    ):
+        bands = (hz_to_mel(high_hz) - hz_to_mel(low_hz)) * 65 / (edges[1] - edges[0])
+        assert found[name] == pytest.approx(found["cutoff"] * bands / width, rel=1e-4)
+    assert found["at_hz"] == at_hz
+
+
+def test_frequencies_lie_between_the_models_limits() -> None:
+    table = cutoff_table(make_model(sample_rate=250_000, fmin_hz=15_000, fmax_hz=120_000, hop_length=250))
+    assert 15_000 < row(table, 1, "mel")["at_hz"] < 120_000
+    assert row(cutoff_table(make_model()), 1, "mel")["at_hz"] == 1000
+    assert math.isnan(row(table, 1, "time")["at_hz"])
+    assert math.isnan(row(table, 1, "time")["cutoff_per_octave"])
+    assert cutoff_table(make_model().encoder)["cutoff_per_khz"].notna().sum() == 2
+    with pytest.raises(InputError, match="cutoff_table: at_hz"):
+        cutoff_table(make_model(), at_hz=0.0)

@@ -64,6 +64,7 @@ FORMATS = {
 
 # What models of the default settings are fed with, in Hz.
 MODEL_RATE = 16000
+FAR_ABOVE = 1.5  # times this rate: a third and more of what a file can hold is thrown away
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,12 @@ def count_flat_top(samples: NDArray[np.float32]) -> int:
 
 
 def measure_audio(
-    blocks: Iterable[NDArray[np.float32]], *, sample_rate: int, channels: int, encoding: str
+    blocks: Iterable[NDArray[np.float32]],
+    *,
+    sample_rate: int,
+    channels: int,
+    encoding: str,
+    model_rate: int = MODEL_RATE,
 ) -> AudioFacts:
     """The measures of a clip.
 
@@ -167,6 +173,7 @@ def measure_audio(
         sample_rate: In Hz.
         channels: Number of channels.
         encoding: What the header says of it.
+        model_rate: Sample rate of the model that is to hear it, in Hz.
 
     Shape:
         Each block: ``(frames, channels)``.
@@ -191,7 +198,7 @@ def measure_audio(
         mono = block[:, 0].astype(np.float64) if channels == 1 else block.mean(axis=1, dtype=np.float64)
         total += float(mono.sum())
         total_squared += float(mono @ mono)
-        band.add(mono, rate=sample_rate, model_rate=MODEL_RATE)
+        band.add(mono, rate=sample_rate, model_rate=model_rate)
         low, high = min(low, float(mono.min())), max(high, float(mono.max()))
         mono *= 32768
         if max(high, -low) > 2.0**15:  # keeps what is beyond full scale apart and absurd floats inside int32
@@ -215,7 +222,9 @@ def measure_audio(
     )
 
 
-def read_facts(path: str, start_s: float, duration_s: float, *, name: str) -> AudioFacts | Finding:
+def read_facts(
+    path: str, start_s: float, duration_s: float, *, name: str, model_rate: int = MODEL_RATE
+) -> AudioFacts | Finding:
     """The measures of a clip, or why there are none.
 
     Args:
@@ -223,6 +232,7 @@ def read_facts(path: str, start_s: float, duration_s: float, *, name: str) -> Au
         start_s: Start in seconds.
         duration_s: Length in seconds; NaN goes to the end.
         name: Of the file, for messages.
+        model_rate: As for `measure_audio`.
     """
     file = None
     try:
@@ -232,7 +242,9 @@ def read_facts(path: str, start_s: float, duration_s: float, *, name: str) -> Au
             part = f"start_s={start_s:g}" + ("" if to_end else f", duration_s={duration_s:g}")
             return Finding("out-of-range", f"{name} is {info.duration_s:.6g} s long, too short for {part}")
         blocks = stream_frames(path, start_s=start_s, duration_s=None if to_end else duration_s, opened=(file, info))
-        facts = measure_audio(blocks, sample_rate=info.sample_rate, channels=info.channels, encoding=info.encoding)
+        facts = measure_audio(
+            blocks, sample_rate=info.sample_rate, channels=info.channels, encoding=info.encoding, model_rate=model_rate
+        )
         doubt = info.doubt or (file.describe_rest() if file and to_end else "")
         return replace(facts, doubt=doubt) if doubt else facts
     except InputError as error:
@@ -243,14 +255,16 @@ def read_facts(path: str, start_s: float, duration_s: float, *, name: str) -> Au
             file.close()
 
 
-def read_store_facts(reader: AudioReader, index: int) -> AudioFacts:
+def read_store_facts(reader: AudioReader, index: int, *, model_rate: int = MODEL_RATE) -> AudioFacts:
     """The measures of a clip of a store."""
     length = int(reader.n_samples[index])
     blocks = (reader.read(index, at, min(BLOCK_FRAMES, length - at))[:, None] for at in range(0, length, BLOCK_FRAMES))
-    return measure_audio(blocks, sample_rate=reader.sample_rate, channels=1, encoding="store PCM_16")
+    return measure_audio(
+        blocks, sample_rate=reader.sample_rate, channels=1, encoding="store PCM_16", model_rate=model_rate
+    )
 
 
-def judge_audio(facts: AudioFacts, *, name: str, line: int) -> list[Finding]:
+def judge_audio(facts: AudioFacts, *, name: str, line: int, model_rate: int = MODEL_RATE) -> list[Finding]:
     """Findings and notes on one clip that could be read."""
     if facts.n_not_finite:
         return [Finding("not-finite", f"{name} has {facts.n_not_finite:,} samples that are NaN or infinite", [line])]
@@ -274,19 +288,30 @@ def judge_audio(facts: AudioFacts, *, name: str, line: int) -> list[Finding]:
         refused = "; more than is read" if facts.peak > LOUDEST else ""
         add(kind, f"peaks at {facts.peak:.4g} of full scale ({_to_db(facts.peak):+.1f} dB){refused}")
     if facts.above_band and facts.swing >= SILENT_SWING:
-        band = f"{HIGHEST * MODEL_RATE:,.0f} Hz, where models of {MODEL_RATE} Hz hear nothing"
-        add("outside-band", f"lies almost whole above {band}; {SLOW_DOWN}")
+        band = f"{HIGHEST * model_rate:,.0f} Hz, where models of {model_rate} Hz hear nothing"
+        add("outside-band", f"lies almost whole above {band}; give them another --sample-rate, or {SLOW_DOWN}")
     if abs(facts.mean) > MAX_MEAN and facts.duration_s >= MIN_MEAN_DURATION_S:
         add("dc-offset", f"has a mean of {facts.mean:+.3g} of full scale")
     return found
 
 
-def judge_formats(clips: pd.DataFrame, facts: list[AudioFacts | Finding | None]) -> list[Finding]:
-    """Notes on what the files differ in: sample rates, channels, and names that end like another format."""
+def judge_formats(
+    clips: pd.DataFrame, facts: list[AudioFacts | Finding | None], *, model_rate: int = MODEL_RATE
+) -> list[Finding]:
+    """Notes on what the files differ in, from each other and from what a model of a sample rate takes."""
     measured = [item for item in facts if isinstance(item, AudioFacts)]
     notes = []
+    rates = Counter(item.sample_rate for item in measured)
+    for rate, count in sorted(rates.items()):
+        here = f"{count:,} clips at {rate:,} Hz: "
+        if rate < model_rate:
+            empty = f"the bands of a model of {model_rate:,} Hz hold nothing of them above {rate / 2:,.0f} Hz"
+            notes.append(Finding("model-rate", f"{here}{empty}; choose its rate with --sample-rate"))
+        elif rate >= FAR_ABOVE * model_rate:
+            lost = f"a model of {model_rate:,} Hz hears nothing of them above {HIGHEST * model_rate:,.0f} Hz"
+            notes.append(Finding("model-rate", f"{here}{lost}; choose its rate with --sample-rate"))
     for kind, what, counts in (
-        ("mixed-sample-rates", "sample rates in Hz", Counter(item.sample_rate for item in measured)),
+        ("mixed-sample-rates", "sample rates in Hz", rates),
         ("mixed-channels", "channel counts", Counter(item.channels for item in measured)),
     ):
         if len(counts) > 1:
@@ -302,7 +327,9 @@ def judge_formats(clips: pd.DataFrame, facts: list[AudioFacts | Finding | None])
     return notes
 
 
-def find_audio_faults(clips: pd.DataFrame, facts: list[AudioFacts | Finding | None]) -> list[Finding]:
+def find_audio_faults(
+    clips: pd.DataFrame, facts: list[AudioFacts | Finding | None], *, model_rate: int = MODEL_RATE
+) -> list[Finding]:
     """Findings and notes on all clips; what several parts of a file share is one finding."""
     found: list[Finding] = []
     shared: dict[tuple[str, str], list[int]] = defaultdict(list)
@@ -311,7 +338,7 @@ def find_audio_faults(clips: pd.DataFrame, facts: list[AudioFacts | Finding | No
         if isinstance(item, AudioFacts):
             if item.doubt:
                 shared["doubtful-file", f"{file} {item.doubt}"].append(line)
-            found += judge_audio(item, name=name, line=line)
+            found += judge_audio(item, name=name, line=line, model_rate=model_rate)
         elif item is not None:
             shared[item.kind, item.message].append(line)
     return found + [Finding(kind, message, lines) for (kind, message), lines in shared.items()]

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from audiostride.checks import check_count
 from audiostride.dataset.bad_rows import BadRows
 from audiostride.dataset.check.audio_faults import (
+    MODEL_RATE,
     AudioFacts,
     find_audio_faults,
     judge_formats,
@@ -45,6 +47,7 @@ def check_manifest(
     labels: Sequence[str] | None = None,
     group: str | None = None,
     audio_root: str | Path | None = None,
+    sample_rate: int = MODEL_RATE,
     allow: Sequence[str] = (),
     jobs: int | None = None,
     progress: bool = True,
@@ -56,6 +59,7 @@ def check_manifest(
         labels: Columns with labels; None takes ``label``, or else the column that looks like labels if there is one.
         group: Column that says what must not leak across splits; None takes ``group`` where it is there.
         audio_root: Folder that paths are relative to; None is the manifest's own.
+        sample_rate: Of the model that is to hear the clips, in Hz.
         allow: Kinds of findings (keys of `KINDS`) that are listed and not counted.
         jobs: Clips decoded at a time; None takes one for each processor.
         progress: Whether progress bars are shown.
@@ -69,6 +73,7 @@ def check_manifest(
     for kind in allow:
         if kind not in KINDS:
             raise InputError(f"check: --allow must be one of {', '.join(KINDS)}, got {kind!r}")
+    check_count("check", sample_rate=sample_rate)
     stored = is_store(manifest)
     clips, bad = inspect_manifest(
         manifest,
@@ -86,15 +91,15 @@ def check_manifest(
     taught = clips.assign(**{column: fill_labels(clips[column], scores[column]) for column in scores})
     damage = verify_store(manifest, jobs=jobs, progress=progress) if stored else []
     facts = (
-        _read_all_stored(clips, manifest, damage, jobs=jobs, progress=progress)
+        _read_all_stored(clips, manifest, damage, model_rate=sample_rate, jobs=jobs, progress=progress)
         if stored
-        else _read_all(clips, bad, jobs=jobs, progress=progress)
+        else _read_all(clips, bad, model_rate=sample_rate, jobs=jobs, progress=progress)
     )
     group_column = group or ("group" if clips["group"].notna().any() and (clips["group"] != "").any() else None)
     found = [
         *_list_bad_rows(bad, clips),
         *(Finding("damaged-store", line) for line in damage),
-        *find_audio_faults(clips, facts),
+        *find_audio_faults(clips, facts, model_rate=sample_rate),
         *find_duplicates(clips, facts, labels=used),
         *find_group_faults(clips, group_column),
         *find_split_faults(clips, split_given=any(message.startswith("split") for message in bad.messages)),
@@ -102,7 +107,7 @@ def check_manifest(
         *_note_labels(columns, used, labels),
         *(Finding("several-labels", line) for line in _describe_several(clips, columns, used)),
         *(Finding("left-out", note) for note in bad.notes if note not in bad.messages),
-        *judge_formats(clips, facts),
+        *judge_formats(clips, facts, model_rate=sample_rate),
         *(_note_store(manifest) if stored else []),
     ]
     order = {kind: place for place, kind in enumerate(KINDS)}
@@ -150,7 +155,9 @@ def _note_labels(columns: list[str], used: list[str], labels: Sequence[str] | No
     return []
 
 
-def _read_all(clips: pd.DataFrame, bad: BadRows, *, jobs: int, progress: bool) -> list[AudioFacts | Finding | None]:
+def _read_all(
+    clips: pd.DataFrame, bad: BadRows, *, model_rate: int, jobs: int, progress: bool
+) -> list[AudioFacts | Finding | None]:
     """The measures of all clips, or why there are none; None for rows that name no file or no part."""
     skipped = {
         line
@@ -163,20 +170,24 @@ def _read_all(clips: pd.DataFrame, bad: BadRows, *, jobs: int, progress: bool) -
     def read(row: tuple[int, str, float, float, str]) -> AudioFacts | Finding | None:
         line, path, start_s, duration_s, name = row
         # NaN: the row says no start, or no part.
-        return None if line in skipped or start_s != start_s else read_facts(path, start_s, duration_s, name=name)
+        if line in skipped or start_s != start_s:
+            return None
+        return read_facts(path, start_s, duration_s, name=name, model_rate=model_rate)
 
     found = map_in_threads(read, rows, jobs=jobs)
     return list(progress_bar(found, total=len(rows), desc="reading", unit="clip", disable=not progress, leave=False))
 
 
 def _read_all_stored(
-    clips: pd.DataFrame, store: str | Path, damage: list[str], *, jobs: int, progress: bool
+    clips: pd.DataFrame, store: str | Path, damage: list[str], *, model_rate: int, jobs: int, progress: bool
 ) -> list[AudioFacts | Finding | None]:
     """As `_read_all` for a store; nothing is read of a store that is damaged."""
     if damage:
         return [None] * len(clips)
     reader = StoreReader(clips, sample_rate=read_store_header(store)["sample_rate"])
-    found = map_in_threads(lambda index: read_store_facts(reader, index), range(len(clips)), jobs=jobs)
+    found = map_in_threads(
+        lambda index: read_store_facts(reader, index, model_rate=model_rate), range(len(clips)), jobs=jobs
+    )
     return list(progress_bar(found, total=len(clips), desc="reading", unit="clip", disable=not progress, leave=False))
 
 

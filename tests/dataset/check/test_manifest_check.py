@@ -221,7 +221,7 @@ def test_all_kinds_of_notes(planter: Planter) -> None:
         [
             ("some-clipping", (clipped,)), ("overshoot", (over,)), ("other-format", (renamed,)), ("no-group", (alone,)),
             ("repeated-audio", (renamed, again)), ("mixed-sample-rates", ()), ("mixed-channels", ()),
-            ("label-columns", ()), ("no-valid", ()),
+            ("model-rate", ()), ("label-columns", ()), ("no-valid", ()),
         ]
     )  # fmt: skip
     assert {note.kind for note in result.notes} == set(NOTES) - {"store", "several-labels", "left-out"}
@@ -503,3 +503,37 @@ def test_scores_of_a_teacher_are_checked_and_are_no_labels(planter: Planter) -> 
     planter.rows[0]["score:cow"] = "1"
     with pytest.raises(InputError, match="got 'score:cow'; label has cat, dog"):
         check_manifest(planter.save(), progress=False)
+
+
+def test_rates_are_compared_with_the_models(tmp_path: Path) -> None:
+    planter = Planter(tmp_path)
+    rates = (8000, 16000, 22050, 96000)
+    for number, rate in enumerate(rates):
+        samples = 0.1 * np.random.default_rng(number).standard_normal(rate // 2)
+        soundfile.write(str(tmp_path / f"{rate}.wav"), samples, rate)
+        planter.add(f"{rate}.wav", group=str(number))
+    manifest = planter.save()
+
+    def told(sample_rate: int) -> list[str]:
+        result = check_manifest(manifest, sample_rate=sample_rate, progress=False)
+        return [note.message for note in result.notes if note.kind == "model-rate"]
+
+    low, high = told(16000)
+    assert low.startswith("1 clips at 8,000 Hz: the bands of a model of 16,000 Hz hold nothing of them above 4,000 Hz")
+    assert high.startswith("1 clips at 96,000 Hz: a model of 16,000 Hz hears nothing of them above 7,800 Hz")
+    assert all(message.endswith("choose its rate with --sample-rate") for message in (low, high))
+    assert [message.split()[3] for message in told(96000)] == ["8,000", "16,000", "22,050"]
+    with pytest.raises(InputError, match="check: sample_rate"):
+        check_manifest(manifest, sample_rate=0)
+
+
+def test_what_a_model_of_16_khz_cannot_hear_one_of_a_higher_rate_can(tmp_path: Path) -> None:
+    planter = Planter(tmp_path)
+    for number in range(4):
+        tone = 0.3 * np.sin(2 * np.pi * (40_000 + 500 * number) / 250_000 * np.arange(50_000))
+        soundfile.write(str(tmp_path / f"{number}.wav"), tone, 250_000)
+        planter.add(f"{number}.wav", group=str(number))
+    manifest = planter.save()
+    kinds = [{found.kind for found in check_manifest(manifest, sample_rate=rate, progress=False).findings}
+             for rate in (16_000, 250_000)]  # fmt: skip
+    assert ["outside-band" in found for found in kinds] == [True, False]
