@@ -52,7 +52,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bare": BARE,
     "bare, 400 steps, best validation kept": BARE | {"max_steps": 400, "valid_every": 100, "keep": "best"},
 }
-# What does not change what is learned, or is told by the name of the set.
 # Settings that came after the first cells, with what they mean for those.
 LATER: dict[str, Any] = {
     "sample_rate": 16000,
@@ -64,6 +63,7 @@ LATER: dict[str, Any] = {
     "fmax_hz": 7800.0,
     "frontend": "log-mel",
 }
+# What does not change what is learned, or is told by the name of the set.
 APART = ("out", "manifest", "seed", "workers", "memory_mib", "device", "logger")
 
 
