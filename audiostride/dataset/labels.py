@@ -123,8 +123,17 @@ def join_labels(labels: Sequence[str], classes: Sequence[str]) -> str:
     >>> join_labels(["cat", "dog"], ["cat", "dog", "eagle"])
     'cat;dog'
     """
+    return _free_separator(classes).join(labels)
+
+
+def separate_labels(cell: str, classes: Sequence[str]) -> list[str]:
+    """The inverse of `join_labels`."""
+    return cell.split(_free_separator(classes)) if cell else []
+
+
+def _free_separator(classes: Sequence[str]) -> str:
     free = [mark for mark in SEPARATORS if not any(mark in name for name in classes)]
-    return next(iter(free), SEPARATORS[0]).join(labels)
+    return next(iter(free), SEPARATORS[0])
 
 
 def show_labels(text: str) -> str:

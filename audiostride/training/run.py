@@ -195,7 +195,7 @@ def _check_same_classes(run: Path, names: dict[str, list[str]], several: Sequenc
             kinds = [("one", "several")[task in each] for each in (saved_several, several)]
             raise InputError(
                 f"train: a resumed run must have as many labels per clip as its model, but in {run} clips of {task} "
-                f"have {kinds[0]} there and {kinds[1]} here; put the model of this run back, or train anew in another --out"
+                f"have {kinds[0]} there and {kinds[1]} here; put its own model back, or train anew in another --out"
             )
     changed = [
         f"  {task}: {', '.join(saved.get(task, []))} -> {', '.join(classes)}"
