@@ -42,7 +42,11 @@ def count_of(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-METRICS = {"accuracy": "accuracy", "average_precision": "macro average precision", "mixed": "the metrics of tasks"}
+METRICS = {
+    "accuracy": "accuracy",
+    "average_precision": "macro average precision",
+    "mixed": "accuracy or macro average precision",
+}
 
 
 def metric_of(metrics: Mapping[str, Any]) -> str:

@@ -78,7 +78,7 @@ FIELDS = [(settings, name) for settings in LEAST for name in declarations(settin
 
 def test_all_fields_are_found() -> None:
     assert {settings: len(fields(settings)) for settings in LEAST} == {
-        TrainConfig: 65, ClassifierConfig: 21, PoolingConfig: 7, AugmentationConfig: 9, PredictionSettings: 4,
+        TrainConfig: 68, ClassifierConfig: 22, PoolingConfig: 7, AugmentationConfig: 9, PredictionSettings: 4,
     }  # fmt: skip
     assert len(FIELDS) == 106
 

@@ -88,10 +88,14 @@ class LabelScores:
 def draw_intervals(
     scores: LabelScores, groups: NDArray[np.int64], *, seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[dict[str, tuple[float, float]], NDArray[np.float64]]:
-    """95 % intervals of the macro metrics, and those of the average precision of each class, by the bootstrap.
+    """95 % intervals of the macro metrics, and those of the average precision of each class, by the basic bootstrap.
 
-    Groups are drawn with replacement, as many as there are, with all of their clips; the interval reaches from the
-    2.5 % to the 97.5 % quantile of what comes out (Efron 1979). A class that a draw has no clip of is left out of it.
+    Groups are drawn with replacement, as many as there are, with all of their clips. With q being the quantiles of what
+    comes out and m the metric itself, the interval is ``2 m - q(97.5 %)`` to ``2 m - q(2.5 %)`` (Davison and Hinkley
+    1997, "Bootstrap Methods", equation 5.6), within [0, 1]: of few clips average precision comes out too high, and that
+    of clips that are drawn twice higher still. (Of 50 clips and 10 classes it holds the value of 200,000 clips in 77 to
+    89 % of cases; the quantiles themselves do in 9 to 92 %. Of 300 clips it does in 96 to 98 %.) A class that a draw
+    has no clip of is left out of it.
 
     Args:
         scores: Of the clips.
@@ -102,25 +106,27 @@ def draw_intervals(
     Returns:
         Intervals of `METRICS`, and ``(2, classes)``, NaN for a class without clips.
     """
-    rng, n_groups = np.random.default_rng(seed), int(groups.max()) + 1
-    macros: dict[str, list[float]] = {name: [] for name in METRICS}
+    rng, n_groups, found = np.random.default_rng(seed), int(groups.max()) + 1, scores.measure()
+    macros: list[list[float]] = []
     averages = []
     for _ in range(resamples):
         drawn = scores.measure(rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups))[groups].astype(float))
         averages.append(drawn.average_precision)
-        for name, values in macros.items():
-            values.append(drawn.macro(name))
-    bounds = {name: tuple(_quantiles(np.array(values)[:, None])[:, 0].tolist()) for name, values in macros.items()}
-    return {name: (low, high) for name, (low, high) in bounds.items()}, _quantiles(np.array(averages))
+        macros.append([drawn.macro(name) for name in METRICS])
+    bounds = _intervals(np.array(macros), np.array([found.macro(name) for name in METRICS]))
+    named = {name: (float(low), float(high)) for name, low, high in zip(METRICS, *bounds, strict=True)}
+    return named, _intervals(np.array(averages), found.average_precision)
 
 
-def _quantiles(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The bounds ``(2, columns)`` of the numbers in each column ``(draws, columns)``; NaN where there are none."""
-    known = ~np.isnan(values)
-    found = np.full((2, values.shape[1]), np.nan)
-    for column in np.flatnonzero(known.any(axis=0)):
-        found[:, column] = np.quantile(values[known[:, column], column], LEVELS)
-    return found
+def _intervals(draws: NDArray[np.float64], found: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The bounds ``(2, columns)`` around what was found ``(columns,)``, of the numbers that are known in each column
+    of the draws ``(resamples, columns)``; NaN where none is."""
+    bounds = np.full((2, len(found)), np.nan)
+    for column, values in enumerate(draws.T):
+        known = values[~np.isnan(values)]
+        if len(known):
+            bounds[:, column] = 2 * found[column] - np.quantile(known, LEVELS[::-1])
+    return np.clip(bounds, 0.0, 1.0)
 
 
 def group_numbers(groups: "pd.Series[str]") -> tuple[NDArray[np.int64], str]:
