@@ -1,8 +1,9 @@
 """Words of messages: names in a line, numbers with their nouns, and text that can be printed anywhere."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
+from typing import Any
 
 MAX_NAMED = 20
 
@@ -39,3 +40,19 @@ def count_of(number: int, noun: str) -> str:
     ('1 clip', '8,640 clips')
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+METRICS = {
+    "accuracy": "accuracy",
+    "average_precision": "macro average precision",
+    "mixed": "accuracy or macro average precision",
+}
+
+
+def metric_of(metrics: Mapping[str, Any]) -> str:
+    """What the numbers of a run or task call accuracy, in words.
+
+    >>> metric_of({"accuracy": 0.5, "metric": "average_precision"}), metric_of({"accuracy": 0.5})
+    ('macro average precision', 'accuracy')
+    """
+    return METRICS.get(str(metrics.get("metric", "accuracy")), str(metrics.get("metric")))

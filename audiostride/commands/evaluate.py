@@ -5,6 +5,8 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from audiostride.wording import metric_of
+
 
 def build_parser() -> ArgumentParser:
     """The options of ``audiostride evaluate``."""
@@ -37,28 +39,45 @@ def run(arguments: Any) -> int:
 
 
 def print_metrics(metrics: dict[str, Any]) -> None:
-    """Print the outcome of an evaluation: three lines for one task, one for each of several and their mean."""
+    """Print the outcome of an evaluation: a few lines for one task, one for each of several and their mean."""
     if "tasks" in metrics:
         for task, found in metrics["tasks"].items():
             low, high = (100 * bound for bound in found["interval"])
             classic = found.get("baseline_classic")
             beside = f", SVM {100 * classic:.1f} %" if classic is not None else ""
             print(
-                f"{task}, {metrics['split']}: accuracy {100 * found['accuracy']:.1f} % "
+                f"{task}, {metrics['split']}: {metric_of(found)} {100 * found['accuracy']:.1f} % "
                 f"({low:.1f} to {high:.1f} %, {found['n_clips']} clips{beside})"
             )
-        print(f"mean over {len(metrics['tasks'])} tasks: accuracy {100 * metrics['accuracy']:.1f} %")
+        print(f"mean over {len(metrics['tasks'])} tasks: {metric_of(metrics)} {100 * metrics['accuracy']:.1f} %")
         return
     low, high = (100 * bound for bound in metrics["interval"])
+    over = f", drawn over {metrics['interval_over']}" if "interval_over" in metrics else ""
     print(
-        f"{metrics['task']}, {metrics['split']}: accuracy {100 * metrics['accuracy']:.1f} % "
-        f"(95 % interval {low:.1f} to {high:.1f} %, {metrics['n_clips']} clips)"
+        f"{metrics['task']}, {metrics['split']}: {metric_of(metrics)} {100 * metrics['accuracy']:.1f} % "
+        f"(95 % interval {low:.1f} to {high:.1f} %{over}, {metrics['n_clips']} clips)"
     )
-    if "baseline_majority" in metrics:
+    several = metrics.get("metric") == "average_precision"
+    if several:
+        print("; ".join(_describe_macro(metrics, name) for name in ("roc_auc", "f1")))
+    elif metrics.get("macro_recall") is not None:
+        print(f"macro accuracy, the mean recall of the classes: {100 * metrics['macro_recall']:.1f} %")
+    if metrics.get("baseline_majority") is not None:
         classic = metrics.get("baseline_classic")
+        always = "always the shares of the classes" if several else "always the most frequent class"
         print(
-            f"for comparison: always the most frequent class {100 * metrics['baseline_majority']:.1f} %"
+            f"for comparison: {always} {100 * metrics['baseline_majority']:.1f} %"
             + (f", log-mel statistics + SVM {100 * classic:.1f} %" if classic is not None else "")
         )
         if classic is not None and classic >= metrics["accuracy"]:
             print("the classic baseline is as good or better: train longer (--max-steps), or look at the data first")
+
+
+def _describe_macro(metrics: dict[str, Any], name: str) -> str:
+    """A macro metric of several labels with its interval."""
+    title = {"roc_auc": "macro ROC AUC", "f1": "macro F1 at 0.5"}[name]
+    low, high = metrics.get(f"{name}_interval", (None, None))
+    if metrics.get(name) is None:
+        return f"{title} is not known"
+    interval = f" ({100 * low:.1f} to {100 * high:.1f} %)" if low is not None and high is not None else ""
+    return f"{title} {100 * metrics[name]:.1f} %{interval}"

@@ -29,12 +29,15 @@ def build_parser() -> ArgumentParser:
         help="file that is written; for raven and audacity without a suffix, a folder with a file per recording",
     )  # fmt: skip
     parser.add_argument("--format", default=None, help=FORMATS)
-    parser.add_argument("--per-window", action="store_true", help="one row per window instead of one per file")
+    parser.add_argument("--per-window", action="store_true", help="rows for each window instead of each file")
     parser.add_argument(
         "--events", action="store_true", help="one row per stretch whose windows have a class above the threshold"
     )
     parser.add_argument(
-        "--threshold", type=float, default=None, help="least probability of an event, 0 to 1 (default: 0.5)"
+        "--threshold",
+        type=float,
+        default=None,
+        help="least probability of an event, and of a class where clips have several, 0 to 1 (default: 0.5)",
     )
     parser.add_argument(
         "--merge-gap", type=float, default=None, help="events so many seconds apart, or less, are one (default: 0)"
@@ -128,6 +131,7 @@ def run_job(
         raise InputError(f"predict: -o must lie in a folder that exists, got {out}")
     device = choose_device(arguments.device, devices=devices)
     model = ask(load_classifier(arguments.run))
+    settings.check_tasks(model.config)
     settings.hop_samples(model.config)
     files = expand_paths(
         arguments.paths,

@@ -35,7 +35,9 @@ class TrainParser(ArgumentParser):
     """Options whose defaults a preset replaces, and over it the run of --init; a file and options stand over both."""
 
     def parse_args(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> Namespace:  # type: ignore[override]
-        given = join_values(join_values(list(args or []), "--task"), "--logger")
+        given = list(args or [])
+        for option in ("--task", "--logger", "--multi-label", "--label-columns"):
+            given = join_values(given, option)
         finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
         finder.add_argument("--config", action="append", default=[])
         files = filter(os.path.isfile, finder.parse_known_args(given)[0].config)

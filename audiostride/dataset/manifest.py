@@ -1,7 +1,7 @@
 """Manifests: the table of clips with their labels and splits, checked for form; bad rows are reported together."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -12,6 +12,7 @@ import pandas as pd
 from audiostride.dataset.bad_rows import MAX_LISTED, BadRows
 from audiostride.dataset.columns import path_columns, read_parts
 from audiostride.dataset.folders import UNWRITABLE, FolderWalk, find_name_fault, walk_folder
+from audiostride.dataset.labels import LabelSets, read_label_sets
 from audiostride.dataset.scores import has_scores, is_score_column, read_scores
 from audiostride.dataset.store import is_store, read_store_clips
 from audiostride.dataset.text_table import RESERVED, is_of_raven, read_table
@@ -37,6 +38,7 @@ def inspect_manifest(
     group: str = "group",
     splits: bool = True,
     scores: bool = False,
+    several: Mapping[str, LabelSets] | None = None,
 ) -> tuple[pd.DataFrame, BadRows]:
     """All rows of a manifest, good and bad, and what is wrong with the bad ones.
 
@@ -50,6 +52,8 @@ def inspect_manifest(
         group: Column of the groups; ``group`` may be missing, another one must be there.
         splits: Whether the column ``split`` is read.
         scores: Whether columns of scores are checked, and stand for labels in training; they stay text.
+        several: Those of `labels` that hold any number of labels for a clip, see `read_label_sets`, or are to be made
+            of columns of 0 and 1.
 
     Returns:
         The table and its bad rows. The table has one row per clip: ``line`` (in the file), ``path`` (absolute),
@@ -58,9 +62,10 @@ def inspect_manifest(
         other column of the manifest as text.
 
     Raises:
-        InputError: No such file, not a table in text, a missing column.
+        InputError: No such file, not a table in text, a missing column; several labels of a folder, or as
+            `read_label_sets`.
     """
-    manifest, bad = Path(manifest), BadRows()
+    manifest, bad, several = Path(manifest), BadRows(), several or {}
     if is_store(manifest):
         table, root = read_store_clips(manifest), None
     else:
@@ -68,14 +73,23 @@ def inspect_manifest(
         root = os.path.abspath(manifest if is_folder else audio_root or manifest.parent)
         if fault := find_name_fault(root, "folder"):
             raise InputError(fault)
+        if is_folder and several:
+            raise InputError(
+                f"folder {manifest}: several labels of a clip must stand in a table, but class folders give one; give "
+                "a CSV manifest, or leave --multi-label out"
+            )
         if is_folder:
             return _read_folder(manifest, bad), bad
         table = read_table(manifest, root, bad)
     for column in {*labels, group} & {*RESERVED}:
         raise InputError(f"manifest {manifest}: a column of labels or groups must not be named {column!r}; rename it")
-    for column in ["path", *labels, *([group] if group != "group" else [])]:
+    of_labels = [each for column in labels for each in (several.get(column, LabelSets()).columns or [column])]
+    for column in ["path", *of_labels, *([group] if group != "group" else [])]:
         if column not in table.columns:
-            _raise_missing(manifest, table, column, is_label=column in labels)
+            _raise_missing(manifest, table, column, is_label=column in of_labels)
+    sets = {name: read_label_sets(table, name, form, where=f"manifest {manifest}", bad=bad)
+            for name, form in several.items()}  # fmt: skip
+    table = table.assign(**sets)
     clips = pd.DataFrame({"line": table["line"]})
     text = table["path"].str.strip()
     bad.add(clips.loc[text == "", "line"], "row", "path is empty")
@@ -103,7 +117,8 @@ def inspect_manifest(
         )
     else:
         clips["split"] = None
-    check_targets(table.assign(split=clips["split"]), labels, bad, where=f"manifest {manifest}", scores=scores)
+    where = f"manifest {manifest}"
+    check_targets(table.assign(split=clips["split"]), labels, bad, where=where, scores=scores, several=several)
     groups = table[group].str.strip() if group in table.columns else None
     # An empty column is none, not one group of all clips.
     clips["group"] = groups if groups is not None and groups.ne("").any() else None
@@ -123,7 +138,7 @@ def _raise_missing(manifest: Path, table: pd.DataFrame, column: str, *, is_label
             way_out = "a table of Raven must be saved with Begin Path, and File Offset (s) if of several recordings"
     elif is_label:
         way_out = "name the column of labels with --label"
-        way_out += f"; columns of 0 and 1 ({', '.join(hot[:3])}) are not read as one label each" if hot else ""
+        way_out += f"; columns of 0 and 1 ({', '.join(hot[:3])}) are read with --label-columns" if hot else ""
     else:
         way_out = f"name the column of groups with --group, not {column!r}"
     raise InputError(f"manifest {manifest} must have a column {column!r}, got {', '.join(names)}; {way_out}")
@@ -136,7 +151,9 @@ def multi_hot_columns(table: pd.DataFrame) -> list[str]:
     return found if len(found) > 1 else []
 
 
-def check_targets(table: pd.DataFrame, labels: Sequence[str], bad: BadRows, *, where: str, scores: bool) -> None:
+def check_targets(
+    table: pd.DataFrame, labels: Sequence[str], bad: BadRows, *, where: str, scores: bool, several: Collection[str] = ()
+) -> None:
     """Note labels that are empty or hold control characters, which tables do not give back, and scores that are wrong.
 
     Args:
@@ -145,9 +162,10 @@ def check_targets(table: pd.DataFrame, labels: Sequence[str], bad: BadRows, *, w
         bad: Takes the rows, and what `read_scores` notes.
         where: Name of the manifest, for messages.
         scores: Whether scores are read; a training clip that has them needs no label.
+        several: Columns of `read_label_sets`, in which empty means none.
     """
-    found = read_scores(table, labels, where=where, bad=bad) if scores else {}
-    for column in labels:
+    found = read_scores(table, labels, where=where, bad=bad, several=several) if scores else {}
+    for column in (name for name in labels if name not in several):
         names, lines = table[column].str.strip(), table["line"]
         missing = names == ""
         if column in found:

@@ -149,6 +149,26 @@ def class_weights(class_indices: NDArray[np.int64], n_classes: int) -> NDArray[n
     return weights
 
 
+def presence_weights(labels: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Weights of the absence and the presence of each class in the loss of clips with several labels.
+
+    As `class_weights` of each class on its own: ``n / (2 n_1)`` of its presence in n_1 of the n clips, and
+    ``n / (2 (n - n_1))`` of its absence, so that both count alike; 1 for a class that all clips have, or none.
+
+    Args:
+        labels: 0 and 1, ``(clips, classes)``.
+
+    Shape:
+        Result: ``(2, classes)`` float32, absence and then presence.
+
+    >>> presence_weights(np.array([[1, 1], [0, 1], [0, 1], [0, 1]])).tolist()
+    [[0.6666666865348816, 1.0], [2.0, 1.0]]
+    """
+    counts = np.stack([(labels == 0).sum(axis=0), (labels == 1).sum(axis=0)])
+    weights = len(labels) / (2 * np.maximum(counts, 1))
+    return np.where((counts == 0).any(axis=0), 1.0, weights).astype(np.float32)
+
+
 def _check_whole_numbers(who: str, name: str, values: NDArray[np.int64]) -> None:
     if values.ndim != 1 or len(values) == 0 or not np.issubdtype(values.dtype, np.integer):
         raise InputError(

@@ -1,11 +1,12 @@
 """Columns ``score:<class>`` of a manifest: what a teacher, any other model, says of each clip, as probabilities."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from audiostride.dataset.bad_rows import BadRows
+from audiostride.dataset.labels import split_labels
 from audiostride.errors import InputError
 from audiostride.wording import count_of, name_some
 
@@ -20,18 +21,22 @@ def is_score_column(name: str) -> bool:
     return name.startswith(PREFIX)
 
 
-def read_scores(table: pd.DataFrame, labels: Sequence[str], *, where: str, bad: BadRows) -> dict[str, pd.DataFrame]:
+def read_scores(
+    table: pd.DataFrame, labels: Sequence[str], *, where: str, bad: BadRows, several: Collection[str] = ()
+) -> dict[str, pd.DataFrame]:
     """The scores of the classes of each column of labels that has some.
 
     A column is named ``score:<class>``, or ``score:<column of labels>:<class>``, which the first form is short for
     where the class is one of a single column. The classes are the labels of all rows. A class without a column of
-    scores has the score 0 where the others have one. Scores are divided by their sum.
+    scores has the score 0 where the others have one. Scores are divided by their sum, but not those of `several`, where
+    each class has a probability of its own.
 
     Args:
         table: The manifest as text, with ``line``.
         labels: Columns of labels.
         where: Name of the manifest, for messages.
         bad: Takes the rows whose scores are wrong, and notes on what is taken otherwise.
+        several: Those of `labels` that `read_label_sets` made.
 
     Returns:
         For each column of labels with scores a table with the rows of `table` and a column per class, in the order of
@@ -44,7 +49,11 @@ def read_scores(table: pd.DataFrame, labels: Sequence[str], *, where: str, bad: 
     if not columns or not labels:
         return {}
     named = {column: table[column].str.strip() for column in labels}
-    classes = {column: sorted({*values} - {""}) for column, values in named.items()}
+    classes = {
+        column: sorted({name for text in {*values} for name in (split_labels(text) if column in several else [text])}
+                       - {""})
+        for column, values in named.items()
+    }  # fmt: skip
     others = [name for name in table.columns if name not in ("line", *labels, *columns)]
     found: dict[str, dict[str, str]] = {}
     for name in columns:
@@ -58,7 +67,10 @@ def read_scores(table: pd.DataFrame, labels: Sequence[str], *, where: str, bad: 
             twice = f"{found[column][class_name]!r} and {name!r}"
             raise InputError(f"{where}: each class must have its scores once, got {twice}; remove one")
         found[column][class_name] = name
-    return {column: _read_numbers(table, column, found[column], classes[column], bad) for column in found}
+    return {
+        column: _read_numbers(table, column, found[column], classes[column], bad, several=column in several)
+        for column in found
+    }
 
 
 def _read_name(name: str, classes: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
@@ -88,7 +100,7 @@ def _take_one(
 
 
 def _read_numbers(
-    table: pd.DataFrame, label: str, columns: Mapping[str, str], classes: Sequence[str], bad: BadRows
+    table: pd.DataFrame, label: str, columns: Mapping[str, str], classes: Sequence[str], bad: BadRows, *, several: bool
 ) -> pd.DataFrame:
     """The scores of one column of labels, of which `columns` has the column of each class that has one."""
     text = table[[*columns.values()]].apply(lambda values: values.str.strip()).set_axis([*columns], axis=1)
@@ -97,7 +109,7 @@ def _read_numbers(
     numbers = text.apply(pd.to_numeric, errors="coerce").astype(float)
     wrong = filled & ~((numbers >= 0) & (numbers <= 1 + ROUNDING))
     sums = numbers.sum(axis=1)
-    none = given & ~partly & ~wrong.any(axis=1) & (sums <= 0)
+    none = given & ~partly & ~wrong.any(axis=1) & (sums <= 0) & (not several)
     for rows, message in ((partly, _describe_gap), (wrong.any(axis=1), _describe_wrong)):
         messages = [message(columns, text.loc[row], wrong.loc[row]) for row in table.index[rows]]
         bad.add(table.loc[rows, "line"], "row", messages)
@@ -106,7 +118,7 @@ def _read_numbers(
     )
     good = given & ~partly & ~wrong.any(axis=1) & ~none
     unequal = sums[good & ((sums - 1).abs() > ROUNDING)]
-    if len(unequal):
+    if len(unequal) and not several:
         bad.notes.append(
             f"scores of {label} are divided by their sum, which is not 1 in {count_of(len(unequal), 'row')}: "
             f"{unequal.min():.3g} to {unequal.max():.3g}"
@@ -114,6 +126,8 @@ def _read_numbers(
     if missing := [name for name in classes if name not in columns]:
         bad.notes.append(f"scores of {label} are 0 for classes without a column of them: {name_some(missing)}")
     whole = numbers.reindex(columns=classes, fill_value=0.0)
+    if several:
+        whole, sums = whole.clip(upper=1.0), pd.Series(1.0, index=whole.index)
     shares: pd.DataFrame = whole.div(sums.where(good), axis=0).where(good)
     return shares
 

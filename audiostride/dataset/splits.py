@@ -3,12 +3,13 @@
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 
 import pandas as pd
 
 from audiostride.dataset.bad_rows import describe_bad_rows
+from audiostride.dataset.labels import explode_labels, holds_sets, show_labels, split_labels
 from audiostride.dataset.manifest import SPLITS
 from audiostride.errors import InputError
 from audiostride.wording import count_of, name_some
@@ -26,7 +27,8 @@ PART_COLUMNS = ["path", "start_s", "duration_s"]
 def assign_random_splits(
     clips: pd.DataFrame, *, seed: int, valid: float = 0.1, test: float = 0.1, labels: Sequence[str] = ("label",)
 ) -> pd.DataFrame:
-    """`clips` with a split drawn from a seeded hash: group by group where there are groups, else class by class.
+    """`clips` with a split drawn from a seeded hash: group by group where there are groups, else class by class, or
+    from all clips where these have several labels.
 
     Membership depends on the seed and the names only, not on the order of rows. Every class keeps a training clip, and
     without groups those of one or two clips stay in train.
@@ -35,7 +37,7 @@ def assign_random_splits(
         clips: A table as `inspect_manifest` returns it.
         seed: Another seed, another split.
         valid, test: Shares of the groups (or of the clips of each class) that go to those splits; at least one each.
-        labels: Columns of classes; the clips of each class of the first one are drawn.
+        labels: Columns of classes; the clips of each class of the first one with one label per clip are drawn.
 
     Raises:
         InputError: Some clips have a group and others none; there are too few clips or groups for three splits.
@@ -61,14 +63,14 @@ def hold_out_valid(
 ) -> tuple[pd.DataFrame, str]:
     """`clips` without a valid split, with one taken from the training clips by a seeded hash, and a line saying how.
 
-    Whole groups are held out where there are at least ten in training, else a share of the clips of each class. Every
-    class keeps a training clip.
+    Whole groups are held out where there are at least ten in training, else a share of the clips of each class, or of
+    all clips where these have several labels. Every class keeps a training clip.
 
     Args:
         clips: A table as `inspect_manifest` returns it; test clips are left alone.
         seed: Another seed, another split.
         share: Of the training groups, or of the training clips of each class; at least one each.
-        labels: Columns of classes; the clips of each class of the first one are drawn.
+        labels: Columns of classes; the clips of each class of the first one with one label per clip are drawn.
 
     Raises:
         InputError: Some training clips have a group and others none; no class has two training clips.
@@ -83,7 +85,7 @@ def hold_out_valid(
         raise InputError(
             "no training clip can be held out for validation: each is the only one of its class; add clips"
         )
-    what = "whole groups" if grouped else "clips of each class"
+    what = "whole groups" if grouped else "clips of each class" if _stratum_column(train, labels) else "clips"
     note = f"no valid split: {n_valid} of {len(train)} training clips are held out for validation ({what}, seed {seed})"
     return clips.assign(split=split), note
 
@@ -92,16 +94,18 @@ def describe_small_classes(clips: pd.DataFrame, labels: Sequence[str]) -> list[s
     """A line on the classes none of whose clips is in valid or test, for each column of labels."""
     lines = []
     for label in labels:
-        small = sorted({*clips[label]} - {*clips.loc[clips["split"] != "train", label]})
+        each = explode_labels(clips, label)
+        small = sorted({*each[label]} - {*each.loc[each["split"] != "train", label]} - {""})
         if small:
             lines.append(f"classes with all clips in train, too few to be in valid and test: {name_some(small)}")
     return lines
 
 
-def describe_several_labels(clips: pd.DataFrame, labels: Sequence[str]) -> list[str]:
+def describe_several_labels(clips: pd.DataFrame, labels: Sequence[str], several: Collection[str] = ()) -> list[str]:
     """Lines on clips that seem to have several labels, in one cell or in several rows, where one is learned.
 
-    A comma counts where one of its parts is a label elsewhere: names of species have commas too.
+    A comma counts where one of its parts is a label elsewhere: names of species have commas too. Cells of the columns
+    `several` hold all labels of a clip, and are not looked into.
     """
     lines = []
     for label in labels:
@@ -113,15 +117,17 @@ def describe_several_labels(clips: pd.DataFrame, labels: Sequence[str]) -> list[
             for name, several in parts.items()
             if len(several) > 1 and (re.search("[;|]", name) or any(known[part] > 1 for part in several))
         ]
-        if joined:
+        if joined and label not in several:
             what = f"{count_of(int(counts[joined].sum()), 'clip')} with several labels in one cell"
-            lines.append(f"{what}, such as {joined[0]!r}: each such text is taken as one class of its own")
+            taken = "each such text is taken as one class of its own, and --multi-label takes them apart"
+            lines.append(f"{what}, such as {joined[0]!r}: {taken}")
         again = clips[clips.duplicated(PART_COLUMNS, keep=False)]
         names = again.groupby(PART_COLUMNS, dropna=False)[label].agg(lambda names: sorted({*names}))
         names = names[names.map(len) > 1]
         if len(names):
             what = f"{count_of(len(names), 'clip')} in several rows with different labels"
-            lines.append(f"{what}, such as {' and '.join(names.iloc[0])}: each is learned as if it were the only one")
+            shown = " and ".join(show_labels(text) or "none" for text in names.iloc[0])
+            lines.append(f"{what}, such as {shown}: each is learned as if it were the only one")
     return lines
 
 
@@ -144,12 +150,14 @@ def _ranked_units(
     """Strata of the clips, and of each its units (groups, or clips) in the order of a seeded hash, the unit of each of
     its rows, and what takes so many units in order out of training, but the last one of no class."""
     units = clips["group"] if grouped else clips["clip_name"] + "@" + clips["start_s"].astype(str)
-    # Without groups the shares hold in each class; with groups a class cannot be balanced without breaking a group.
-    strata = pd.Series(0, index=clips.index) if grouped else clips[labels[0]]
+    # Without groups the shares hold in each class; with groups a class cannot be balanced without breaking a group, and
+    # of clips with several labels each one would be a class of its own.
+    stratum_column = None if grouped else _stratum_column(clips, labels)
+    strata = pd.Series(0, index=clips.index) if stratum_column is None else clips[stratum_column]
     classes: defaultdict[tuple[object, str], set[tuple[str, str]]] = defaultdict(set)
     for label in labels:
-        for stratum, unit, name in zip(strata.tolist(), units.tolist(), clips[label].tolist(), strict=True):
-            classes[stratum, unit].add((label, name))
+        for stratum, unit, text in zip(strata.tolist(), units.tolist(), clips[label].tolist(), strict=True):
+            classes[stratum, unit] |= {(label, name) for name in split_labels(text)}
     left = Counter(each for names in classes.values() for each in names)
 
     def take(stratum: object, names: Iterator[str], count: int) -> list[str]:
@@ -166,6 +174,11 @@ def _ranked_units(
     ]
 
 
+def _stratum_column(clips: pd.DataFrame, labels: Sequence[str]) -> str | None:
+    """The first column of labels with one for each clip, whose classes are drawn from one by one."""
+    return next((label for label in labels if not holds_sets(clips[label])), None)
+
+
 def class_names(labels: "pd.Series[str]") -> list[str]:
     """The different labels in order: by number where all are integers, else by letters."""
     names = labels.unique().tolist()
@@ -175,11 +188,17 @@ def class_names(labels: "pd.Series[str]") -> list[str]:
         return sorted(names)
 
 
-def check_training_clips(clips: pd.DataFrame, *, where: str) -> list[str]:
+def check_training_clips(clips: pd.DataFrame, *, where: str, names: Sequence[str] | None = None) -> list[str]:
     """The class names of a manifest that can be trained on.
 
+    Args:
+        clips: With ``split`` and ``label``, of one label per clip or of several.
+        where: Name of the manifest, for messages.
+        names: The classes, if they are known; None takes the labels that there are, in order.
+
     Raises:
-        InputError: No split column, a missing split, fewer than two classes, a class without training clips.
+        InputError: No split column, a missing split or one without any label, fewer than two classes, a class without
+            training clips.
     """
     if clips["split"].isna().all():
         raise InputError(
@@ -196,8 +215,14 @@ def check_training_clips(clips: pd.DataFrame, *, where: str) -> list[str]:
                     else "or remove it and draw a split with --random-split SEED"
                 )
             )
-    names = class_names(clips["label"])
-    trained = set(clips.loc[clips["split"] == "train", "label"])
+        if (clips.loc[clips["split"] == split, "label"] == "").all():
+            raise InputError(
+                f"{where}: a clip of split {split!r} must have a label, got none in all of them; is this the right "
+                "--label column?"
+            )
+    each = explode_labels(clips, "label")
+    names = list(names) if names else class_names(each.loc[each["label"] != "", "label"])
+    trained = set(each.loc[each["split"] == "train", "label"])
     untrained = [name for name in names if name not in trained]
     if untrained:
         raise InputError(

@@ -18,6 +18,7 @@ class FeatureSettings:
     window_samples: int
     fmin_hz: float
     fmax_hz: float
+    multi_label: Sequence[str] = ()
 
 
 class Embedder:

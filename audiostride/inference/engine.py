@@ -141,10 +141,12 @@ def predict_recordings(
         or the `InputError` that says why there is none.
 
     Raises:
-        InputError: A hop that does not fit the window; a batch size or a number of workers below 1.
+        InputError: A hop that does not fit the window; a threshold that no task uses; a batch size or a number
+            of workers below 1.
     """
     settings = settings or PredictionSettings()
     config = model.config
+    settings.check_tasks(config)
     window, hop = config.window_samples, settings.hop_samples(config)
     size = BATCH_SIZE.get(next(model.parameters()).device.type, 256) if batch_size is None else batch_size
     workers = min(MAX_READERS, default_jobs()) if workers is None else workers
@@ -204,7 +206,9 @@ def _predict(
                 yield from finished()
                 continue
             if current.result is None:
-                current.result = GRANULARITIES[settings.granularity](model.config.tasks, item.tiling, settings)
+                current.result = GRANULARITIES[settings.granularity](
+                    model.config.tasks, item.tiling, settings, multi_label=model.config.multi_label
+                )
                 current.left = item.tiling.n_windows - item.first
                 if item.first and begun is not None:
                     current.result.restore(begun["state"])

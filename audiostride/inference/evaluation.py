@@ -3,7 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,16 @@ from audiostride.errors import InputError
 from audiostride.inference.engine import predict_recordings
 from audiostride.inference.granularity import ClipResult, PredictionSettings
 from audiostride.inference.model import Model
+from audiostride.inference.multi_label import (
+    THRESHOLD,
+    LabelScores,
+    check_truth,
+    class_table,
+    draw_intervals,
+    group_numbers,
+    macro_metrics,
+    sigmoid,
+)
 from audiostride.inference.recordings import Recording
 from audiostride.progress import progress_bar
 
@@ -53,21 +64,27 @@ class Evaluation:
     """How well clips of one split were classified."""
 
     accuracy: float
-    """Share of clips whose highest logit is the true class."""
-    interval: tuple[float, float]
-    """95 % confidence interval of the accuracy (Wilson)."""
+    """Share of clips whose highest logit is the true class; where clips have several labels the macro average
+    precision, which `metric` then says."""
+    interval: tuple[float, float] | None
+    """95 % confidence interval of the accuracy (Wilson), or of the macro average precision, if it was drawn."""
     loss: float
-    """Mean cross entropy of the clip logits."""
+    """Mean cross entropy of the clip logits, binary where clips have several labels."""
     n_clips: int
     """Number of clips."""
     per_class: pd.DataFrame
-    """One row per class: clips, precision, recall, f1."""
-    confusion: pd.DataFrame
-    """Counts, true classes in rows and predicted ones in columns."""
+    """One row per class: clips, precision, recall, f1; where clips have several labels also its share, average
+    precision with interval, and ROC AUC."""
+    confusion: pd.DataFrame | None
+    """Counts, true classes in rows and predicted ones in columns; none where clips have several labels."""
     logits: Tensor
     """Logits of the clips that count, ``(clips, classes)``, on the CPU."""
     clips: NDArray[np.int64]
     """Which of the clips given these are, ``(clips,)``."""
+    metric: str = "accuracy"
+    """``accuracy``, or ``average_precision`` of clips with several labels."""
+    macro: dict[str, Any] = field(default_factory=dict)
+    """Of clips with several labels: macro metrics, their intervals, and what these were drawn over."""
 
 
 def evaluate_logits(logits: Tensor, class_indices: NDArray[np.int64], names: Sequence[str]) -> Evaluation:
@@ -110,6 +127,55 @@ def evaluate_logits(logits: Tensor, class_indices: NDArray[np.int64], names: Seq
         confusion=pd.DataFrame(confusion, index=pd.Index(names, name="true"), columns=list(names)),
         logits=logits,
         clips=np.arange(len(truth)),
+    )
+
+
+def evaluate_label_sets(
+    logits: Tensor, truth: NDArray[np.int64], names: Sequence[str], *, groups: "pd.Series[str] | None" = None
+) -> Evaluation:
+    """Compare clip logits with the labels of clips that may have several, or none.
+
+    Args:
+        logits: Clip logits.
+        truth: 1 where a clip has the label of a class, else 0.
+        names: Class names.
+        groups: Of the clips, which the bootstrap draws; None draws no intervals.
+
+    Shape:
+        logits and truth: ``(clips, classes)``.
+
+    Raises:
+        InputError: No clip with a label; logits that are not finite.
+    """
+    check_truth("evaluate_label_sets", truth)
+    if not bool(torch.isfinite(logits).all()):
+        raise InputError("evaluate_label_sets: logits must be finite, got NaN or infinity; did the training diverge?")
+    values = logits.double().numpy()
+    scores = LabelScores(values, truth, sigmoid(values) >= THRESHOLD)
+    found = scores.measure()
+    table, interval = class_table(names, truth, found), None
+    macro: dict[str, Any] = {**macro_metrics(found)}
+    if groups is not None:
+        numbers, drawn = group_numbers(groups)
+        bounds, low_high = draw_intervals(scores, numbers)
+        interval = bounds["average_precision"]
+        intervals = {f"{name}_interval": [None if math.isnan(each) else each for each in pair] for name, pair in
+                     bounds.items()}  # fmt: skip
+        macro |= {**intervals, "interval_over": f"{int(numbers.max()) + 1} {drawn}s"}
+        table.insert(4, "low", low_high[0])
+        table.insert(5, "high", low_high[1])
+    target = torch.from_numpy(truth).to(logits.dtype)
+    return Evaluation(
+        accuracy=found.macro("average_precision"),
+        interval=interval,
+        loss=float(torch.nn.functional.binary_cross_entropy_with_logits(logits, target)),
+        n_clips=len(truth),
+        per_class=table,
+        confusion=None,
+        logits=logits,
+        clips=np.arange(len(truth)),
+        metric="average_precision",
+        macro=macro,
     )
 
 
@@ -165,6 +231,7 @@ def evaluate_reader(
     reader: AudioReader,
     class_indices: Mapping[str, NDArray[np.int64]],
     *,
+    groups: "pd.Series[str] | None" = None,
     hop_s: float | None = None,
     batch_size: int = 64,
     progress: bool = True,
@@ -175,7 +242,8 @@ def evaluate_reader(
     Args:
         model: As for `classify_clips`.
         reader: The clips; which of them failed stands in ``reader.failed``.
-        class_indices: Their classes for each task, ``(clips,)``.
+        class_indices: Their classes for each task, ``(clips,)``, or of several ones ``(clips, classes)``.
+        groups: As for `evaluate_label_sets`.
         hop_s, batch_size, progress, processes: As for `classify_clips`.
 
     Returns:
@@ -186,9 +254,12 @@ def evaluate_reader(
     failures = torch.zeros(len(reader))
     failures[list(reader.failed)] = 1
     readable = np.flatnonzero(processes.sum(failures).numpy() == 0)
-    return {
-        task: replace(
-            evaluate_logits(logits[task][readable], classes[readable], model.config.tasks[task]), clips=readable
-        )
-        for task, classes in class_indices.items()
-    }
+    found = {}
+    for task, classes in class_indices.items():
+        own, names = logits[task][readable], model.config.tasks[task]
+        if classes.ndim == 1:
+            found[task] = evaluate_logits(own, classes[readable], names)
+        else:
+            drawn = None if groups is None else groups.iloc[readable]
+            found[task] = evaluate_label_sets(own, classes[readable], names, groups=drawn)
+    return {task: replace(each, clips=readable) for task, each in found.items()}

@@ -2,7 +2,7 @@
 
 import base64
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from audiostride.checks import Range, check_settings
 from audiostride.errors import InputError
 from audiostride.inference.model import ModelSettings
+from audiostride.inference.multi_label import THRESHOLD, sigmoid
 
 Granularity = Literal["clip", "window", "event", "features"]
 # start_s, end_s, and task, label and score, or the features as `FeatureResult` packs them.
@@ -47,18 +48,33 @@ class PredictionSettings:
     hop_s: float | None = None
     """From one window to the next, in seconds; None is the model's window."""
     threshold: Annotated[float, Range(0, 1, what="a probability", advice="e.g. 0.5")] | None = None
-    """Least probability of an event, in [0, 1]; None is 0.5."""
+    """Least probability of an event, and of a class of a clip or window that may have several, in [0, 1]; None is
+    0.5."""
     merge_gap_s: Annotated[float, Range(0, unit="s", advice="e.g. 0.5")] | None = None
     """Events of a class with so many seconds between them, or less, are one; None is 0."""
 
     def __post_init__(self) -> None:
         check_settings("predict", self)
         if self.granularity != "event":
-            for name, value in (("threshold", self.threshold), ("merge-gap", self.merge_gap_s)):
-                if value is not None:
-                    raise InputError(
-                        f"predict: {name} is for events only, got {value}; add --events (events=True), or leave it out"
-                    )
+            self._refuse("merge-gap", self.merge_gap_s)
+        if self.granularity == "features":
+            self._refuse("threshold", self.threshold)
+
+    def _refuse(self, name: str, value: float | None) -> None:
+        if value is not None:
+            raise InputError(
+                f"predict: {name} is for events only, got {value}; add --events (events=True), or leave it out"
+            )
+
+    @property
+    def least(self) -> float:
+        """The threshold that counts."""
+        return THRESHOLD if self.threshold is None else self.threshold
+
+    def check_tasks(self, config: ModelSettings) -> None:
+        """Raise where there is a threshold that nothing uses: of a model all of whose tasks give one class each."""
+        if self.granularity != "event" and not config.multi_label:
+            self._refuse("threshold", self.threshold)
 
     @classmethod
     def choose(
@@ -152,14 +168,41 @@ class RecordingResult(ABC):
         tasks: Class names of each task.
         tiling: The windows of the recording.
         settings: Granularity, and threshold and merge gap of events.
+        multi_label: Tasks that give every class of at least the threshold, and not the most probable one.
     """
 
     finite: bool = True
     """Whether all logits were; no row is right where one was not."""
     _taken: Any
 
-    def __init__(self, tasks: Mapping[str, Sequence[str]], tiling: Tiling, settings: PredictionSettings) -> None:
-        self.tasks, self.tiling, self.settings = tasks, tiling, settings
+    def __init__(
+        self,
+        tasks: Mapping[str, Sequence[str]],
+        tiling: Tiling,
+        settings: PredictionSettings,
+        *,
+        multi_label: Collection[str] = (),
+    ) -> None:
+        self.tasks, self.tiling, self.settings, self.multi_label = tasks, tiling, settings, multi_label
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make what windows are taken into."""
+        self._taken = {task: [] for task in self.tasks}
+
+    def probs(self, task: str, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Probabilities ``(B, classes)`` of a task from its logits."""
+        return sigmoid(logits) if task in self.multi_label else softmax(logits)
+
+    def classes(self, task: str, logits: NDArray[np.float64]) -> list[tuple[int, str, float]]:
+        """The classes that are given, each with its row of the logits ``(B, classes)``, its name and its score."""
+        probs = self.probs(task, logits)
+        scores = probs.round(SCORE_DIGITS)
+        if task in self.multi_label:
+            places = np.argwhere(scores >= self.settings.least)
+        else:
+            places = np.stack([np.arange(len(probs)), probs.argmax(axis=1)], axis=1)
+        return [(row, self.tasks[task][index], float(scores[row, index])) for row, index in places.tolist()]
 
     def state(self) -> Any:
         """What was taken in so far, as values that JSON keeps to the bit."""
@@ -179,12 +222,14 @@ class RecordingResult(ABC):
 
 
 class ClipResult(RecordingResult):
-    """One row per task: the class of the windows' mean logits, each weighing by the share of it that is audio."""
+    """One row per task: the class of the windows' mean logits, each weighing by the share of it that is audio.
 
-    def __init__(self, tasks: Mapping[str, Sequence[str]], tiling: Tiling, settings: PredictionSettings) -> None:
-        super().__init__(tasks, tiling, settings)
+    A task whose clips have several classes has a row for each class of at least the threshold.
+    """
+
+    def _begin(self) -> None:
         # float64, so that how the windows came in batches does not show.
-        self._sums = {task: np.zeros(len(names)) for task, names in tasks.items()}
+        self._sums = {task: np.zeros(len(names)) for task, names in self.tasks.items()}
         self._weight = 0.0
 
     def state(self) -> Any:
@@ -208,28 +253,18 @@ class ClipResult(RecordingResult):
         begin_s, end_s = self.tiling.seconds(0), self.tiling.seconds(self.tiling.n_samples)
         found: list[Row] = []
         for task, logits in self.mean_logits().items():
-            probs = softmax(logits[None])[0]
-            best = int(probs.argmax())
-            found.append((begin_s, end_s, task, self.tasks[task][best], round(float(probs[best]), SCORE_DIGITS)))
+            found += [(begin_s, end_s, task, name, score) for _, name, score in self.classes(task, logits[None])]
         return found
 
 
 class WindowResult(RecordingResult):
-    """One row per task and window: its most probable class."""
-
-    def __init__(self, tasks: Mapping[str, Sequence[str]], tiling: Tiling, settings: PredictionSettings) -> None:
-        super().__init__(tasks, tiling, settings)
-        self._taken: dict[str, list[Row]] = {task: [] for task in tasks}
+    """One row per task and window: its most probable class, or one for each class of at least the threshold."""
 
     def add(self, first: int, logits: Mapping[str, NDArray[np.float64]]) -> None:
         for task, values in logits.items():
-            probs, names = softmax(values), self.tasks[task]
-            best = probs.argmax(axis=1)
-            scores = np.take_along_axis(probs, best[:, None], axis=1)[:, 0].round(SCORE_DIGITS).tolist()
-            for offset, (index, score) in enumerate(zip(best.tolist(), scores, strict=True)):
+            for offset, name, score in self.classes(task, values):
                 start, end = self.tiling.span(first + offset)
-                row = (self.tiling.seconds(start), self.tiling.seconds(end), task, names[index], score)
-                self._taken[task].append(row)
+                self._taken[task].append((self.tiling.seconds(start), self.tiling.seconds(end), task, name, score))
 
     def rows(self) -> list[Row]:
         return [row for rows in self._taken.values() for row in rows]
@@ -238,8 +273,7 @@ class WindowResult(RecordingResult):
 class FeatureResult(RecordingResult):
     """One row per window: its features, float32 as text, which a journal keeps to the bit in a third of the room."""
 
-    def __init__(self, tasks: Mapping[str, Sequence[str]], tiling: Tiling, settings: PredictionSettings) -> None:
-        super().__init__(tasks, tiling, settings)
+    def _begin(self) -> None:
         self._taken: list[Row] = []
 
     def add(self, first: int, logits: Mapping[str, NDArray[np.float64]]) -> None:
@@ -264,22 +298,21 @@ class EventResult(RecordingResult):
     A window whose probability of a class, rounded as it is written, is at least the threshold marks its whole length
     for that class. Marked windows that overlap, touch, or lie at most the merge gap apart are one event, from the start
     of the first to the end of the last; so events of a class never overlap, whatever the hop. Its score is the highest
-    probability of its windows. Each class has its own events, so that below 0.5 those of several may lie side by side.
+    probability of its windows. Each class has its own events, so that below 0.5, or where clips have several classes,
+    those of several may lie side by side.
     """
 
-    def __init__(self, tasks: Mapping[str, Sequence[str]], tiling: Tiling, settings: PredictionSettings) -> None:
-        super().__init__(tasks, tiling, settings)
-        self._threshold = 0.5 if settings.threshold is None else settings.threshold
-        self._gap = round((settings.merge_gap_s or 0.0) * tiling.sample_rate)
+    def _begin(self) -> None:
+        self._gap = round((self.settings.merge_gap_s or 0.0) * self.tiling.sample_rate)
         # For each task and class: start, end (samples) and score of its events; the last one may still grow.
         self._taken: dict[str, list[list[tuple[int, int, float]]]] = {
-            task: [[] for _ in names] for task, names in tasks.items()
+            task: [[] for _ in names] for task, names in self.tasks.items()
         }
 
     def add(self, first: int, logits: Mapping[str, NDArray[np.float64]]) -> None:
         for task, values in logits.items():
-            probs = softmax(values).round(SCORE_DIGITS)
-            for offset, index in np.argwhere(probs >= self._threshold).tolist():
+            probs = self.probs(task, values).round(SCORE_DIGITS)
+            for offset, index in np.argwhere(probs >= self.settings.least).tolist():
                 events, score = self._taken[task][index], float(probs[offset, index])
                 start, end = self.tiling.span(first + offset)
                 if events and start - events[-1][1] <= self._gap:

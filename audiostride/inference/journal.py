@@ -63,7 +63,7 @@ def describe_job(
         "files": f"{len(recordings)} (list {listed.hexdigest()})",
         "rows per": settings.granularity,
         "hop_s": settings.hop_samples(model.config) / model.config.sample_rate,
-        "threshold": (0.5 if settings.threshold is None else settings.threshold) if event else None,
+        "threshold": settings.least if event or model.config.multi_label else None,
         "merge_gap_s": (settings.merge_gap_s or 0.0) if event else None,
         "processes": processes,
     }

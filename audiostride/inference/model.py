@@ -14,6 +14,10 @@ class ModelSettings(Protocol):
         """Class names of each task."""
 
     @property
+    def multi_label(self) -> Sequence[str]:
+        """Tasks whose clips have any number of classes."""
+
+    @property
     def sample_rate(self) -> int:
         """In Hz."""
 

@@ -85,7 +85,7 @@ def _count_above(
     ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
     below = np.append(ranked[ends[1:]], 0.0)
     middles = (ranked[ends] + below) / 2
-    return np.cumsum(truth[order])[ends], ends + 1, middles.tolist()
+    return np.cumsum(truth[order].astype(np.int64))[ends], ends + 1, middles.tolist()
 
 
 @dataclass(frozen=True)

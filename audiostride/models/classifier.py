@@ -74,7 +74,8 @@ class AudioClassifier(nn.Module):
 
     def extra_repr(self) -> str:
         config = self.config
-        tasks = ", ".join(f"{task} ({len(names)} classes)" for task, names in config.tasks.items())
+        tasks = ", ".join(f"{task} ({len(names)} classes{', several per clip' * (task in config.multi_label)})"
+                          for task, names in config.tasks.items())  # fmt: skip
         size = f" {config.size}" if config.pooling == "diffstride" else ""
         kind = "" if config.encoder == "separable" else f"{config.encoder}, "
         return f"{tasks}; {kind}{config.pooling}{size}, width {config.width:g}, windows of {config.window_s:g} s"

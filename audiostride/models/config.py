@@ -47,7 +47,7 @@ ENCODER_STRIDES: dict[str, tuple[tuple[float, float], ...]] = {
 
 
 # Settings that came after version 0.3.0; models of before have these values, which are not written.
-LATER: dict[str, Any] = {"head_pooling": None, "input_norm": "all", "frontend": "log-mel"}
+LATER: dict[str, Any] = {"head_pooling": None, "input_norm": "all", "frontend": "log-mel", "multi_label": ()}
 
 
 def fill_encoder(
@@ -131,6 +131,8 @@ class ClassifierConfig(PoolingConfig):
 
     tasks: dict[str, list[str]]
     """Class names of each task, in the order of the logits."""
+    multi_label: Sequence[str] = ()
+    """Tasks whose clips have any number of classes: a logit is then that of a class alone, of a sigmoid."""
     encoder: str = "separable"
     """The network: the paper's separable convolutions; a ResNet-18, after or before whose convolutions norms are; a
     BC-ResNet; or another package's, ``timm:NAME`` or ``torchvision:NAME``."""
@@ -182,6 +184,11 @@ class ClassifierConfig(PoolingConfig):
             for name in (task, *names):
                 if name != name.encode(errors="replace").decode():
                     raise InputError(f"{who}: names in tasks must be UTF-8, got {name!a}")
+        if unknown := [task for task in self.multi_label if task not in self.tasks]:
+            raise InputError(
+                f"{who}: multi_label must name tasks ({', '.join(self.tasks)}), got {', '.join(map(repr, unknown))}"
+            )
+        object.__setattr__(self, "multi_label", tuple(task for task in self.tasks if task in self.multi_label))
         if not self.window_s * self.sample_rate >= 1:
             raise InputError(
                 f"{who}: window_s must hold one sample or more at {self.sample_rate} Hz, got {self.window_s}"
@@ -260,6 +267,8 @@ class ClassifierConfig(PoolingConfig):
         for name, before in LATER.items():  # models of before keep their checksum
             if values[name] == before:
                 del values[name]
+        if "multi_label" in values:
+            values["multi_label"] = list(self.multi_label)
         values["strides"] = None if self.strides is None else [list(pair) for pair in self.strides]
         values["channels"] = None if self.channels is None else list(self.channels)
         return values

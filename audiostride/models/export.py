@@ -178,6 +178,7 @@ def export_metadata(model: AudioClassifier, *, input: ExportInput) -> dict[str, 
         "window_samples": str(config.window_samples),
         "window_s": repr(config.window_s),
         "tasks": json.dumps(config.tasks, ensure_ascii=False),
+        "multi_label": json.dumps(config.multi_label, ensure_ascii=False),
         "outputs": json.dumps({task: output_name(task) for task in config.tasks}, ensure_ascii=False),
         "frontend": json.dumps(frontend),
     }

@@ -19,7 +19,7 @@ from audiostride.dataset.readers import StoreReader
 from audiostride.dataset.store import is_store
 from audiostride.errors import InputError
 from audiostride.models.config import ClassifierConfig
-from audiostride.reporting.style import COLORS, INK, SOFT, STYLE, new_panel, render
+from audiostride.reporting.style import COLORS, INK, SOFT, STYLE, legend_below, new_panel, render
 
 ALWAYS_WHITE = "#fefefe"  # unlike the paper's white, which turns dark in a dark page
 MOST_NAMES, MOST_COUNTS = 60, 30
@@ -72,17 +72,41 @@ def draw_roc(curve: pd.DataFrame, area: float, positive: str) -> Figure:
 
 
 @mpl.rc_context(STYLE)
-def draw_reliability(bins: pd.DataFrame, error: float) -> Figure:
-    """Accuracy in bins of confidence as bars, with the mean confidence and the number of clips of each."""
+def draw_average_precisions(per_class: pd.DataFrame) -> Figure:
+    """Average precision of each class with its interval, a row each, and the share of clips that guessing gives."""
+    y, names = np.arange(len(per_class)), per_class["class"].astype(str)
+    height = 1.2 + (0.3 if len(per_class) <= MOST_COUNTS else 0.16) * len(per_class)
+    figure, panel = new_panel("Average precision of each class", "%", "", height=height, width=6.2)
+    center = 100 * per_class["average_precision"]
+    spread = np.array([center - 100 * per_class["low"], 100 * per_class["high"] - center])
+    # An interval that is drawn need not reach as far as the number itself.
+    panel.errorbar(center, y, xerr=np.maximum(spread, 0), fmt="o", color=COLORS[0], capsize=3, label="this network")
+    panel.plot(100 * per_class["share"], y, marker="|", markersize=9, markeredgewidth=1.8, linestyle="", color=SOFT,
+               label="share of clips")  # fmt: skip
+    size = 9 if len(per_class) <= MOST_COUNTS else 6
+    panel.set_yticks(y, [name if len(name) <= 40 else f"{name[:39]}…" for name in names], fontsize=size)
+    panel.set_ylim(len(per_class) - 0.5, -0.5)
+    panel.set_xlim(0, 101)
+    legend_below(figure, panel)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def draw_reliability(bins: pd.DataFrame, error: float, *, several: bool = False) -> Figure:
+    """Accuracy in bins of confidence as bars, with the mean confidence and the number of clips of each.
+
+    Of `several` labels it is how often a class is there in bins of its probability.
+    """
     title = f"Reliability: calibration error {100 * error:.1f} %"
-    figure, panel = new_panel(title, "confidence (%)", "accuracy (%)", height=3.6, width=4.2)
+    x, y = ("probability", "share that is there") if several else ("confidence", "accuracy")
+    figure, panel = new_panel(title, f"{x} (%)", f"{y} (%)", height=3.6, width=4.2)
     shares = 100 * bins[["low", "high", "confidence", "accuracy"]]
     width = 100 * (bins["high"] - bins["low"])
     panel.bar(shares["low"], shares["accuracy"], width=width, align="edge", color=COLORS[0], alpha=0.45,
-              edgecolor=COLORS[0], label="accuracy")  # fmt: skip
+              edgecolor=COLORS[0], label=y)  # fmt: skip
     panel.plot([0, 100], [0, 100], color=SOFT, linewidth=1, linestyle=":", label="calibrated")
     panel.plot(shares["confidence"], shares["accuracy"], linestyle="", marker="o", markersize=4, color=COLORS[1],
-               label="mean confidence")  # fmt: skip
+               label=f"mean {x}")  # fmt: skip
     for center, top, clips in zip(shares["low"] + width / 2, shares["accuracy"], bins["clips"], strict=True):
         panel.annotate(str(clips), (center, top), (0, 3), textcoords="offset points", ha="center", fontsize=8,
                        color=INK)  # fmt: skip

@@ -10,7 +10,7 @@ from audiostride.reporting import class_figures, predictions
 from audiostride.reporting.blocks import Block, Drawing, Drawings, Heading, Picture, Pictures, Section, Table, Text
 from audiostride.reporting.class_figures import LONGEST_S, read_samples_of
 from audiostride.reporting.runs import RunFolder, class_columns
-from audiostride.reporting.tables import number, percent
+from audiostride.reporting.tables import NONE, number, percent
 
 MOST_PARTS = 6  # tasks of runs whose classes a page shows; a run of more has a page of its own
 
@@ -40,6 +40,8 @@ def class_section(groups: Mapping[str, Sequence[RunFolder]]) -> Section | None:
 def task_blocks(run: RunFolder, task: str, *, suffix: str) -> list[Block]:
     """Everything about the classes of one task of a run."""
     (confusion, per_class), names = run.tables[task], run.tasks[task]
+    if confusion is None:
+        return label_blocks(run, task, suffix=suffix)
     alt = f"Confusion matrix of run {run.name}, task {task}; the numbers are in its CSV file"
     width = 0 if len(names) <= 12 else min(900, 26 * len(names))
     drawings = [Drawing(f"confusion{suffix}", alt, class_figures.draw_confusion_figure(confusion), min_width_px=width)]
@@ -77,6 +79,52 @@ def task_blocks(run: RunFolder, task: str, *, suffix: str) -> list[Block]:
     return [Drawings(drawings, caption), *tables, *mistakes_blocks(run, task, clips, suffix)]
 
 
+def label_blocks(run: RunFolder, task: str, *, suffix: str) -> list[Block]:
+    """Everything about the classes of one task of a run whose clips have several labels."""
+    (_, per_class), names, clips = run.tables[task], run.tasks[task], run.predictions.get(task)
+    alt = f"Average precision of each class of {task}, run {run.name}, with its interval; the numbers are in the table"
+    drawings = [Drawing(f"average_precision{suffix}", alt, class_figures.draw_average_precisions(per_class))]
+    caption = (
+        "Average precision of each class with its 95 % interval. The tick is the share of clips that have the class, "
+        "which is what guessing gives."
+    )
+    if clips is None:
+        text = (
+            "Calibration and worst mistakes need the predictions for each clip, which this run does not have yet: "
+            f"audiostride evaluate {run.path} writes them, and this page anew."
+        )
+        return [Drawings(drawings, caption), label_table(per_class, task, suffix), Text(text)]
+    pairs = predictions.label_pairs(clips, names)
+    bins = predictions.calibration_bins(pairs["probability"].to_numpy(), pairs["truth"].to_numpy(dtype=bool))
+    error = predictions.calibration_error(bins)
+    alt = (
+        f"Reliability diagram of task {task}: how often a class is there, in bins of its probability; expected "
+        f"calibration error {percent(error)}"
+    )
+    drawings.append(Drawing(f"reliability{suffix}", alt, class_figures.draw_reliability(bins, error, several=True)))
+    caption += (
+        " Reliability: how often a class is there, among all pairs of a clip and a class of like probability (their "
+        f"number above); a calibrated model follows the diagonal. The expected calibration error is {percent(error)}."
+    )
+    tables = [label_table(per_class, task, suffix), bins_table(bins, suffix, several=True)]
+    return [Drawings(drawings, caption), *tables, *label_mistakes(run, task, clips, pairs, suffix)]
+
+
+def label_table(per_class: pd.DataFrame, task: str, suffix: str) -> Table:
+    """Average precision, ROC AUC, precision, recall and F1 of each class of clips that may have several."""
+    limits = zip(per_class["low"], per_class["high"], strict=True)
+    numbers = per_class[["average_precision", "roc_auc", "precision", "recall", "f1"]].map(number, digits=3)
+    numbers.insert(1, "95 % interval", [NONE if low != low else f"{low:.2f} to {high:.2f}" for low, high in limits])
+    shown = per_class[["class", "clips"]].assign(share=per_class["share"].map(percent)).join(numbers)
+    shown = shown.rename(columns={"average_precision": "average precision", "roc_auc": "ROC AUC", "f1": "F1"})
+    caption = (
+        f"Classes of {task}; a clip may have several, or none. Average precision: mean precision over all thresholds, "
+        "with its interval; guessing gives the share. ROC AUC: chance that a clip with the class scores higher than "
+        "one without. Precision, recall and F1 at a probability of 0.5."
+    )
+    return Table(f"per_class{suffix}", caption, per_class, shown)
+
+
 def per_class_table(per_class: pd.DataFrame, task: str, suffix: str) -> Table:
     """Precision, recall and F1 of each class."""
     shares = per_class[["precision", "recall", "f1"]].rename(columns={"f1": "F1"}).map(number, digits=3)
@@ -88,8 +136,10 @@ def per_class_table(per_class: pd.DataFrame, task: str, suffix: str) -> Table:
     return Table(f"per_class{suffix}", caption, per_class, shown)
 
 
-def bins_table(bins: pd.DataFrame, suffix: str) -> Table:
-    """The numbers of the reliability diagram."""
+def bins_table(bins: pd.DataFrame, suffix: str, *, several: bool = False) -> Table:
+    """The numbers of the reliability diagram, of `several` labels over pairs of a clip and a class."""
+    titles = {"confidence": "probability", "clips": "pairs", "mean confidence": "mean probability", "accuracy": "share "
+              "that is there"} if several else {}  # fmt: skip
     limits = zip(bins["low"], bins["high"], strict=True)
     shown = pd.DataFrame(
         {
@@ -99,12 +149,17 @@ def bins_table(bins: pd.DataFrame, suffix: str) -> Table:
             "accuracy": bins["accuracy"].map(percent),
         }
     )
-    return Table(f"calibration{suffix}", "Calibration: clips by their confidence.", bins, shown)
+    caption = (
+        "Calibration: pairs of clip and class by their probability."
+        if several
+        else ("Calibration: clips by their confidence.")
+    )
+    return Table(f"calibration{suffix}", caption, bins, shown.rename(columns=titles))
 
 
 def mistakes_blocks(run: RunFolder, task: str, clips: pd.DataFrame, suffix: str) -> list[Block]:
     """The worst mistakes: a picture of each clip that can still be read, and a table of all."""
-    mistakes, config = predictions.worst_mistakes(clips, run.tasks[task]), run.model.config
+    mistakes = predictions.worst_mistakes(clips, run.tasks[task])
     if mistakes.empty:
         return [Text(f"No test clip of {task} was given a wrong class.")]
     shares = mistakes[["probability", "true_probability"]].map(percent)
@@ -117,30 +172,70 @@ def mistakes_blocks(run: RunFolder, task: str, clips: pd.DataFrame, suffix: str)
             "of the true class": shares["true_probability"],
         }
     )
+    lines = [
+        [f"{predicted}, {probability}", f"truly {true}, {true_probability}"]
+        for _, predicted, true, probability, true_probability in shown.itertuples(index=False)
+    ]
+    caption = f"The worst mistakes of {task}: wrong classes with the highest probability."
+    return [
+        *mistake_pictures(run, task, mistakes, lines, caption, suffix),
+        mistakes_table(run, task, mistakes, shown, suffix),
+    ]
+
+
+def label_mistakes(run: RunFolder, task: str, clips: pd.DataFrame, pairs: pd.DataFrame, suffix: str) -> list[Block]:
+    """As `mistakes_blocks` of clips with several labels: classes that are not there, or there and not found."""
+    mistakes = predictions.worst_pairs(clips, pairs)
+    shown = pd.DataFrame(
+        {
+            "clip": [describe_clip(row) for _, row in mistakes.iterrows()],
+            "class": mistakes["class"],
+            "mistake": ["missed" if truth else "not there" for truth in mistakes["truth"]],
+            "true classes": mistakes["true"].where(mistakes["true"] != "", "none"),
+            "probability": mistakes["probability"].map(percent),
+        }
+    )
+    lines = [
+        [f"{name} {mistake}, {probability}", f"truly {true}"] for _, name, mistake, true, probability in
+        shown.itertuples(index=False)
+    ]  # fmt: skip
+    caption = f"The worst mistakes of {task}: the probability is farthest from what is there; one for each clip."
+    return [
+        *mistake_pictures(run, task, mistakes, lines, caption, suffix),
+        mistakes_table(run, task, mistakes, shown, suffix),
+    ]
+
+
+def mistake_pictures(
+    run: RunFolder, task: str, mistakes: pd.DataFrame, described: list[list[str]], caption: str, suffix: str
+) -> list[Block]:
+    """A picture of each clip that can still be read, with the lines that describe its mistake."""
+    config = run.model.config
     band = f"{config.fmin_hz:g} to {config.fmax_hz:g} Hz"
     pictures = []
     for place, (_, row) in enumerate(mistakes.iterrows()):
         samples = read_samples_of(row, run.manifests[task], sample_rate=config.sample_rate)
         if samples is None or len(samples) == 0:
             continue
-        length = f"{len(samples) / config.sample_rate:.1f} s"
-        clip, predicted, true, probability, true_probability = shown.iloc[place]
-        lines = [f"{predicted}, {probability}", f"truly {true}, {true_probability}", f"{clip}, {length}"]
+        length, clip = f"{len(samples) / config.sample_rate:.1f} s", describe_clip(row)
+        lines = [*described[place], f"{clip}, {length}"]
         alt = f"Log-mel spectrogram of {clip}, {length}, {band}"
         pictures.append(
             Picture(f"mistake{suffix}_{place + 1}", alt, class_figures.draw_spectrogram(samples, config), lines)
         )
     blocks: list[Block] = []
     if pictures:
-        caption = (
-            f"The worst mistakes of {task}: wrong classes with the highest probability. Time runs to the right, mel "
-            f"frequency from {band} upwards; {LONGEST_S:g} s at most."
-        )
+        caption += f" Time runs to the right, mel frequency from {band} upwards; {LONGEST_S:g} s at most."
         blocks.append(Pictures(pictures, caption))
     if lost := len(mistakes) - len(pictures):
         blocks.append(Text(f"{lost} of these {len(mistakes)} clips can no longer be read: no spectrogram of them."))
+    return blocks
+
+
+def mistakes_table(run: RunFolder, task: str, mistakes: pd.DataFrame, shown: pd.DataFrame, suffix: str) -> Table:
+    """The table of the worst mistakes."""
     caption = f"The worst mistakes of {task}, worst first; paths and lines of the manifest are in the CSV file."
-    return [*blocks, Table(f"mistakes{suffix}", caption, mistakes, shown, n_left=3)]
+    return Table(f"mistakes{suffix}", caption, mistakes, shown, n_left=4 if run.is_multi_label(task) else 3)
 
 
 def describe_clip(row: "pd.Series[Any]") -> str:

@@ -90,11 +90,14 @@ def draw_gains(gains: pd.DataFrame, n_out: Mapping[int, float], axis: str) -> Fi
 
 
 @mpl.rc_context(STYLE)
-def draw_history(histories: Sequence[tuple[str, pd.DataFrame]], what: str) -> Figure:
-    """Loss or validation accuracy (`what`) over the training of each run, one colour and mark per group of runs."""
+def draw_history(histories: Sequence[tuple[str, pd.DataFrame]], what: str, *, metric: str = "accuracy") -> Figure:
+    """Loss or validation accuracy (`what`) over the training of each run, one colour and mark per group of runs.
+
+    What is called accuracy may be another metric.
+    """
     groups = list(dict.fromkeys(group for group, _ in histories))
     loss = what == "loss"
-    figure, panel = new_panel("Loss" if loss else "Validation accuracy", "step", "cross entropy" if loss else "%")
+    figure, panel = new_panel("Loss" if loss else f"Validation {metric}", "step", "cross entropy" if loss else "%")
     for group, history in histories:
         style = series_style(groups.index(group)) | {"markersize": 3.5, "linewidth": 1.3}
         if loss:
@@ -112,13 +115,15 @@ def draw_history(histories: Sequence[tuple[str, pd.DataFrame]], what: str) -> Fi
 
 
 @mpl.rc_context(STYLE)
-def draw_accuracies(table: pd.DataFrame) -> Figure:
+def draw_accuracies(table: pd.DataFrame, *, metric: str = "accuracy") -> Figure:
     """Test accuracies with their intervals beside the majority class and the classic baseline, a row each.
+
+    What is called accuracy may be another metric.
 
     The table has a ``name`` and ``accuracy``, ``low``, ``high``, ``majority`` and ``classic``: shares, or NaN.
     """
     y = np.arange(len(table))
-    figure, panel = new_panel("Test accuracy", "%", "", height=1.3 + 0.36 * len(table), width=6.6)
+    figure, panel = new_panel(f"Test {metric}", "%", "", height=1.3 + 0.36 * len(table), width=6.6)
     center = 100 * table["accuracy"]
     spread = [center - 100 * table["low"].fillna(table["accuracy"]),
               100 * table["high"].fillna(table["accuracy"]) - center]  # fmt: skip

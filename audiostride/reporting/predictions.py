@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from audiostride.dataset.labels import separate_labels
 from audiostride.reporting.runs import class_columns
 
 N_BINS = 10
@@ -20,7 +21,11 @@ def calibration_table(predictions: pd.DataFrame, names: Sequence[str]) -> pd.Dat
         One row per bin that has clips: ``low``, ``high``, ``clips``, ``confidence`` (their mean), ``accuracy``.
     """
     confidence = predictions[class_columns(names)].to_numpy().max(axis=1)
-    correct = (predictions["true"] == predictions["predicted"]).to_numpy()
+    return calibration_bins(confidence, (predictions["true"] == predictions["predicted"]).to_numpy())
+
+
+def calibration_bins(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> pd.DataFrame:
+    """The table of `calibration_table` from probabilities ``(n,)`` and whether each was right."""
     bins = np.clip(np.ceil(confidence * N_BINS) - 1, 0, N_BINS - 1).astype(int)  # (0, 0.1], (0.1, 0.2], …
     numbers, clips = np.unique(bins, return_counts=True)
     table = pd.DataFrame({"low": numbers / N_BINS, "high": (numbers + 1) / N_BINS, "clips": clips})
@@ -33,6 +38,36 @@ def calibration_error(table: pd.DataFrame) -> float:
     """Expected calibration error: mean over clips of the gap between accuracy and confidence of their bin."""
     weights = table["clips"] / table["clips"].sum()
     return float((weights * (table["accuracy"] - table["confidence"]).abs()).sum())
+
+
+def label_pairs(predictions: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Each clip with each class, of clips with several labels: ``clip`` (its row), ``class``, ``probability`` and
+    ``truth``, whether it has the class."""
+    probs = predictions[class_columns(names)].to_numpy(dtype=float)
+    true = [{*separate_labels(cell, names)} for cell in predictions["true"]]
+    return pd.DataFrame(
+        {
+            "clip": np.repeat(np.arange(len(predictions)), len(names)),
+            "class": list(names) * len(predictions),
+            "probability": probs.ravel(),
+            "truth": [name in labels for labels in true for name in names],
+        }
+    )
+
+
+def worst_pairs(predictions: pd.DataFrame, pairs: pd.DataFrame, *, count: int = 6) -> pd.DataFrame:
+    """The clips of `label_pairs` whose probability of some class is farthest from what is there, worst first.
+
+    Returns:
+        Rows of the predictions with ``class``, ``probability`` and ``truth`` of that class.
+    """
+    error = (pairs["probability"] - pairs["truth"]).abs()
+    worst = pairs.assign(error=error).sort_values("error", ascending=False, kind="stable").drop_duplicates("clip")
+    worst = worst.head(count)
+    clips = predictions.iloc[worst["clip"]][["line", "path", "start_s", "duration_s", "true", "predicted"]]
+    return pd.concat(
+        [part.reset_index(drop=True) for part in (clips, worst[["class", "probability", "truth"]])], axis=1
+    )
 
 
 def positive_class(names: Sequence[str]) -> str:

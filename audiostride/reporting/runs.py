@@ -10,6 +10,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from audiostride.checks import WholeNumber, check_table, read_json
+from audiostride.dataset.labels import separate_labels
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, load_classifier
 from audiostride.reporting.cutoffs import cutoff_table, summarise_cutoffs
@@ -47,7 +48,8 @@ class RunFolder:
     history: pd.DataFrame
     strides: pd.DataFrame | None  # over the training, where they are learned
     cutoffs: pd.DataFrame
-    tables: dict[str, tuple[pd.DataFrame, pd.DataFrame]]  # confusion matrix and classes of each task that was tested
+    # Confusion matrix, none of several labels, and classes of each task that was tested.
+    tables: dict[str, tuple[pd.DataFrame | None, pd.DataFrame]]
     predictions: dict[str, pd.DataFrame] = field(default_factory=dict)  # of the test clips of each task, if written
     group: str = ""  # shared by runs that differ in their seeds and starting strides only; see `name_runs`
 
@@ -79,6 +81,10 @@ class RunFolder:
         """Parameters of its model."""
         return sum(weights.numel() for weights in self.model.parameters())
 
+    def is_multi_label(self, task: str) -> bool:
+        """Whether clips have several labels of a task."""
+        return task in self.model.config.multi_label
+
     def metrics_of(self, task: str) -> dict[str, Any]:
         """The test metrics of a task; empty before the test."""
         found: dict[str, Any] = self.metrics.get("tasks", {task: self.metrics}).get(task, {})
@@ -107,10 +113,12 @@ def read_run(path: str | Path) -> RunFolder:
     for task, names in config.tasks.items():
         suffix = f"_{task}" if len(config.tasks) > 1 else ""
         files = [there(f"{table}{suffix}.csv") for table in ("confusion_matrix", "per_class", "predictions_test")]
-        if files[0] is not None and files[1] is not None:
-            tables[task] = (_read_confusion(files[0], names), _read_per_class(files[1], names))
+        several = task in config.multi_label
+        if files[1] is not None and (several or files[0] is not None):
+            confusion = None if several or files[0] is None else _read_confusion(files[0], names)
+            tables[task] = (confusion, _read_per_class(files[1], names, several=several))
         if files[2] is not None:
-            predictions[task] = _read_predictions(files[2], names)
+            predictions[task] = _read_predictions(files[2], names, several=several)
     strides = there("strides.csv")
     encoder = "" if config.encoder == "separable" else f"{config.encoder} "
     return RunFolder(
@@ -129,10 +137,13 @@ def read_run(path: str | Path) -> RunFolder:
     )
 
 
-def _read_per_class(file: Path, names: list[str]) -> pd.DataFrame:
-    numbers = ["clips", "precision", "recall", "f1"]
+def _read_per_class(file: Path, names: list[str], *, several: bool) -> pd.DataFrame:
+    numbers, unknown = ["clips", "precision", "recall", "f1"], list[str]()
+    if several:  # what is not known of a class without clips is left empty
+        numbers, unknown = ["clips", "share"], ["average_precision", "low", "high", "roc_auc", *numbers[1:]]
     with reading_table("report", file):
-        return read_table("report", file, numbers, numbers=numbers).assign(**{"class": names})
+        table = read_table("report", file, [*numbers, *unknown], numbers=numbers).assign(**{"class": names})
+        return table.astype(dict.fromkeys(unknown, float))
 
 
 def _read_confusion(file: Path, names: list[str]) -> pd.DataFrame:
@@ -142,13 +153,15 @@ def _read_confusion(file: Path, names: list[str]) -> pd.DataFrame:
         return pd.DataFrame(counts, index=pd.Index(names, name="true"), columns=names)
 
 
-def _read_predictions(file: Path, names: list[str]) -> pd.DataFrame:
+def _read_predictions(file: Path, names: list[str], *, several: bool) -> pd.DataFrame:
     text: dict[str, Any] = {"path": str, "true": str, "predicted": str}
     numbers, blank = ["line", "start_s", *class_columns(names)], {"duration_s": [""]}
     columns = [*numbers, "duration_s", *text]
     with reading_table("report", file):
         table = read_table("report", file, columns, numbers=numbers, dtype=text, keep_default_na=False, na_values=blank)
-        if not {*table["true"], *table["predicted"]} <= {*names} or not is_numeric_dtype(table["duration_s"]):
+        cells = {*table["true"], *table["predicted"]}
+        found = {label for cell in cells for label in separate_labels(cell, names)} if several else cells
+        if not found <= {*names} or not is_numeric_dtype(table["duration_s"]):
             raise ValueError("its labels are not those of the model, or its durations no numbers")
         return table
 

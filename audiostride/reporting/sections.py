@@ -15,7 +15,7 @@ from audiostride.reporting.cutoffs import AXES, cutoff_table
 from audiostride.reporting.figures import AXIS_TITLES
 from audiostride.reporting.measuring import largest_difference, measure_gains
 from audiostride.reporting.runs import RunFolder
-from audiostride.reporting.summary import summary_table
+from audiostride.reporting.summary import run_metric, summary_table
 from audiostride.reporting.tables import accuracy_table, cutoffs_table, paper_table, runs_table, strides_table
 
 MOST_GROUPS = 4  # that get drawings of their own
@@ -61,7 +61,7 @@ def build_sections(
 
 def accuracy_section(folders: Sequence[RunFolder]) -> Section:
     """Accuracy beside what needs no network."""
-    table = accuracy_table(folders)
+    table, metric = accuracy_table(folders), run_metric(folders)
     numbers = ["accuracy", "low", "high", "majority", "classic"]
     data = table.data.dropna(subset=["accuracy"]).astype(dict.fromkeys(numbers, float))
     blocks: list[Block] = [table]
@@ -70,8 +70,10 @@ def accuracy_section(folders: Sequence[RunFolder]) -> Section:
             names = data["task" if len(folders) == 1 else "run"]
         else:
             names = data["run"] + ", " + data["task"]
-        alt = "Test accuracy of each task with its interval and both baselines; the numbers are in the table"
-        drawing = Drawing("accuracy", alt, figures.draw_accuracies(data.assign(name=names)), min_width_px=460)
+        alt = f"Test {metric} of each task with its interval and both baselines; the numbers are in the table"
+        drawing = Drawing(
+            "accuracy", alt, figures.draw_accuracies(data.assign(name=names), metric=metric), min_width_px=460
+        )
         blocks.insert(0, Drawings([drawing], "With 95 % intervals."))
     for folder in folders:
         if not folder.metrics:
@@ -83,7 +85,7 @@ def accuracy_section(folders: Sequence[RunFolder]) -> Section:
             "the data first."
         )
         blocks.append(Text(text, strong=True))
-    return Section("accuracy", "Accuracy", blocks)
+    return Section("accuracy", metric.capitalize() if metric == "accuracy" else "How well it does", blocks)
 
 
 def layers_section(groups: Mapping[str, Sequence[RunFolder]], summary: pd.DataFrame) -> Section:
@@ -180,12 +182,15 @@ def strides_section(groups: Mapping[str, Sequence[RunFolder]]) -> Section | None
 def training_section(groups: Mapping[str, Sequence[RunFolder]]) -> Section:
     """Loss and validation accuracy."""
     histories = [(group, run.history) for group, members in groups.items() for run in members]
+    metric = run_metric([run for members in groups.values() for run in members])
     items = [
-        Drawing(f"history_{what}", f"{title} over the training steps", figures.draw_history(histories, what))
-        for what, title in (("loss", "Training and validation loss"), ("accuracy", "Validation accuracy"))
+        Drawing(
+            f"history_{what}", f"{title} over the training steps", figures.draw_history(histories, what, metric=metric)
+        )
+        for what, title in (("loss", "Training and validation loss"), ("accuracy", f"Validation {metric}"))
     ]
     last = histories[0][1].iloc[-1]
-    text = f"Loss and validation accuracy; at the end of the first run {100 * last['valid_accuracy']:.1f} %."
+    text = f"Loss and validation {metric}; at the end of the first run {100 * last['valid_accuracy']:.1f} %."
     if not math.isfinite(float(last["train_loss"])):
         text += " Its loss is not finite: it diverged."
     return Section("training", "Training", [Drawings(items, text)])

@@ -8,6 +8,7 @@ import pandas as pd
 
 from audiostride.reporting.blocks import Table
 from audiostride.reporting.runs import RunFolder
+from audiostride.wording import metric_of
 
 MOST_NAMED = 6
 MOST_VALUES = 4
@@ -92,13 +93,16 @@ def describe_results(groups: Mapping[str, Sequence[RunFolder]]) -> str:
                   for group, runs in groups.items()}  # fmt: skip
     if not any(accuracies.values()):
         best = max(float(run.history["valid_accuracy"].max()) for run in members)
-        return f"{', '.join(tasks)}: {100 * best:.1f} % on validation clips; not tested yet"
+        several = members[0].model.config.multi_label
+        what = f" {run_metric(members)}" if several else ""
+        return f"{', '.join(tasks)}: {100 * best:.1f} %{what} on validation clips; not tested yet"
     if len(members) == 1:
         return _describe_result(members[0])
     parts = [(f"{group} " if len(groups) > 1 else "") + _describe_mean(values)
              for group, values in accuracies.items() if values]  # fmt: skip
     more = f" and {len(parts) - MOST_NAMED} more" if len(parts) > MOST_NAMED else ""
     what = tasks[0] if len(tasks) == 1 else f"mean of {count_of(len(tasks), 'task')}"
+    what += f", {run_metric(members)}" if members[0].model.config.multi_label else ""
     same = len({tuple(run.tasks) for run in members}) == 1
     return (f"{what}: " if same else "") + "; ".join(parts[:MOST_NAMED]) + more
 
@@ -108,12 +112,24 @@ def _describe_result(run: RunFolder) -> str:
     if len(run.tasks) == 1:
         (task, names), (low, high) = next(iter(run.tasks.items())), metrics["interval"]
         return (
-            f"{task}: {100 * metrics['accuracy']:.1f} % correct ({100 * low:.0f} to {100 * high:.0f}) on "
-            f"{clips}, {count_of(len(names), 'class')}"
+            f"{task}: {100 * metrics['accuracy']:.1f} % {_describe_share(metrics)} ({100 * low:.0f} to "
+            f"{100 * high:.0f}) on {clips}, {count_of(len(names), 'class')}"
         )
     parts = [f"{task} {100 * found['accuracy']:.1f} %" for task, found in metrics["tasks"].items()]
     shown = ", ".join(parts[:MOST_NAMED]) + (" …" if len(parts) > MOST_NAMED else "")
-    return f"{count_of(len(parts), 'task')}: {100 * metrics['accuracy']:.1f} % correct on average ({shown}) on {clips}"
+    what = _describe_share(metrics)
+    return f"{count_of(len(parts), 'task')}: {100 * metrics['accuracy']:.1f} % {what} on average ({shown}) on {clips}"
+
+
+def _describe_share(metrics: Mapping[str, Any]) -> str:
+    """What a share is of."""
+    return "correct" if metrics.get("metric", "accuracy") == "accuracy" else metric_of(metrics)
+
+
+def run_metric(runs: Sequence[RunFolder]) -> str:
+    """What the accuracy of runs is in words: that, or the metric of their tasks where clips have several labels."""
+    kinds = {("accuracy", "average_precision")[run.is_multi_label(task)] for run in runs for task in run.tasks}
+    return metric_of({"metric": "mixed" if len(kinds) > 1 else kinds.pop()})
 
 
 def _describe_mean(values: Sequence[float]) -> str:

@@ -9,6 +9,7 @@ from audiostride.reporting.blocks import Table
 from audiostride.reporting.cutoffs import AXES, TABLE_2, WINDOW_S, cutoff_table
 from audiostride.reporting.figures import stride_columns
 from audiostride.reporting.runs import RunFolder
+from audiostride.wording import metric_of
 
 NONE = "–"
 CUTOFF_DIGITS = {"Hz": 2, "cycles/mel": 4}
@@ -60,6 +61,8 @@ def runs_table(folders: Sequence[RunFolder]) -> Table:
 
 def accuracy_table(folders: Sequence[RunFolder]) -> Table:
     """Test accuracy of each run and task with its interval, beside majority class and classic baseline."""
+    several_labels = any(run.model.config.multi_label for run in folders)
+    others = ["roc_auc", "f1"] if several_labels else []
     data = pd.DataFrame(
         {
             "run": run.name,
@@ -68,24 +71,33 @@ def accuracy_table(folders: Sequence[RunFolder]) -> Table:
             "task": task,
             "classes": len(names),
             "clips": found.get("n_clips"),
+            **({"metric": found.get("metric", "accuracy")} if several_labels else {}),
             "accuracy": found.get("accuracy"),
             **dict(zip(("low", "high"), found.get("interval", (None, None)), strict=True)),
             "macro_recall": found.get("macro_recall"),
             "majority": found.get("baseline_majority"),
             "classic": found.get("baseline_classic"),
+            **{name: found.get(name) for name in others},
         }
         for run in folders
         for task, names in run.tasks.items()
         for found in [run.metrics_of(task)]
     )
     several = len(folders) > 1
-    shares = data[["accuracy", "macro_recall", "majority", "classic"]].map(percent)
-    shown = data[["run", "model", "task", "seed", "classes"] if several else ["task", "classes"]].copy()
+    shares = data[["accuracy", "macro_recall", "majority", "classic", *others]].map(percent)
+    keys = ["run", "model", "task"] if several else ["task"]
+    shown = data[keys].copy()
+    if several_labels:
+        shown["metric"] = data["metric"].map(lambda metric: metric_of({"metric": metric}))
+    shown = shown.join(data[["seed", "classes"] if several else ["classes"]])
     shown["clips"] = data["clips"].map(lambda clips: number(clips, 0))
-    shown["accuracy"] = shares["accuracy"]
+    shown["result" if several_labels else "accuracy"] = shares["accuracy"]
     shown["95 % interval"] = [NONE if low is None or low != low else f"{100 * low:.1f} to {100 * high:.1f} %"
                               for low, high in zip(data["low"], data["high"], strict=True)]  # fmt: skip
-    shown["mean recall of classes"] = shares["macro_recall"]
+    if any(not run.is_multi_label(task) for run in folders for task in run.tasks):
+        shown["mean recall of classes"] = shares["macro_recall"]
+    if several_labels:
+        shown["ROC AUC"], shown["F1 at 0.5"] = shares["roc_auc"], shares["f1"]
     shown["majority class"] = shares["majority"]
     shown["classic baseline"] = shares["classic"]
     caption = (
@@ -93,7 +105,15 @@ def accuracy_table(folders: Sequence[RunFolder]) -> Table:
         "recording make the true one wider. Majority class: always the most frequent class of the training clips. "
         "Classic baseline: statistics of log-mel bands with a support vector machine."
     )
-    return Table("accuracy", caption, data, shown, n_left=3 if several else 1)
+    if several_labels:
+        caption = (
+            "Results on test clips. Where clips have several labels: macro average precision, the mean over classes, "
+            "as are ROC AUC and F1, with an interval that is drawn over groups, or over clips where there are none. "
+            "Majority class: always the shares that classes have of the training clips. Classic baseline: statistics "
+            "of log-mel bands with a support vector machine for each class. Else accuracy with Wilson's interval, "
+            "beside the most frequent class and one such machine."
+        )
+    return Table("accuracy", caption, data, shown, n_left=len(keys) + several_labels)
 
 
 def show_cutoffs(summary: pd.DataFrame, keys: list[str], titles: Mapping[str, str], *, arrow: str = " → ",

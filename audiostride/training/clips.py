@@ -1,6 +1,6 @@
 """The clips of a run: from its settings to readers of audio with their classes, and what was left out."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiostride.dataset.bad_rows import BadRows, describe_bad_rows
+from audiostride.dataset.labels import explode_labels, multi_hot
 from audiostride.dataset.manifest import SPLITS, inspect_manifest
 from audiostride.dataset.readers import AudioReader, open_reader
 from audiostride.dataset.scores import fill_labels, has_scores, read_scores
@@ -47,20 +48,22 @@ def read_source(
         own: Whether the manifest is the run's own, to which its audio root, group column and drawn splits belong.
 
     Returns:
-        The table of `inspect_manifest`, with the labels of each task in ``label of <task>``, or the class of the
-        highest score where a training clip has no label; with the target distributions of the training clips of tasks
-        with scores in ``target of <task>: <class>``; and with `ONLY_SCORES`. And lines that say what was left out or
-        taken otherwise, and which splits were drawn and how.
+        The table of `inspect_manifest`, with the labels of each task in ``label of <task>``, as `read_label_sets` gives
+        them where a clip may have several, or the class of the highest score where a training clip has no label; with
+        the target distributions of the training clips of tasks with scores in ``target of <task>: <class>``; and with
+        `ONLY_SCORES`. And lines that say what was left out or taken otherwise, and which splits were drawn and how.
 
     Raises:
         InputError: A bad manifest; a split to be drawn where there is one.
     """
+    several = config.label_sets(source)
     clips, bad = inspect_manifest(
         source.manifest,
         labels=list(source.labels.values()),
         audio_root=config.audio_root if own else None,
         group=config.group if own else "group",
         scores=own and config.distillation > 0,
+        several=several,
     )
     bad.only(("row",) if (on_error or config.on_error) == "skip" else None).raise_if_any(
         f"manifest {source.manifest}",
@@ -70,21 +73,26 @@ def read_source(
     columns = [column if column in clips.columns else "label" for column in source.labels.values()]
     scores: dict[str, pd.DataFrame] = {}
     if own and config.distillation:
-        found = read_scores(clips, columns, where=f"manifest {source.manifest}", bad=BadRows())
+        found = read_scores(clips, columns, where=f"manifest {source.manifest}", bad=BadRows(), several=several)
         scores = {task: found[column] for task, column in zip(source.labels, columns, strict=True) if column in found}
     given = {task: clips[column] for task, column in zip(source.labels, columns, strict=True)}
+    single = [task for task in source.labels if task not in (config.multi_label or ())]
     named = {
-        label_column(task): fill_labels(labels, scores[task]) if task in scores else labels
+        label_column(task): fill_labels(labels, scores[task]) if task in scores and task in single else labels
         for task, labels in given.items()
     }
-    clips = clips.assign(**named, **{ONLY_SCORES: (pd.DataFrame(given) == "").any(axis=1)})
+    of_one = pd.DataFrame({task: given[task] for task in single}, index=clips.index)
+    clips = clips.assign(**named, **{ONLY_SCORES: (of_one == "").any(axis=1)})
     clips = clips.assign(label=clips[label_column(next(iter(given)))])
-    notes = [*bad.notes, *describe_several_labels(clips, list(named))]
+    with_sets = [label_column(task) for task in source.labels if task not in single]
+    notes = [*bad.notes, *describe_several_labels(clips, list(named), with_sets)]
     if own:
         clips, drawn = _take_splits(clips, source, config)
         notes += drawn
     for task, table in scores.items():
-        clips, note = _add_targets(clips, task, given[task], table, share=config.distillation)
+        clips, note = _add_targets(
+            clips, task, given[task], table, share=config.distillation, several=task not in single
+        )
         notes.append(note)
     return clips, notes
 
@@ -99,7 +107,8 @@ def _take_splits(clips: pd.DataFrame, source: Source, config: TrainConfig) -> tu
     if config.random_split is not None:
         if clips["split"].notna().any():
             raise InputError(f"train: {source.manifest} has a split column already; leave --random-split out")
-        by = "group" if clips["group"].notna().all() else "class"
+        grouped, one_each = clips["group"].notna().all(), {*source.labels} - {*(config.multi_label or ())}
+        by = "group" if grouped else "class" if one_each else "clip"
         drawn = assign_random_splits(labelled, seed=config.random_split, labels=labels)
         notes = [f"no split column: train, valid and test are drawn by {by} (--random-split {config.random_split})"]
         clips, left_out = _join_drawn(clips, drawn)
@@ -124,7 +133,7 @@ def _join_drawn(clips: pd.DataFrame, drawn: pd.DataFrame) -> tuple[pd.DataFrame,
 
 
 def _add_targets(
-    clips: pd.DataFrame, task: str, labels: "pd.Series[str]", scores: pd.DataFrame, *, share: float
+    clips: pd.DataFrame, task: str, labels: "pd.Series[str]", scores: pd.DataFrame, *, share: float, several: bool
 ) -> tuple[pd.DataFrame, str]:
     """Clips with the target distributions of those that train, if any of these has scores, and a line on them."""
     train = clips.index[clips["split"] == "train"]
@@ -132,10 +141,10 @@ def _add_targets(
     given = has_scores(scores)
     if not given.any():
         return clips, f"{task}: no training clip has scores of a teacher"
-    targets = blend_targets(labels, scores, share=share).reindex(clips.index)
+    targets = blend_targets(labels, scores, share=share, several=several).reindex(clips.index)
     targets.columns = pd.Index([target_column(task, str(name)) for name in targets.columns])
     note = f"{task}: {given.sum()} of {len(train)} training clips have scores of a teacher"
-    alone = int((given & (labels == "")).sum())
+    alone = 0 if several else int((given & (labels == "")).sum())
     note += f", {alone} of them and no label" if alone else ""
     if alone < given.sum():
         beside = "stand in place of labels" if share == 1 else f"count {share:g} in the loss, and labels {1 - share:g}"
@@ -159,6 +168,7 @@ class LabelledClips:
 
     reader: AudioReader
     class_indices: NDArray[np.int64]
+    """The class of each, ``(clips,)``; where clips have several labels 1 for each of theirs, ``(clips, classes)``."""
     clips: pd.DataFrame
     """The rows of the manifest, one for each clip of the reader."""
     targets: NDArray[np.float32] | None = None
@@ -172,6 +182,7 @@ class LabelledClips:
         *,
         where: str,
         sample_rate: int = 16000,
+        several: Collection[str] = (),
         memory_mib: float = 4096.0,
         on_error: str = "stop",
         progress: bool = True,
@@ -182,22 +193,28 @@ class LabelledClips:
             clips: A table with `label_column` of each task.
             names: Class names of the tasks.
             where: Name of the manifest and split, for messages.
+            several: Those of the tasks whose clips have several labels.
             sample_rate, memory_mib, on_error: As for `open_reader`.
             progress: Whether a progress bar is shown.
 
         Raises:
             InputError: Bad audio, unless it is skipped; no clip that is not bad; labels that are not class names.
         """
-        indices = {}
+        indices: dict[str, NDArray[np.int64]] = {}
         for task, classes in names.items():
-            labels = clips[label_column(task)]
-            indices[task] = labels.map({name: index for index, name in enumerate(classes)})
-            unknown = sorted(labels[indices[task].isna()].unique())
+            column = label_column(task)
+            known = {*classes} | ({""} if task in several else set())
+            unknown = sorted({*explode_labels(clips, column)[column]} - known)
             if unknown:
                 raise InputError(
                     f"{where}: labels must be classes of the model, got {', '.join(unknown)}; "
                     f"it knows {', '.join(classes)}"
                 )
+            if task in several:
+                indices[task] = multi_hot(clips[column], classes)
+            else:
+                found = clips[column].map({name: index for index, name in enumerate(classes)})
+                indices[task] = np.array(found.tolist(), dtype=np.int64)
         reader = open_reader(
             clips, sample_rate=sample_rate, where=where, memory_mib=memory_mib, on_error=on_error, progress=progress
         )
@@ -207,11 +224,11 @@ class LabelledClips:
         return {
             task: cls(
                 reader,
-                np.array(found.tolist(), dtype=np.int64)[reader.kept],
+                of_all[reader.kept],
                 kept,
                 _read_targets(kept, [target_column(task, name) for name in names[task]]),
             )
-            for task, found in indices.items()
+            for task, of_all in indices.items()
         }
 
 
@@ -227,15 +244,15 @@ Sets = dict[str, dict[str, LabelledClips]]
 """The clips of each split and task; tasks of one manifest share its reader."""
 
 
-def class_names_of(clips: pd.DataFrame, source: Source) -> dict[str, list[str]]:
-    """The classes of each task of a source.
+def class_names_of(clips: pd.DataFrame, source: Source, columns: Sequence[str] | None = None) -> dict[str, list[str]]:
+    """The classes of each task of a source: its labels, or the `columns` of 0 and 1 that they were read from.
 
     Raises:
         InputError: As `check_training_clips`.
     """
     return {
         task: check_training_clips(
-            clips.assign(label=clips[label_column(task)]), where=f"task {task}: {source.manifest}"
+            clips.assign(label=clips[label_column(task)]), where=f"task {task}: {source.manifest}", names=columns
         )
         for task in source.labels
     }
@@ -270,6 +287,7 @@ def load_sets(
                     own,
                     where=f"{source.manifest}, {split} clips",
                     sample_rate=config.sample_rate,
+                    several=config.multi_label or (),
                     memory_mib=config.memory_mib / (len(SPLITS) * len(tables)),
                     on_error=config.on_error,
                     progress=progress,
@@ -280,7 +298,8 @@ def load_sets(
         raise InputError("\n".join(dict.fromkeys(errors)))
     for source, _ in tables:
         for task in source.labels:
-            trained = set(sets["train"][task].class_indices.tolist())
+            found = sets["train"][task].class_indices
+            trained = {*(found if found.ndim == 1 else np.flatnonzero(found.any(axis=0))).tolist()}
             lost = [name for index, name in enumerate(names[task]) if index not in trained]
             if lost:
                 bad = describe_bad_rows(
@@ -300,6 +319,7 @@ def evaluate_clips(
     batch_size: int = 64,
     progress: bool = True,
     processes: Processes | None = None,
+    intervals: bool = True,
 ) -> dict[str, Evaluation]:
     """Classify the clips of each task and compare with their classes; tasks that share clips share their windows too.
 
@@ -307,12 +327,20 @@ def evaluate_clips(
         model: The classifier.
         clips: The clips of each task.
         hop_s, batch_size, progress, processes: As for `classify_clips`.
+        intervals: Whether tasks with several labels have the intervals that are drawn.
     """
     found: dict[str, Evaluation] = {}
-    for reader in {id(data.reader): data.reader for data in clips.values()}.values():
-        classes = {task: data.class_indices for task, data in clips.items() if data.reader is reader}
+    for first in {id(data.reader): data for data in clips.values()}.values():
+        classes = {task: data.class_indices for task, data in clips.items() if data.reader is first.reader}
         found |= evaluate_reader(
-            model, reader, classes, hop_s=hop_s, batch_size=batch_size, progress=progress, processes=processes
+            model,
+            first.reader,
+            classes,
+            groups=first.clips["group"] if intervals else None,
+            hop_s=hop_s,
+            batch_size=batch_size,
+            progress=progress,
+            processes=processes,
         )
     return {task: found[task] for task in clips}
 

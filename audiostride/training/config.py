@@ -25,6 +25,7 @@ from audiostride.checks import (
     WholeNumber,
     check_settings,
 )
+from audiostride.dataset.labels import LabelSets
 from audiostride.dataset.noise import SYNTHETIC
 from audiostride.errors import InputError
 from audiostride.models.config import ClassifierConfig, fill_encoder
@@ -84,6 +85,12 @@ class TrainConfig:
     """CSV table of clips, a folder of class folders, or a store written by 'audiostride prepare'."""
     label: str = "label"
     """Column of the manifest with the labels; also the name of the task."""
+    multi_label: Sequence[str] | None = None
+    """Clips have any number of labels, or none: in all tasks, or in those that are named."""
+    label_separator: str | None = None
+    """With multi-label: what stands between labels in a cell (default: ; | or , where only one of them does)."""
+    label_columns: Sequence[str] | None = None
+    """Several labels per clip as a column of 0 and 1 for each class, instead of one column of labels."""
     task: Sequence[str] | None = None
     """Several tasks at once, each as NAME=MANIFEST:COLUMN, instead of a manifest and a label."""
     mixing: Mixing = "uniform"
@@ -259,6 +266,7 @@ class TrainConfig:
                 f"{who}: stride_cost must be 0 with freeze_encoder, whose strides stay, got {self.stride_cost:g}"
             )
         self.augmentation()
+        self._check_multi_label(who)
         names = self.tasks()
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -302,6 +310,54 @@ class TrainConfig:
             if not fits:
                 raise InputError(f"train: {told}, got {got}; {advice}")
 
+    def _check_multi_label(self, who: str) -> None:
+        """Raise unless settings of several labels per clip fit together; all tasks are then named that have such."""
+        names = self.tasks()
+        if self.label_columns is not None:
+            if self.task is not None or self.label_separator is not None:
+                other = "task" if self.task is not None else "label_separator"
+                raise InputError(
+                    f"{who}: label_columns must be given without {other}, got both; they are the labels of --manifest, "
+                    "and a task of --task has one column of labels with a separator"
+                )
+            if len(self.label_columns) < 2 or len({*self.label_columns}) < len(self.label_columns):
+                raise InputError(
+                    f"{who}: label_columns must be two or more different columns of 0 and 1, one for each class, got "
+                    f"{', '.join(self.label_columns) or 'none'}"
+                )
+            self.multi_label = self.multi_label or []
+        if self.label_separator is not None and (self.multi_label is None or not self.label_separator):
+            raise InputError(
+                f"{who}: label_separator must be text given with multi_label, got {self.label_separator!r}; add "
+                "--multi-label, or leave it out"
+            )
+        if self.multi_label is None:
+            return
+        if unknown := [name for name in self.multi_label if name not in names]:
+            raise InputError(
+                f"{who}: multi_label must name tasks ({', '.join(names)}), got {', '.join(unknown)}; without a name it "
+                "means all"
+            )
+        self.multi_label = [name for name in names if name in self.multi_label or not self.multi_label]
+        for source in self.sources():
+            several = {column for task, column in source.labels.items() if task in self.multi_label}
+            if both := {column for task, column in source.labels.items() if task not in self.multi_label} & several:
+                raise InputError(
+                    f"{who}: a column must hold one label per clip or several, got both for {', '.join(sorted(both))} "
+                    f"of {source.manifest}; name all of its tasks with --multi-label, or none"
+                )
+            first = next(iter(source.labels))
+            if self.balance == "class" and first in self.multi_label:
+                raise InputError(
+                    f"{who}: balance must not be class where clips have several labels, as they have in {first}, since "
+                    "a clip is then of no single class; give --class-weights balanced, which weighs in the loss"
+                )
+
+    def label_sets(self, source: Source) -> dict[str, LabelSets]:
+        """How the labels of clips stand in the columns of a source where clips may have several."""
+        form = LabelSets(self.label_separator, tuple(self.label_columns or ()))
+        return {column: form for task, column in source.labels.items() if task in (self.multi_label or ())}
+
     @property
     def n_processes(self) -> int:
         """Processes on all machines."""
@@ -339,12 +395,12 @@ class TrainConfig:
 
     @classmethod
     def model_setting_names(cls) -> list[str]:
-        """The settings that a `ClassifierConfig` has too, and the two that it has in samples."""
-        own = {entry.name for entry in fields(cls)}
+        """The settings that a `ClassifierConfig` has too, without those of tasks, and two that it has in samples."""
+        own = {entry.name for entry in fields(cls)} - {"multi_label"}
         return ["win_ms", "hop_ms", *(entry.name for entry in fields(ClassifierConfig) if entry.name in own)]
 
     def model_settings(self) -> dict[str, Any]:
-        """The settings that a `ClassifierConfig` has too, and their values."""
+        """The settings of `model_setting_names` that a `ClassifierConfig` has, and their values."""
         return {name: getattr(self, name) for name in self.model_setting_names() if name not in ("win_ms", "hop_ms")}
 
     def given_model_settings(self) -> dict[str, Any]:
@@ -375,6 +431,8 @@ class TrainConfig:
         values["strides"] = None if self.strides is None else [list(pair) for pair in self.strides]
         values["channels"] = None if self.channels is None else list(self.channels)
         values["task"] = None if self.task is None else list(self.task)
+        values["multi_label"] = None if self.multi_label is None else list(self.multi_label)
+        values["label_columns"] = None if self.label_columns is None else list(self.label_columns)
         values["task_weights"] = None if self.task_weights is None else list(self.task_weights)
         values["noise_snr_db"] = list(self.noise_snr_db)
         values["logger"] = list(self.logger)

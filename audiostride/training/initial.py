@@ -76,7 +76,7 @@ def make_model(
     Raises:
         InputError: Weights of the encoder have other shapes there.
     """
-    settings = config.model_settings()
+    settings = {**config.model_settings(), "multi_label": config.multi_label or ()}
     if initial is None:
         bands = {name: settings[name] for name in ("sample_rate", "n_mels", "fmin_hz", "fmax_hz")}
         lengths = analysis_lengths(win_ms=config.win_ms, hop_ms=config.hop_ms, **bands)
@@ -87,13 +87,16 @@ def make_model(
     heads = []
     for number, (task, classes) in enumerate(tasks.items()):
         before = initial.config.tasks.get(task)
-        if before == classes:
+        alike = (task in initial.config.multi_label) == (task in model.config.multi_label)
+        if before == classes and alike:
             place = f"heads.{list(initial.config.tasks).index(task)}."
             ends = [name.removeprefix(place) for name in there if name.startswith(place)]
             taken |= {f"heads.{number}.{end}": there[place + end] for end in ends}
             heads.append(f"{task} goes on with the head from there")
         else:
             other = "" if before is None else f", and not the {len(before)} from there"
+            if before == classes:
+                other = f", since clips have {'several' if task in model.config.multi_label else 'one'} here"
             heads.append(f"{task} has a new head, for {len(classes)} classes{other}")
     wrong = [
         f"  {name}: {_shape(own, name)}, there {_shape(taken, name)}"

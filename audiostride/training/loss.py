@@ -21,7 +21,14 @@ from audiostride.training.augmentation.transforms import add_noise, apply_gain, 
 from audiostride.training.config import TrainConfig
 from audiostride.training.initial import encoder_parts
 from audiostride.training.loop import Training
-from audiostride.training.targets import mix_targets, target_cross_entropy, target_normaliser
+from audiostride.training.targets import (
+    binary_cross_entropy,
+    binary_normaliser,
+    binary_targets,
+    mix_targets,
+    target_cross_entropy,
+    target_normaliser,
+)
 
 OPTIMIZERS: dict[str, type[Adam]] = {"adamw": AdamW, "adam": Adam}
 
@@ -116,15 +123,30 @@ def _target_loss(
     return target_cross_entropy(logits, own, weight=weight, normaliser=normaliser)
 
 
+def _binary_loss(
+    logits: Tensor, target: Tensor, known: Tensor, batch: dict[str, Tensor], *, weight: Tensor | None, smoothing: float
+) -> Tensor:
+    """As `_target_loss` of examples with several labels; `known` is whether an example of the whole has any."""
+    shares = binary_targets(target, known)
+    if "mixup_weight" in batch:
+        shares = mix_targets(shares, batch["mixup_partner"], batch["mixup_weight"])
+    own = shares[batch["rows"]] if "rows" in batch else shares
+    normaliser = binary_normaliser(shares, weight=weight)
+    return binary_cross_entropy(logits, own, weight=weight, normaliser=normaliser, smoothing=smoothing)
+
+
 class ClassifierTraining(Training):
     """Cross entropy on random excerpts, AdamW or Adam with a learning rate of its own for strides.
+
+    It is binary cross entropy of each class for tasks whose clips may have several labels.
 
     With several tasks the loss is the mean of theirs, over the tasks that a batch has excerpts of.
 
     Args:
         model: The classifier.
         config: The run's settings.
-        class_weights: Of the loss, ``(classes,)`` for each task; none weighs all classes alike.
+        class_weights: Of the loss, ``(classes,)`` for each task, ``(2, classes)`` where clips have several labels: of
+            absence and presence. None weighs all alike.
         noises: Noise to add, ``(noises, samples)``, where the settings ask for it.
         processes: Those that compute a batch together, each in ``config.accumulate`` turns. Batches are then parts;
             the gradients, taken as means over processes and turns, are those of whole batches.
@@ -216,7 +238,18 @@ class ClassifierTraining(Training):
             own = whole if rows is None else whole[rows]
             weight = getattr(self, f"class_weights_{number}") if self._weighted else None
             normaliser = None
-            if f"target_{number}" in batch:
+            if task in self.model.config.multi_label:
+                losses.append(
+                    _binary_loss(
+                        logits[task].float(),
+                        batch[f"target_{number}"],
+                        whole >= 0,
+                        batch,
+                        weight=weight,
+                        smoothing=smoothing,
+                    )
+                )
+            elif f"target_{number}" in batch:
                 target = batch[f"target_{number}"]
                 losses.append(_target_loss(logits[task].float(), target, batch, weight=weight, smoothing=smoothing))
             elif "mixup_weight" in batch:

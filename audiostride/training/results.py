@@ -5,12 +5,16 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from audiostride.checks import read_json
+from audiostride.dataset.labels import join_labels
 from audiostride.errors import InputError, explained
 from audiostride.inference.baseline import baseline_accuracies
 from audiostride.inference.evaluation import Evaluation
+from audiostride.inference.multi_label import THRESHOLD
 from audiostride.models import AudioClassifier, load_classifier
 from audiostride.training.clips import ONLY_SCORES, LabelledClips, Sets, evaluate_clips, read_source, write_skipped
 from audiostride.training.config import Source, TrainConfig
@@ -56,6 +60,7 @@ def write_results(
             **summarise(found),
             "baseline_majority": baselines.majority,
             "baseline_classic": baselines.classic,
+            **baselines.others,
         }
         own = f"_{task}" if len(test) > 1 else ""
         write_tables(run, found, suffix=own)
@@ -103,7 +108,8 @@ def finished_metrics(run: Path, max_steps: int | None = None) -> dict[str, Any] 
 def combine_tasks(tasks: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The numbers of a task; of several, their means over the tasks, and those of each in ``tasks``.
 
-    A mean has no interval, since its tasks are of different sizes and may share clips.
+    What is called accuracy is the metric of each task: ``metric`` where it is another one, ``mixed`` where they have
+    different ones. A mean has no interval, since its tasks are of different sizes and may share clips.
     """
     values = list(tasks.values())
     if len(values) == 1:
@@ -113,36 +119,53 @@ def combine_tasks(tasks: dict[str, dict[str, Any]]) -> dict[str, Any]:
         known = [value[name] for value in values if value.get(name) is not None]
         return fmean(known) if len(known) == len(values) else None
 
-    means = {name: mean_of(name) for name in values[0] if name not in ("interval", "n_clips")}
-    return {**means, "interval": [None, None], "n_clips": sum(value["n_clips"] for value in values), "tasks": tasks}
+    metrics = {value.get("metric", "accuracy") for value in values}
+    own = {} if metrics == {"accuracy"} else {"metric": "mixed" if len(metrics) > 1 else metrics.pop()}
+    numbers = [
+        name
+        for name in values[0]
+        if name not in ("interval", "n_clips", "metric", "interval_over") and not name.endswith("_interval")
+        if all(name in value for value in values)
+    ]
+    means = {name: mean_of(name) for name in numbers}
+    n_clips = sum(value["n_clips"] for value in values)
+    return {**own, **means, "interval": [None, None], "n_clips": n_clips, "tasks": tasks}
 
 
 def summarise(found: Evaluation) -> dict[str, Any]:
     """The numbers of an evaluation, without its tables."""
     return {
+        **({} if found.metric == "accuracy" else {"metric": found.metric}),
         "accuracy": found.accuracy,
-        "interval": list(found.interval),
+        "interval": list(found.interval or (None, None)),
         "loss": found.loss,
         "n_clips": found.n_clips,
+        **found.macro,
         "macro_recall": float(found.per_class.loc[found.per_class["clips"] > 0, "recall"].mean()),
     }
 
 
 def write_tables(run: Path, found: Evaluation, *, suffix: str = "") -> None:
-    """Write the per-class table and the confusion matrix as CSV."""
+    """Write the per-class table and the confusion matrix, if there is one, as CSV."""
     write_text(run / f"per_class{suffix}.csv", found.per_class.round(4).to_csv(index=False))
-    write_text(run / f"confusion_matrix{suffix}.csv", found.confusion.to_csv())
+    if found.confusion is not None:
+        write_text(run / f"confusion_matrix{suffix}.csv", found.confusion.to_csv())
 
 
 def write_predictions(file: Path, found: Evaluation, clips: LabelledClips) -> None:
-    """Write one row per clip: where it is, its true and its predicted class, and the probability of each class."""
-    names = [str(name) for name in found.confusion.columns]
-    probs = found.logits.softmax(dim=1).numpy()
+    """Write one row per clip: where it is, its true and its predicted class, and the probability of each class.
+
+    Where clips have several classes they stand in one cell, and those are predicted whose probability is 0.5 or more.
+    """
+    names, several = found.per_class["class"].astype(str).tolist(), clips.class_indices.ndim == 2
+    probs = (found.logits.sigmoid() if several else found.logits.softmax(dim=1)).numpy()
+    truth, predicted = clips.class_indices[found.clips], probs >= THRESHOLD if several else probs.argmax(axis=1)
+
+    def name(row: NDArray[Any]) -> str:
+        return join_labels([names[index] for index in np.flatnonzero(row)], names) if several else names[int(row)]
+
     table = clips.clips.iloc[found.clips][["line", "path", "start_s", "duration_s"]].reset_index(drop=True)
-    table = table.assign(
-        true=[names[index] for index in clips.class_indices[found.clips]],
-        predicted=[names[index] for index in probs.argmax(axis=1)],
-    )
+    table = table.assign(true=[name(row) for row in truth], predicted=[name(row) for row in predicted])
     shares = pd.DataFrame(probs.round(6), columns=[f"p:{name}" for name in names])
     write_text(file, pd.concat([table, shares], axis=1).to_csv(index=False))
 
@@ -208,6 +231,7 @@ def evaluate_run(
                 names,
                 where=where,
                 sample_rate=model.config.sample_rate,
+                several=model.config.multi_label,
                 memory_mib=config.memory_mib,
                 on_error=on_error,
                 progress=progress,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiostride.dataset.noise import load_noise
-from audiostride.dataset.sampling import class_weights, source_shares
+from audiostride.dataset.sampling import class_weights, presence_weights, source_shares
 from audiostride.distributed import Processes
 from audiostride.errors import InputError, explained
 from audiostride.inference.granularity import PredictionSettings
@@ -110,13 +110,13 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     found_names: dict[str, list[str]] = {}
     for source in config.sources():
         clips, drawn = read_source(source, config)
-        found_names |= class_names_of(clips, source)
+        found_names |= class_names_of(clips, source, config.label_columns)
         data |= describe_data({task: learned_columns(clips, task) for task in source.labels}, clips)
         tables.append((source, clips))
         notes += drawn if config.task is None else [f"{source.manifest}: {note}" for note in drawn]
     names = {task: found_names[task] for task in config.tasks()}
     if resume:
-        _check_same_classes(run, names)
+        _check_same_classes(run, names, config.multi_label or ())
         check_same_data(run, data)
     # Before audio is read: what is wrong with an encoder or its weights should be known first.
     torch.manual_seed(config.seed)
@@ -185,11 +185,18 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     return metrics
 
 
-def _check_same_classes(run: Path, names: dict[str, list[str]]) -> None:
-    """Raise if the data no longer have the classes of the model that is to go on."""
+def _check_same_classes(run: Path, names: dict[str, list[str]], several: Sequence[str]) -> None:
+    """Raise if the data no longer have the classes of the model that is to go on, or another number of labels."""
     if not (run / "model.safetensors").is_file():
         return
-    saved = load_classifier(run).config.tasks
+    saved, saved_several = load_classifier(run).config.tasks, load_classifier(run).config.multi_label
+    for task in names:
+        if (task in saved_several) != (task in several):
+            kinds = [("one", "several")[task in each] for each in (saved_several, several)]
+            raise InputError(
+                f"train: a resumed run must have as many labels per clip as its model, but in {run} clips of {task} "
+                f"have {kinds[0]} there and {kinds[1]} here; put its own model back, or train anew in another --out"
+            )
     changed = [
         f"  {task}: {', '.join(saved.get(task, []))} -> {', '.join(classes)}"
         for task, classes in names.items()
@@ -210,12 +217,12 @@ def _make_batches(
     settings, sources = model.config, []
     for source in config.sources():
         first = train[next(iter(source.labels))]
-        classes = first.class_indices
-        if len(train) > 1:
-            classes = np.full((len(first.reader), len(train)), -1, dtype=np.int64)
-            for number, task in enumerate(train):
-                if task in source.labels:
-                    classes[:, number] = train[task].class_indices
+        classes = np.full((len(first.reader), len(train)), -1, dtype=np.int64)
+        for number, task in enumerate(train):
+            if task in source.labels:  # of several labels, which are targets, 0 says that they are known
+                known = train[task].class_indices
+                classes[:, number] = known if known.ndim == 1 else 0
+        classes = classes if len(train) > 1 else classes[:, 0]
         sources.append(
             ExcerptBatches(
                 first.reader,
@@ -244,13 +251,16 @@ def _make_batches(
 
 
 def _make_targets(train: dict[str, LabelledClips], source: Source) -> dict[str, NDArray[np.float32]]:
-    """Target distributions of the clips of a source for all tasks that have some in any source."""
+    """Targets of the clips of a source for all tasks that have some in any source; several labels are such too."""
     n_clips = len(train[next(iter(source.labels))].reader)
     found = {}
     for number, (task, clips) in enumerate(train.items()):
-        if clips.targets is not None:
-            none = np.zeros((n_clips, clips.targets.shape[1]), dtype=np.float32)
-            found[f"target_{number}"] = clips.targets if task in source.labels else none
+        targets = clips.targets
+        if targets is None and clips.class_indices.ndim == 2:
+            targets = clips.class_indices.astype(np.float32)
+        if targets is not None:
+            none = np.zeros((n_clips, targets.shape[1]), dtype=np.float32)
+            found[f"target_{number}"] = targets if task in source.labels else none
     return found
 
 
@@ -266,7 +276,12 @@ def _make_training(
     if config.class_weights == "balanced":
         names = model.config.tasks
         weights = [
-            torch.from_numpy(class_weights(data.class_indices, len(names[task]))) for task, data in train.items()
+            torch.from_numpy(
+                class_weights(data.class_indices, len(names[task]))
+                if data.class_indices.ndim == 1
+                else presence_weights(data.class_indices)
+            )
+            for task, data in train.items()
         ]
     if config.noise is not None:
         sample_rate = model.config.sample_rate
@@ -368,6 +383,7 @@ class RunRecorder(Recorder):
             batch_size=self.training.config.batch_size,
             progress=False,
             processes=self.processes,
+            intervals=False,
         )
         accuracy = fmean(item.accuracy for item in found.values())
         row: dict[str, float] = {

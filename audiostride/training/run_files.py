@@ -23,8 +23,13 @@ class Metrics(TypedDict, total=False):
     """What of ``metrics.json``, and of each task in it, is read again."""
 
     accuracy: Probability
+    metric: str
     interval: list[float | None]
     n_clips: WholeNumber
+    average_precision: Probability | None
+    roc_auc: Probability | None
+    f1: Probability | None
+    interval_over: str
     macro_recall: Probability | None
     baseline_majority: Probability | None
     baseline_classic: Probability | None

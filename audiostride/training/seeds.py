@@ -16,6 +16,7 @@ from audiostride.training.results import finished_metrics
 from audiostride.training.run import train
 from audiostride.training.run_files import Environment
 from audiostride.training.sweep import Stopped, describe_failures, sweep
+from audiostride.wording import metric_of
 from audiostride.writing import make_folder, write_json, write_text
 
 
@@ -80,9 +81,10 @@ def summarise_seeds(out: str | Path, seeds: Sequence[int]) -> pd.DataFrame:
     rows = [_row(seed, runs[seed], metrics) for seed, metrics in found.items()]
     table = pd.DataFrame(rows, columns=None if rows else ["seed", "accuracy", "valid_accuracy", "steps"])
     first: dict[str, Any] = next(iter(found.values()), {})
+    table.attrs["metric"] = metric_of(first)
     measured = [name for name in table.columns if "accuracy" in name]
     summary: dict[str, Any] = {
-        **{key: first[key] for key in ("task", "split", "n_clips") if key in first},
+        **{key: first[key] for key in ("task", "split", "metric", "n_clips") if key in first},
         "seeds": list(found),
         "seeds_left": [seed for seed in seeds if seed not in found],
         **{name: mean_and_sd(table[name]) for name in measured},
@@ -115,7 +117,8 @@ def describe_seeds(table: pd.DataFrame) -> str:
     """
     found = mean_and_sd(table["accuracy"])
     spread = f" ± {found['sd']:.3f}" if found["sd"] is not None else ""
-    return f"accuracy {found['mean']:.3f}{spread} over {len(table)} seed{'s' * (len(table) != 1)}"
+    metric = table.attrs.get("metric", "accuracy")
+    return f"{metric} {found['mean']:.3f}{spread} over {len(table)} seed{'s' * (len(table) != 1)}"
 
 
 def seed_folder(out: str | Path, seed: int) -> Path:

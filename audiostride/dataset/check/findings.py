@@ -39,7 +39,7 @@ KINDS = {
 NOTES = {
     "label-columns": "which columns are taken as labels",
     "several-labels": "clips with several labels, of which training learns one",
-    "left-out": "what is left out of a folder, and columns that are taken under other names",
+    "left-out": "what is left out of a folder, and columns that are taken under other names or as several labels",
     "no-group": "no groups, or clips without one: nothing says what must not leak",
     "no-valid": "no clips in valid",
     "repeated-audio": "the same audio twice in one split with one label: it counts twice",

@@ -1,7 +1,7 @@
 """Checking a manifest, a folder or a store before anything is trained on it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from audiostride.dataset.check.label_faults import (
     find_label_faults,
     find_split_faults,
 )
+from audiostride.dataset.labels import LabelSets, explode_labels, show_labels
 from audiostride.dataset.manifest import SPLITS, check_targets, inspect_manifest, multi_hot_columns
 from audiostride.dataset.readers import StoreReader
 from audiostride.dataset.scores import fill_labels, read_scores
@@ -45,6 +46,7 @@ def check_manifest(
     manifest: str | Path,
     *,
     labels: Sequence[str] | None = None,
+    several: LabelSets | None = None,
     group: str | None = None,
     audio_root: str | Path | None = None,
     sample_rate: int = MODEL_RATE,
@@ -57,6 +59,7 @@ def check_manifest(
     Args:
         manifest: A CSV table, a folder of class folders or a store, as for `inspect_manifest`.
         labels: Columns with labels; None takes ``label``, or else the column that looks like labels if there is one.
+        several: How the labels stand in each of `labels`, where clips may have several; None is one label per clip.
         group: Column that says what must not leak across splits; None takes ``group`` where it is there.
         audio_root: Folder that paths are relative to; None is the manifest's own.
         sample_rate: Of the model that is to hear the clips, in Hz.
@@ -75,9 +78,13 @@ def check_manifest(
             raise InputError(f"check: --allow must be one of {', '.join(KINDS)}, got {kind!r}")
     check_count("check", sample_rate=sample_rate)
     stored = is_store(manifest)
+    if several is not None:
+        labels = labels or ["label"]
+    sets = dict.fromkeys(labels or (), several) if several is not None else {}
     clips, bad = inspect_manifest(
         manifest,
         labels=tuple(labels or ()),
+        several={name: form for name, form in sets.items() if form is not None},
         audio_root=audio_root,
         group="group" if group is None else group,
         scores=True,
@@ -87,8 +94,10 @@ def check_manifest(
             if name not in clips.columns:  # a folder has no columns that could be named
                 raise InputError(f"check: {option} must name a column, but {manifest} is a folder, got {name!r}")
     columns, used = _take_labels(clips, bad, labels, where=f"manifest {manifest}")
-    scores = read_scores(clips, used, where=f"manifest {manifest}", bad=BadRows())
-    taught = clips.assign(**{column: fill_labels(clips[column], scores[column]) for column in scores})
+    scores = read_scores(clips, used, where=f"manifest {manifest}", bad=BadRows(), several=sets)
+    filled = {column: fill_labels(clips[column], scores[column]) for column in scores if column not in sets}
+    taught = clips.assign(**filled)
+    shown = clips.assign(**{column: clips[column].map(show_labels) for column in sets})
     damage = verify_store(manifest, jobs=jobs, progress=progress) if stored else []
     facts = (
         _read_all_stored(clips, manifest, damage, model_rate=sample_rate, jobs=jobs, progress=progress)
@@ -100,12 +109,12 @@ def check_manifest(
         *_list_bad_rows(bad, clips),
         *(Finding("damaged-store", line) for line in damage),
         *find_audio_faults(clips, facts, model_rate=sample_rate),
-        *find_duplicates(clips, facts, labels=used),
+        *find_duplicates(shown, facts, labels=used),
         *find_group_faults(clips, group_column),
         *find_split_faults(clips, split_given=any(message.startswith("split") for message in bad.messages)),
-        *(fault for column in used for fault in find_label_faults(taught, column)),
+        *(fault for column in used for fault in find_label_faults(explode_labels(taught, column), column)),
         *_note_labels(columns, used, labels),
-        *(Finding("several-labels", line) for line in _describe_several(clips, columns, used)),
+        *(Finding("several-labels", line) for line in _describe_several(clips, columns, used, sets)),
         *(Finding("left-out", note) for note in bad.notes if note not in bad.messages),
         *judge_formats(clips, facts, model_rate=sample_rate),
         *(_note_store(manifest) if stored else []),
@@ -138,10 +147,10 @@ def _take_labels(
     return columns, columns
 
 
-def _describe_several(clips: pd.DataFrame, columns: list[str], used: list[str]) -> list[str]:
+def _describe_several(clips: pd.DataFrame, columns: list[str], used: list[str], sets: Collection[str]) -> list[str]:
     hot = set(multi_hot_columns(clips[columns])) if len(columns) > len(used) else set()
     lines = [f"columns of 0 and 1 ({', '.join(sorted(hot))}) are not read as one label each"] if hot else []
-    return lines + describe_several_labels(clips, used)
+    return lines + describe_several_labels(clips, used, sets)
 
 
 def _note_labels(columns: list[str], used: list[str], labels: Sequence[str] | None) -> list[Finding]:
@@ -269,7 +278,8 @@ def _quantiles(values: Any) -> dict[str, float]:
 
 
 def _count_classes(clips: pd.DataFrame, column: str, *, has_splits: bool) -> dict[str, dict[str, int]]:
-    labelled = clips[clips[column] != ""]
+    labelled = explode_labels(clips, column)
+    labelled = labelled[labelled[column] != ""]
     places = labelled["split"] if has_splits else pd.Series("clips", index=labelled.index)
     counts = Counter(zip(labelled[column], places, strict=True))
     found: dict[str, dict[str, int]] = {name: {} for name in class_names(labelled[column])}

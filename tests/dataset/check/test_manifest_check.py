@@ -444,7 +444,8 @@ def test_several_labels_are_a_note(planter: Planter, stored: bool) -> None:
         manifest = planter.root / "store"
     [note] = [note for note in check(manifest).notes if note.kind == "several-labels"]
     assert note.message == (
-        "4 clips with several labels in one cell, such as 'cat;dog': each such text is taken as one class of its own"
+        "4 clips with several labels in one cell, such as 'cat;dog': each such text is taken as one class of its own, "
+        "and --multi-label takes them apart"
     )
 
 
