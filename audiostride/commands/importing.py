@@ -133,6 +133,7 @@ def run(arguments: Any) -> int:
     for column in imported.labels:
         draw = "" if "split" in imported.clips.columns else " --random-split 0"
         draw += " --multi-label" if arguments.multi_label else ""
+        draw += f" --window-s {arguments.window_s:g}" if arguments.window_s is not None else ""
         print(f"  audiostride train --manifest {quote(str(out))} --label {column}{draw} --out runs/{name}-{column}")
     return 0
 

@@ -155,7 +155,7 @@ def tile(start_s: float, end_s: float, *, length: float, hop: float) -> NDArray[
     array([0. , 1. , 2. , 2.5])
     """
     count = int((end_s - start_s - length + _ROUNDING_S) // hop) + 1
-    starts: NDArray[np.float64] = start_s + hop * np.arange(count)
+    starts = start_s + hop * np.arange(count, dtype=np.float64)
     left = end_s - (starts[-1] + length)
     return np.append(starts, end_s - length) if left > MIN_COMMON_S else starts
 
