@@ -24,6 +24,14 @@ _ROLES = {"begin": "start", "onset": "start", "stop": "end", "dur": "duration", 
 _SECONDS = {None, "s", "sec", "secs", "second", "seconds"}
 _OTHER_UNITS = {"ms", "msec", "milliseconds", "us", "sample", "samples", "frame", "frames", "min", "minutes", "h"}
 
+# Labels under the names that programs for annotations and data sets of events give them.
+LABEL_NAMES = {
+    *("label", "labels", "annotation", "annotations", "species", "species code", "common name", "scientific name"),
+    *("class", "class name", "class label", "event", "event label", "event name", "category", "tag", "sound type"),
+    *("call", "call type", "sound", "taxon", "vernacular name", "ebird code", "primary label"),
+}
+_FREQUENCY = re.compile(r"(low|lower|min|high|upper|max) f(?:req(?:uency)?)?(?: hz)?")
+
 # Starts, ends and lengths are rounded where they are written, by less than this.
 ROUNDING_S = 0.01
 
@@ -36,6 +44,21 @@ def path_columns(names: Iterable[str]) -> list[str]:
     """Those of some columns that are named as columns of files are, the likeliest first."""
     found = [name for name in names if _words(name) in PATH_NAMES]
     return sorted(found, key=lambda name: PATH_NAMES.index(_words(name)))
+
+
+def label_columns(names: Iterable[str]) -> list[str]:
+    """Those of some columns that are named as labels commonly are."""
+    return [name for name in names if _words(name) in LABEL_NAMES]
+
+
+def frequency_columns(names: Iterable[str]) -> dict[str, str]:
+    """The columns with the lowest and the highest frequency of a part, in Hz, by ``low`` and ``high``.
+
+    >>> frequency_columns(["Selection", "Low Freq (Hz)", "High Freq (Hz)"])
+    {'low': 'Low Freq (Hz)', 'high': 'High Freq (Hz)'}
+    """
+    found = {name: match for name in names if (match := _FREQUENCY.fullmatch(_words(name)))}
+    return {"low" if match[1].startswith(("lo", "mi")) else "high": name for name, match in found.items()}
 
 
 def is_place_column(name: str) -> bool:
@@ -80,11 +103,15 @@ def read_parts(
     if found["end"] or found["file offset"]:
         end, offset = read("end"), read("file offset")
         span = (end - start.fillna(0.0)).round(6)
+        short, differ = (span <= 0).to_numpy(), ((span - duration).abs() > ROUNDING_S).to_numpy()
+        what = f"{' and '.join(found['end'])} must be > the start of the clip"
+        ends = zip(start[short].fillna(0.0), end[short], strict=True)
+        bad.add(
+            table.loc[short, "line"], "row", [f"{what}, got {begins_s:g} to {ends_s:g} s" for begins_s, ends_s in ends]
+        )
+        bad.add(table.loc[differ, "line"], "row", f"{', '.join(found['duration'] + found['end'])} do not agree")
         # Raven counts its times on over the files of a table, and File Offset within each.
         start = offset.fillna(start)
-        short, differ = (span <= 0).to_numpy(), ((span - duration).abs() > ROUNDING_S).to_numpy()
-        bad.add(table.loc[short, "line"], "row", f"{' and '.join(found['end'])} must be > the start of the clip")
-        bad.add(table.loc[differ, "line"], "row", f"{', '.join(found['duration'] + found['end'])} do not agree")
         duration, wrong = duration.fillna(span), wrong | short | differ
     return start.fillna(0.0).mask(wrong), duration
 

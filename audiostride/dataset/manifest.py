@@ -134,8 +134,9 @@ def _raise_missing(manifest: Path, table: pd.DataFrame, column: str, *, is_label
     if column == "path":
         like = path_columns(names)
         way_out = f"rename one of {', '.join(like)}" if like else "its first line must name the columns"
-        if is_of_raven(table):
-            way_out = "a table of Raven must be saved with Begin Path, and File Offset (s) if of several recordings"
+        if is_of_raven(names):
+            way_out = "a table of Raven must be saved with Begin Path, and File Offset (s) if of several recordings; "
+            way_out += "or make clips of it with: audiostride import raven"
     elif is_label:
         way_out = "name the column of labels with --label"
         way_out += f"; columns of 0 and 1 ({', '.join(hot[:3])}) are read with --label-columns" if hot else ""

@@ -3,10 +3,11 @@
 import csv
 import os
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -39,7 +40,7 @@ _OTHER_TABLES = {
 _NUMBER = re.compile(r"-?\d+(\.\d*)?")
 
 
-def read_table(manifest: Path, root: str, bad: BadRows) -> pd.DataFrame:
+def read_table(manifest: Path, root: str, bad: BadRows, *, may_be_empty: bool = False) -> pd.DataFrame:
     """The file as a table of text, with columns ``line`` and, where one may be it, ``path``."""
     form = _look_at(manifest, root)
     try:
@@ -49,7 +50,7 @@ def read_table(manifest: Path, root: str, bad: BadRows) -> pd.DataFrame:
             return pd.DataFrame([line for line in lines if line[1]], columns=["line", "path"])
         table = pd.read_csv(
             manifest, sep=form.separator, skiprows=form.skipped, dtype=str, keep_default_na=False,
-            encoding="utf-8-sig", skip_blank_lines=False, index_col=False,
+            encoding="utf-8-sig", skip_blank_lines=False, index_col=False, quoting=form.quoting,
         )  # fmt: skip
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
         _raise_uneven_rows(manifest, form)
@@ -60,14 +61,14 @@ def read_table(manifest: Path, root: str, bad: BadRows) -> pd.DataFrame:
     table.insert(0, "line", form.skipped + _line_numbers(table))
     blank = (table.drop(columns="line") == "").all(axis=1)
     table = table[~blank].reset_index(drop=True)
-    if table.empty:
+    if table.empty and not may_be_empty:
         raise InputError(f"manifest {manifest} must have at least one row, got none")
     like = path_columns(table.columns)
     if "path" not in table.columns and (len(like) == 1 or like[:1] == ["Begin Path"]):
         bad.notes.append(f"manifest {manifest}: column {like[0]!r} is taken as path")
         table["path"] = table[like[0]]
     several = "path" in table.columns and table["path"].nunique() > 1
-    if several and is_of_raven(table) and "File Offset (s)" not in table.columns:
+    if several and is_of_raven(table.columns) and "File Offset (s)" not in table.columns:
         raise InputError(
             f"manifest {manifest}: Begin Time (s) of Raven counts on over several recordings; save the table with "
             "File Offset (s) too, or one table for each recording"
@@ -75,9 +76,9 @@ def read_table(manifest: Path, root: str, bad: BadRows) -> pd.DataFrame:
     return table
 
 
-def is_of_raven(table: pd.DataFrame) -> bool:
-    """Whether a table is a selection table of Raven."""
-    return {"Selection", "Begin Time (s)"} <= {*table.columns}
+def is_of_raven(columns: Iterable[str]) -> bool:
+    """Whether columns are those of a selection table of Raven."""
+    return {"Selection", "Begin Time (s)"} <= {*columns}
 
 
 def _no_table(manifest: Path, error: Exception) -> InputError:
@@ -92,11 +93,13 @@ def _no_table(manifest: Path, error: Exception) -> InputError:
 
 
 class _Form(NamedTuple):
-    """How a file holds its table: lines before it, what stands between columns, whether its lines are paths instead."""
+    """How a file holds its table: lines before it, what stands between columns, whether its lines are paths instead,
+    and whether fields may have quotes."""
 
     skipped: int = 0
     separator: str = ","
     is_list: bool = False
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL
 
 
 def _look_at(manifest: Path, root: str) -> _Form:
@@ -120,14 +123,17 @@ def _look_at(manifest: Path, root: str) -> _Form:
     columns = {mark: [name.strip() for name in rows[0]] if rows else [] for mark, rows in heads.items()}
     named = [mark for mark in marks if path_columns(columns[mark])]
     mark = next(iter([*named, *(mark for mark in marks if len(columns[mark]) > 1), marks[0]]))
-    form, first, names = _Form(skipped, mark), heads[mark], columns[mark]
+    first, names = heads[mark], columns[mark]
+    # Raven knows no quotes: one within a label would take the lines behind it along.
+    plain = mark == "\t" and is_of_raven(names)
+    form = _Form(skipped, mark, quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL)
     if not named and manifest.suffix.lower() in LISTS:
         if is_audio(line) or OTHER_SUFFIXES.search(line) or os.path.isfile(f"{root}/{line}"):
             return _Form(skipped, is_list=True)
         if len(names) > 1 and all(_NUMBER.fullmatch(name) for name in names[:2]):
             raise InputError(
                 f"manifest {manifest}: labels of Audacity do not name their recording; write a table with the columns "
-                "path,start_s,end_s,label"
+                "path,start_s,end_s,label, or make a manifest with: audiostride import audacity"
             )
     if first and not any(names):
         raise InputError(f"manifest {manifest}: its first line must name the columns, got a blank line; remove it")
@@ -146,7 +152,7 @@ def _raise_uneven_rows(manifest: Path, form: _Form) -> None:
         with manifest.open(encoding="utf-8-sig", newline="") as file:
             for _ in range(form.skipped):
                 file.readline()
-            reader = csv.reader(file, delimiter=form.separator)
+            reader = csv.reader(file, delimiter=form.separator, quoting=form.quoting)
             columns = len(next(reader, []))
             line = form.skipped + reader.line_num + 1
             for row in reader:

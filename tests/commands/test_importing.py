@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from audiostride.commands import importing
-from audiostride.dataset.importers import ARCHIVES, FOLDER
+from audiostride.dataset.importers import ANNOTATIONS, ARCHIVES, FOLDER
 from audiostride.errors import InputError
 from lab.clips import read_clips
 
@@ -120,7 +120,7 @@ def test_the_seed_moves_the_paper_like_split_only(archives: ModuleType, tmp_path
 def test_the_list_names_every_data_set_with_licence_and_size(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--list") == 0
     shown = capsys.readouterr().out
-    for name in (*ARCHIVES, "ripples", FOLDER):
+    for name in (*ARCHIVES, "ripples", FOLDER, ", ".join(ANNOTATIONS)):
         assert f"\n{name}\n" in "\n" + shown
     assert "official: 6,122 train, 0 valid, 2,518 test" in shown
     assert "labels: instrument_family (11 classes), pitch (128 classes)" in shown
@@ -163,7 +163,7 @@ def test_download_fetches_the_card_to_the_root_before_the_import(
 
 
 def test_the_names_of_the_parser_are_those_of_the_importers() -> None:
-    assert (*ARCHIVES, FOLDER) == importing.NAMES
+    assert (*ARCHIVES, FOLDER, *ANNOTATIONS) == importing.NAMES
     assert (importing.run.__doc__ or "").splitlines()[0].endswith(".")
 
 
@@ -171,7 +171,7 @@ def test_nothing_here_imports_torch_or_figures() -> None:
     package = Path(inspect.getfile(importing)).parent.parent
     files = [*(package / "dataset" / "importers").glob("*.py"), package / "commands" / "importing.py"]
     files += [package / "dataset" / f"{name}.py" for name in ("cards", "download", "unpacking", "splits")]
-    assert len(files) == 12
+    assert len(files) == 17
     heavy = {"torch", "lightning", "matplotlib", "torchaudio"}
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):

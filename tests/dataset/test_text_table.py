@@ -58,6 +58,12 @@ def test_a_list_may_begin_with_a_name_that_looks_like_a_comment_or_has_another_s
     assert len(inspect_manifest(write(tmp_path, "l.txt", "phone.wma", "a.wav"))[0]) == 2
 
 
+def test_quotes_within_labels_of_raven_take_no_lines_along(tmp_path: Path) -> None:
+    head = "Selection\tBegin Time (s)\tEnd Time (s)\tBegin Path\tLabel"
+    table = write(tmp_path, "t.txt", head, '1\t0\t1\ta.wav\t"wren', "2\t1\t2\ta.wav\towl")
+    assert inspect_manifest(table, labels=("Label",))[0]["Label"].tolist() == ['"wren', "owl"]
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [

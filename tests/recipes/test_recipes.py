@@ -24,7 +24,7 @@ FROM_RUNS = ["cutoff_report", "results_table"]
 OTHERS = ["bench_data", "bench_pooling", "bench_predict", "bench_training", "compare_pooling", "cost_accuracy"]
 OTHERS += ["bench_conversion", "bench_gpu", "few_clips", "draw_rooms", "run_onnx"]
 OTHERS += ["random_strides"]
-OTHERS += ["imagenet_resnet18", "default_recipe", "level_shift"]
+OTHERS += ["imagenet_resnet18", "default_recipe", "level_shift", "annotated_recordings"]
 STAGES = ["archive", "import", "check", "prepare"] + 3 * ["train"] + ["report"]
 
 

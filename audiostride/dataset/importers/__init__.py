@@ -1,8 +1,10 @@
-"""Importers: from the archives as distributed, or anyone's folder, to a manifest, by metadata and file names alone."""
+"""Importers: from the archives as distributed, anyone's folder, or annotations of recordings, to a manifest."""
 
 from pathlib import Path
 
 from audiostride.dataset.cards import read_card
+from audiostride.dataset.importers.annotation_files import READERS
+from audiostride.dataset.importers.annotations import AnnotationSettings, import_annotations
 from audiostride.dataset.importers.dcase_birds import import_dcase_birds
 from audiostride.dataset.importers.folder import import_folder
 from audiostride.dataset.importers.imported import Imported, write_manifest
@@ -11,7 +13,8 @@ from audiostride.dataset.importers.speech_commands import import_speech_commands
 from audiostride.dataset.importers.tut_urban import import_tut_urban
 from audiostride.errors import InputError
 
-__all__ = ["ARCHIVES", "FOLDER", "SCHEMES", "Imported", "import_clips", "write_manifest"]
+__all__ = ["ANNOTATIONS", "ARCHIVES", "FOLDER", "SCHEMES", "AnnotationSettings", "Imported"]
+__all__ += ["import_annotations", "import_clips", "write_manifest"]
 
 ARCHIVES = {
     "tut-urban-2018": import_tut_urban,
@@ -20,6 +23,7 @@ ARCHIVES = {
     "speech-commands": import_speech_commands,
 }
 FOLDER = "folder"
+ANNOTATIONS = tuple(READERS)
 SCHEMES = ("official", "paper-like")
 
 
