@@ -62,9 +62,12 @@ LATER: dict[str, Any] = {
     "fmin_hz": 60.0,
     "fmax_hz": 7800.0,
     "frontend": "log-mel",
+    "multi_label": None,
+    "label_separator": None,
+    "label_columns": None,
 }
 # What does not change what is learned, or is told by the name of the set.
-APART = ("out", "manifest", "seed", "workers", "memory_mib", "device", "logger")
+APART = ("out", "manifest", "seed", "workers", "memory_mib", "device", "logger", "calibrate")
 
 
 def main() -> int:
@@ -89,7 +92,7 @@ def compare(arguments: argparse.Namespace) -> None:
     check_settings("--set", given)
     shared = {"width": arguments.width, "pooling": arguments.pooling, **given}
     file = arguments.cells or arguments.out / "cells.csv"
-    known = pd.read_csv(file, dtype={"settings": str}) if file.is_file() else pd.DataFrame(columns=["settings"])
+    known = read_cells(file)
     sets = [split_task(item, "a set") for item in arguments.sets]
     configs: dict[tuple[str, str, int], TrainConfig] = {}
     for seed in arguments.seeds:  # so that an early stop leaves whole tables
@@ -114,7 +117,7 @@ def compare(arguments: argparse.Namespace) -> None:
         cell = next(cell for cell in missing if Path(configs[cell].out) == run)
         row = {"set": cell[0], "variant": cell[1], "seed": cell[2], "settings": keys[cell]}
         row |= measure_run(run)
-        known = pd.concat([known, pd.DataFrame([row])], ignore_index=True)
+        known = pd.concat([read_cells(file), pd.DataFrame([row])], ignore_index=True)  # others may write there too
         write_text(file, known.to_csv(index=False))
 
     failed = train_all(list(missing.values()), train, jobs=arguments.jobs, each=note)
@@ -122,6 +125,11 @@ def compare(arguments: argparse.Namespace) -> None:
         raise InputError(describe_failures(failed, n_runs=len(missing)))
     rows = [_row(known, cell, keys[cell]) for cell in configs]
     print("\n" + format_cells(pd.DataFrame(rows), [name for name, *_ in sets]))
+
+
+def read_cells(file: Path) -> pd.DataFrame:
+    """The numbers of the runs that are known."""
+    return pd.read_csv(file, dtype={"settings": str}) if file.is_file() else pd.DataFrame(columns=["settings"])
 
 
 def measure_run(run: Path) -> dict[str, Any]:

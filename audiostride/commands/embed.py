@@ -35,6 +35,6 @@ def run(arguments: Any) -> int:
         raise InputError(f"embed: -o must end in {', '.join(SUFFIXES)}, got {out}")
     settings = PredictionSettings(granularity="features", hop_s=arguments.hop)
     try:
-        return run_job(arguments, SUFFIXES[out.suffix.lower()], settings, Embedder)
+        return run_job(arguments, SUFFIXES[out.suffix.lower()], settings, lambda model: (Embedder(model), settings))
     except InputError as error:
         raise InputError(settings.say(str(error))) from error

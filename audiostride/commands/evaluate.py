@@ -5,6 +5,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from audiostride.errors import InputError
 from audiostride.wording import metric_of
 
 
@@ -14,6 +15,19 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("run", metavar="RUN", help="run folder")
     parser.add_argument("--split", choices=["train", "valid", "test"], default="test", help="which clips")
     parser.add_argument("--manifest", help="another manifest or store than the run's own, with the same label column")
+    parser.add_argument(
+        "--negatives", metavar="PATH", help="recordings without any of the classes: their false alarms, by threshold"
+    )
+    parser.add_argument("--hours", type=float, help="with --negatives: at most so much of them")
+    parser.add_argument(
+        "--alarms-per-hour",
+        type=float,
+        help="with --negatives: what each class may have; the thresholds of the model (predict --threshold auto) "
+        "become those",
+    )
+    parser.add_argument("--hop", type=float, help="with --negatives: seconds from window to window, as for predict")
+    parser.add_argument("--merge-gap", type=float, help="with --negatives: as for predict --events")
+    parser.add_argument("--min-windows", type=int, help="with --negatives: as for predict --events")
     parser.add_argument("--on-error", choices=["stop", "skip"], help="what bad audio does (default: as in training)")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
     return parser
@@ -27,6 +41,11 @@ def run(arguments: Any) -> int:
     from audiostride.training.results import evaluate_run
 
     device = str(choose_device(arguments.device))
+    if arguments.negatives is not None:
+        return _measure_alarms(arguments, device)
+    for name in ("hours", "alarms_per_hour", "hop", "merge_gap", "min_windows"):
+        if getattr(arguments, name) is not None:
+            raise InputError(f"evaluate: --{name.replace('_', '-')} must be given with --negatives, got it without")
     metrics = evaluate_run(
         arguments.run, split=arguments.split, manifest=arguments.manifest, device=device, on_error=arguments.on_error
     )
@@ -35,6 +54,40 @@ def run(arguments: Any) -> int:
     else:
         draw_confusions(Path(arguments.run))
     print_metrics(metrics)
+    return 0
+
+
+def _measure_alarms(arguments: Any, device: str) -> int:
+    # As in `run`.
+    from audiostride.reporting.page import report_run
+    from audiostride.training.alarms import measure_alarms
+
+    found = measure_alarms(
+        arguments.run,
+        arguments.negatives,
+        hours=arguments.hours,
+        hop_s=arguments.hop,
+        merge_gap_s=arguments.merge_gap,
+        min_windows=arguments.min_windows,
+        alarms_per_hour=arguments.alarms_per_hour,
+        device=device,
+    )
+    report_run(arguments.run)
+    wanted, hours = found["alarms_per_hour"], found["hours"]
+    print(f"{found['recordings']} recordings, {hours:.3g} h; at most {wanted:g} false alarms per hour of each class:")
+    for task, classes in found["tasks"].items():
+        for name, each in classes.items():
+            at = "no threshold" if each["threshold"] is None else f"from {each['threshold']:.4f} on"
+            recall = "" if each["recall"] is None else f", which finds {100 * each['recall']:.0f} % of its test clips"
+            print(f"  {f'{task}: ' if len(found['tasks']) > 1 else ''}{name}: {at}{recall}")
+    if wanted * hours < 3:
+        print(
+            f"in {hours:.3g} h no alarm at all means up to {found['interval_of_none'][1]:.3g} per hour (95 %); more "
+            "recordings say more"
+        )
+    if arguments.alarms_per_hour is not None:
+        print("these are the thresholds of the model now: predict --threshold auto")
+    print(f"table: {Path(arguments.run) / 'alarms.csv'}")
     return 0
 
 

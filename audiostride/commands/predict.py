@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,12 +35,15 @@ def build_parser() -> ArgumentParser:
     )
     parser.add_argument(
         "--threshold",
-        type=float,
         default=None,
-        help="least probability of an event, and of a class where clips have several, 0 to 1 (default: 0.5)",
+        help="least probability of an event, and of a class where clips have several, 0 to 1; auto: that of each class "
+        "in the model (default: 0.5)",
     )
     parser.add_argument(
         "--merge-gap", type=float, default=None, help="events so many seconds apart, or less, are one (default: 0)"
+    )
+    parser.add_argument(
+        "--min-windows", type=int, default=None, help="windows in a row that an event needs (default: 1)"
     )
     add_job_options(parser)
     return parser
@@ -86,26 +89,43 @@ def run(arguments: Any) -> int:
     from audiostride.inference.granularity import PredictionSettings
 
     format = choose_format(Path(arguments.out), arguments.format)
-    settings = PredictionSettings.choose(
-        per_window=arguments.per_window,
-        events=arguments.events,
-        hop_s=arguments.hop,
-        threshold=arguments.threshold,
-        merge_gap_s=arguments.merge_gap,
-    )
-    return run_job(arguments, format, settings, lambda model: model)
+
+    def choose(thresholds: "Mapping[str, Mapping[str, float]]") -> PredictionSettings:
+        return PredictionSettings.choose(
+            per_window=arguments.per_window,
+            events=arguments.events,
+            hop_s=arguments.hop,
+            threshold=read_threshold(arguments.threshold),
+            thresholds=thresholds,
+            merge_gap_s=arguments.merge_gap,
+            min_windows=arguments.min_windows,
+        )
+
+    settings = choose({"": {"": 0.5}})  # what is wrong is said before the model is read
+    return run_job(arguments, format, settings, lambda model: (model, choose(model.thresholds.tasks)))
+
+
+def read_threshold(given: str | None) -> float | str | None:
+    """A number, where the text is one; what else it is, `PredictionSettings` says."""
+    try:
+        return None if given is None else float(given)
+    except ValueError:
+        return given
 
 
 def run_job(
-    arguments: Any, format: str, settings: "PredictionSettings", ask: "Callable[[AudioClassifier], Model]"
+    arguments: Any,
+    format: str,
+    settings: "PredictionSettings",
+    ask: "Callable[[AudioClassifier], tuple[Model, PredictionSettings]]",
 ) -> int:
     """Write what a model finds in recordings; the return value is the exit code.
 
     Args:
         arguments: Those of `add_recordings` and `add_job_options`, and ``out``.
         format: Of the output.
-        settings: Where windows lie, and the granularity of the rows.
-        ask: What is asked of the classifier.
+        settings: Where windows lie, and the granularity of the rows, as far as they are known without the model.
+        ask: What is asked of the classifier, and the settings with what it knows.
     """
     # As in `run`.
     from audiostride.distributed import Processes
@@ -130,7 +150,7 @@ def run_job(
     if not os.path.isdir(out.parent):
         raise InputError(f"predict: -o must lie in a folder that exists, got {out}")
     device = choose_device(arguments.device, devices=devices)
-    model = ask(load_classifier(arguments.run))
+    model, settings = ask(load_classifier(arguments.run))
     settings.check_tasks(model.config)
     settings.hop_samples(model.config)
     files = expand_paths(

@@ -11,7 +11,7 @@ from audiostride.errors import InputError
 # Kinds of random draws, so that the passes through the clips, the rounds through the units and the order of the sources
 # come from independent streams of one seed. Every kind of the package has a number of its own: excerpts are 1,
 # augmentation counts from 10.
-ORDER, ROUND, SOURCE = 0, 2, 3
+ORDER, ROUND, SOURCE, PART = 0, 2, 3, 4
 
 # Positions per block of the sequence. Within a block every source has its share to a whole number, so that no share is
 # off by more than 1 / 2048 of the block.
@@ -219,16 +219,17 @@ class SourceOrder:
     Args:
         shares: Share of each source, which sum to 1; a source comes at least once per block.
         seed: Seed of the order.
+        kind: Of the random draws.
 
     >>> sources, draws = SourceOrder(np.array([0.5, 0.5]), seed=0).at(0, 6)
     >>> np.bincount(sources), np.sort(draws[sources == 0])
     (array([3, 3]), array([0, 1, 2]))
     """
 
-    def __init__(self, shares: NDArray[np.float64], *, seed: int) -> None:
+    def __init__(self, shares: NDArray[np.float64], *, seed: int, kind: int = SOURCE) -> None:
         if len(shares) == 0 or len(shares) > BLOCK or (shares <= 0).any():
             raise InputError(f"SourceOrder: shares must be > 0, 1 to {BLOCK} of them, got {shares.tolist()}")
-        self.seed = seed
+        self.seed, self._kind = seed, kind
         lengths = range(len(shares), BLOCK)
         exact = (n for n in lengths if np.allclose(shares * n, np.round(shares * n), rtol=0, atol=1e-6))
         self._counts = np.maximum(1, np.round(shares * next(exact, BLOCK))).astype(np.int64)
@@ -257,9 +258,39 @@ class SourceOrder:
     def _order_of_block(self, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         if self._block[0] != block:
             members = np.repeat(np.arange(len(self._counts)), self._counts)
-            order = np.random.default_rng([self.seed, SOURCE, block]).permutation(members)
+            order = np.random.default_rng([self.seed, self._kind, block]).permutation(members)
             ranks = np.empty(len(order), dtype=np.int64)
             for source, n_draws in enumerate(self._counts.tolist()):
                 ranks[order == source] = np.arange(n_draws)
             self._block = block, order, ranks  # a pure function of its key, kept for the positions that follow
         return self._block[1], self._block[2]
+
+
+class SharedOrder:
+    """An endless sequence of clips as `ClipOrder`, of which some, such as background, have a share that is given.
+
+    Args:
+        units: As for `ClipOrder`, among the clips of each kind.
+        apart: Which clips have the share, shape ``(clips,)``.
+        share: Their share, in (0, 1).
+        seed: Seed of all orders.
+
+    >>> order = SharedOrder(np.zeros(6, dtype=np.int64), np.array([0, 0, 0, 0, 0, 1]) > 0, 0.25, seed=0)
+    >>> [int((order.clips_at(4 * first, 4) == 5).sum()) for first in range(5)]
+    [1, 1, 1, 1, 1]
+    """
+
+    def __init__(self, units: NDArray[np.int64], apart: NDArray[np.bool_], share: float, *, seed: int) -> None:
+        self._kinds = SourceOrder(np.array([1 - share, share]), seed=seed, kind=PART)
+        members = (np.flatnonzero(~apart), np.flatnonzero(apart))
+        self._orders = [(clips, ClipOrder(units[clips], seed=seed)) for clips in members]
+
+    def clips_at(self, first: int, count: int) -> NDArray[np.int64]:
+        """As `ClipOrder.clips_at`."""
+        kinds, draws = self._kinds.at(first, count)
+        clips = np.empty(count, dtype=np.int64)
+        for kind, (members, order) in enumerate(self._orders):
+            own = draws[kinds == kind]  # one after the other
+            if len(own):
+                clips[kinds == kind] = members[order.clips_at(int(own[0]), len(own))]
+        return clips

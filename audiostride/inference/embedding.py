@@ -19,6 +19,7 @@ class FeatureSettings:
     fmin_hz: float
     fmax_hz: float
     multi_label: Sequence[str] = ()
+    background_class: str | None = None
 
 
 class Embedder:

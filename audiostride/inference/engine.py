@@ -207,7 +207,11 @@ def _predict(
                 continue
             if current.result is None:
                 current.result = GRANULARITIES[settings.granularity](
-                    model.config.tasks, item.tiling, settings, multi_label=model.config.multi_label
+                    model.config.tasks,
+                    item.tiling,
+                    settings,
+                    multi_label=model.config.multi_label,
+                    background=model.config.background_class,
                 )
                 current.left = item.tiling.n_windows - item.first
                 if item.first and begun is not None:

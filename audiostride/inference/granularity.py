@@ -3,18 +3,19 @@
 import base64
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from audiostride.checks import Range, check_settings
+from audiostride.checks import Count, Range, check_settings
 from audiostride.errors import InputError
 from audiostride.inference.model import ModelSettings
 from audiostride.inference.multi_label import THRESHOLD, sigmoid
 
-Granularity = Literal["clip", "window", "event", "features"]
+AUTO = "auto"  # the thresholds that the model has
+Granularity = Literal["clip", "window", "event", "features", "scores"]
 # start_s, end_s, and task, label and score, or the features as `FeatureResult` packs them.
 Row = tuple[float, float, str, str, float] | tuple[float, float, str]
 PLACE_COLUMNS = {"path": "str", "start_s": "float64", "end_s": "float64"}
@@ -44,37 +45,52 @@ class PredictionSettings:
 
     granularity: Granularity = "clip"
     """``clip``: one row per recording; ``window``: one per window; ``event``: see `EventResult`; ``features``: of an
-    `audiostride.inference.embedding.Embedder`, one row per window."""
+    `audiostride.inference.embedding.Embedder`, one row per window; ``scores``: no rows, see `ScoreResult`."""
     hop_s: float | None = None
     """From one window to the next, in seconds; None is the model's window."""
     threshold: Annotated[float, Range(0, 1, what="a probability", advice="e.g. 0.5")] | None = None
     """Least probability of an event, and of a class of a clip or window that may have several, in [0, 1]; None is
     0.5."""
+    thresholds: dict[str, dict[str, float]] | None = None
+    """Thresholds of the classes of each task, in place of one for all; a class that is not there has 0.5."""
     merge_gap_s: Annotated[float, Range(0, unit="s", advice="e.g. 0.5")] | None = None
     """Events of a class with so many seconds between them, or less, are one; None is 0."""
+    min_windows: Count | None = None
+    """Windows in a row that an event needs; None is 1."""
 
     def __post_init__(self) -> None:
         check_settings("predict", self)
         if self.granularity != "event":
             self._refuse("merge-gap", self.merge_gap_s)
-        if self.granularity == "features":
-            self._refuse("threshold", self.threshold)
+            self._refuse("min-windows", self.min_windows)
+        if self.granularity in ("features", "scores"):
+            self._refuse("threshold", self.threshold if self.thresholds is None else AUTO)
+        if self.threshold is not None and self.thresholds is not None:
+            raise InputError("predict: either threshold or thresholds must be given, got both")
 
-    def _refuse(self, name: str, value: float | None) -> None:
+    def _refuse(self, name: str, value: float | str | None) -> None:
         if value is not None:
             raise InputError(
                 f"predict: {name} is for events only, got {value}; add --events (events=True), or leave it out"
             )
 
-    @property
-    def least(self) -> float:
-        """The threshold that counts."""
-        return THRESHOLD if self.threshold is None else self.threshold
+    def least(self, task: str, names: Sequence[str]) -> NDArray[np.float64]:
+        """The thresholds that count, of the classes of a task, ``(classes,)``."""
+        own = {} if self.thresholds is None else self.thresholds.get(task, {})
+        return np.array([own.get(name, THRESHOLD if self.threshold is None else self.threshold) for name in names])
 
     def check_tasks(self, config: ModelSettings) -> None:
-        """Raise where there is a threshold that nothing uses: of a model all of whose tasks give one class each."""
+        """Raise where there are thresholds that nothing uses: of a model all of whose tasks give one class each, or of
+        classes that it has not."""
         if self.granularity != "event" and not config.multi_label:
-            self._refuse("threshold", self.threshold)
+            self._refuse("threshold", self.threshold if self.thresholds is None else AUTO)
+        for task, own in (self.thresholds or {}).items():
+            unknown = [name for name in own if name not in config.tasks.get(task, ())]
+            if unknown or task not in config.tasks:
+                raise InputError(
+                    f"predict: thresholds must be of classes of the model, got {', '.join(unknown) or task}; it knows "
+                    + "; ".join(f"{known}: {', '.join(names)}" for known, names in config.tasks.items())
+                )
 
     @classmethod
     def choose(
@@ -83,14 +99,28 @@ class PredictionSettings:
         per_window: bool = False,
         events: bool = False,
         hop_s: float | None = None,
-        threshold: float | None = None,
+        threshold: float | str | None = None,
+        thresholds: Mapping[str, Mapping[str, float]] | None = None,
         merge_gap_s: float | None = None,
+        min_windows: int | None = None,
     ) -> "PredictionSettings":
-        """Settings from the switches of the command."""
+        """Settings from the switches of the command; `thresholds` are those of the model, which ``auto`` takes."""
         if per_window and events:
             raise InputError("predict: --per-window and --events exclude each other; give one of them")
         granularity: Granularity = "window" if per_window else "event" if events else "clip"
-        return cls(granularity=granularity, hop_s=hop_s, threshold=threshold, merge_gap_s=merge_gap_s)
+        settings = cls(granularity=granularity, hop_s=hop_s, merge_gap_s=merge_gap_s, min_windows=min_windows)
+        if threshold is None:
+            return settings
+        if not isinstance(threshold, str):
+            return replace(settings, threshold=threshold)
+        if threshold != AUTO:
+            raise InputError(f"predict: threshold must be a probability or {AUTO}, got {threshold!r}; e.g. 0.5")
+        if not thresholds:
+            raise InputError(
+                "predict: threshold auto must find thresholds in the model, got one without; train stores them "
+                "(--calibrate), 'audiostride evaluate RUN --negatives DIR --alarms-per-hour 1' too; or give a number"
+            )
+        return replace(settings, thresholds={task: dict(own) for task, own in thresholds.items()})
 
     def say(self, message: str) -> str:
         """A message of what all granularities share, under the name of the command that asks."""
@@ -169,6 +199,7 @@ class RecordingResult(ABC):
         tiling: The windows of the recording.
         settings: Granularity, and threshold and merge gap of events.
         multi_label: Tasks that give every class of at least the threshold, and not the most probable one.
+        background: A class that gives no rows.
     """
 
     finite: bool = True
@@ -182,8 +213,10 @@ class RecordingResult(ABC):
         settings: PredictionSettings,
         *,
         multi_label: Collection[str] = (),
+        background: str | None = None,
     ) -> None:
-        self.tasks, self.tiling, self.settings, self.multi_label = tasks, tiling, settings, multi_label
+        self.tasks, self.tiling, self.settings = tasks, tiling, settings
+        self.multi_label, self.background = multi_label, background
         self._begin()
 
     def _begin(self) -> None:
@@ -199,10 +232,11 @@ class RecordingResult(ABC):
         probs = self.probs(task, logits)
         scores = probs.round(SCORE_DIGITS)
         if task in self.multi_label:
-            places = np.argwhere(scores >= self.settings.least)
+            places = np.argwhere(scores >= self.settings.least(task, self.tasks[task]))
         else:
             places = np.stack([np.arange(len(probs)), probs.argmax(axis=1)], axis=1)
-        return [(row, self.tasks[task][index], float(scores[row, index])) for row, index in places.tolist()]
+        found = [(row, self.tasks[task][index], float(scores[row, index])) for row, index in places.tolist()]
+        return [each for each in found if each[1] != self.background]
 
     def state(self) -> Any:
         """What was taken in so far, as values that JSON keeps to the bit."""
@@ -299,36 +333,77 @@ class EventResult(RecordingResult):
     for that class. Marked windows that overlap, touch, or lie at most the merge gap apart are one event, from the start
     of the first to the end of the last; so events of a class never overlap, whatever the hop. Its score is the highest
     probability of its windows. Each class has its own events, so that below 0.5, or where clips have several classes,
-    those of several may lie side by side.
+    those of several may lie side by side. Where an event needs several windows in a row, shorter runs mark nothing.
     """
 
     def _begin(self) -> None:
         self._gap = round((self.settings.merge_gap_s or 0.0) * self.tiling.sample_rate)
-        # For each task and class: start, end (samples) and score of its events; the last one may still grow.
-        self._taken: dict[str, list[list[tuple[int, int, float]]]] = {
+        self._min_windows = self.settings.min_windows or 1
+        # For each task and class: start, end (samples) and score of its events; or of its runs of windows, with the
+        # number of these, where events need several. The last one may still grow.
+        self._taken: dict[str, list[list[tuple[Any, ...]]]] = {
             task: [[] for _ in names] for task, names in self.tasks.items()
         }
 
     def add(self, first: int, logits: Mapping[str, NDArray[np.float64]]) -> None:
         for task, values in logits.items():
             probs = self.probs(task, values).round(SCORE_DIGITS)
-            for offset, index in np.argwhere(probs >= self.settings.least).tolist():
-                events, score = self._taken[task][index], float(probs[offset, index])
-                start, end = self.tiling.span(first + offset)
-                if events and start - events[-1][1] <= self._gap:
-                    begin, _, best = events.pop()
-                    start, score = begin, max(best, score)
-                events.append((start, end, score))
+            for offset, index in np.argwhere(probs >= self.settings.least(task, self.tasks[task])).tolist():
+                own, score = self._taken[task][index], float(probs[offset, index])
+                span = self.tiling.span(first + offset)
+                if self._min_windows == 1:
+                    self._extend(own, (*span, score))
+                elif own and own[-1][0] + own[-1][3] * self.tiling.hop == span[0]:
+                    start, _, best, count = own.pop()
+                    own.append((start, span[1], max(best, score), count + 1))
+                else:
+                    own.append((*span, score, 1))
+
+    def _extend(self, events: list[tuple[Any, ...]], span: tuple[int, int, float]) -> None:
+        """Add a span with its score to events, the last of which it may belong to."""
+        start, end, score = span
+        if events and start - events[-1][1] <= self._gap:
+            start, _, best = events.pop()
+            score = max(best, score)
+        events.append((start, end, score))
+
+    def _events(self, own: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """The events of a class from what was taken in."""
+        if self._min_windows == 1:
+            return own
+        events: list[tuple[Any, ...]] = []
+        for start, end, score, count in own:
+            if count >= self._min_windows:
+                self._extend(events, (start, end, score))
+        return events
 
     def rows(self) -> list[Row]:
         found: list[Row] = []
         for task, names in self.tasks.items():
             events = [
-                (start, index, end, score) for index, own in enumerate(self._taken[task]) for start, end, score in own
+                (start, index, end, score)
+                for index, own in enumerate(self._taken[task])
+                for start, end, score in self._events(own)
+                if names[index] != self.background
             ]
             at = self.tiling.seconds
             found += [(at(start), at(end), task, names[index], score) for start, index, end, score in sorted(events)]
         return found
+
+
+class ScoreResult(RecordingResult):
+    """No rows, but the probabilities of all windows: what thresholds are chosen from."""
+
+    def add(self, first: int, logits: Mapping[str, NDArray[np.float64]]) -> None:
+        for task, values in logits.items():
+            self._taken[task].append(self.probs(task, values).round(SCORE_DIGITS))
+
+    def scores(self, task: str) -> NDArray[np.float64]:
+        """Probabilities ``(windows, classes)``, as rows have them."""
+        return np.concatenate(self._taken[task])
+
+    def rows(self) -> list[Row]:
+        return []
 
 
 def rows_of(path: str, result: RecordingResult | InputError) -> list[Row] | InputError:
@@ -352,4 +427,5 @@ GRANULARITIES: dict[Granularity, type[RecordingResult]] = {
     "window": WindowResult,
     "event": EventResult,
     "features": FeatureResult,
+    "scores": ScoreResult,
 }

@@ -23,8 +23,9 @@ from typing import Any
 from audiostride.checks import read_json
 from audiostride.distributed import Processes
 from audiostride.errors import InputError, reason_of
-from audiostride.inference.granularity import PredictionSettings, RecordingResult
+from audiostride.inference.granularity import AUTO, PredictionSettings, RecordingResult
 from audiostride.inference.model import Model
+from audiostride.inference.multi_label import THRESHOLD
 from audiostride.inference.recordings import Recording
 from audiostride.writing import write_bytes, write_json
 
@@ -63,10 +64,17 @@ def describe_job(
         "files": f"{len(recordings)} (list {listed.hexdigest()})",
         "rows per": settings.granularity,
         "hop_s": settings.hop_samples(model.config) / model.config.sample_rate,
-        "threshold": settings.least if event or model.config.multi_label else None,
+        "threshold": _describe_threshold(settings) if event or model.config.multi_label else None,
         "merge_gap_s": (settings.merge_gap_s or 0.0) if event else None,
+        **({"min_windows": settings.min_windows} if (settings.min_windows or 1) > 1 else {}),
         "processes": processes,
     }
+
+
+def _describe_threshold(settings: PredictionSettings) -> float | str:
+    if settings.thresholds is not None:
+        return f"{AUTO}: {json.dumps(settings.thresholds, sort_keys=True)}"
+    return THRESHOLD if settings.threshold is None else settings.threshold
 
 
 def begin_job(out: Path, job: Mapping[str, Any], *, anew: bool) -> Path:

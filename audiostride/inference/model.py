@@ -18,6 +18,10 @@ class ModelSettings(Protocol):
         """Tasks whose clips have any number of classes."""
 
     @property
+    def background_class(self) -> str | None:
+        """The class that is not reported, if there is one."""
+
+    @property
     def sample_rate(self) -> int:
         """In Hz."""
 

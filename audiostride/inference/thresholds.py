@@ -140,6 +140,23 @@ def _long_runs(above: NDArray[np.bool_], least: int) -> NDArray[np.bool_]:
     return kept
 
 
+def lowest_quiet(counts: NDArray[np.int64], most: float) -> int | None:
+    """The first of rising thresholds from which on none has more alarms than `most`; None where the last has more.
+
+    Below, alarms may be fewer all the same: many windows are then one event.
+
+    Args:
+        counts: Alarms of one class at each threshold, ``(thresholds,)``.
+        most: Alarms that may be.
+
+    >>> lowest_quiet(np.array([1, 30, 9, 2, 0]), 3)
+    3
+    """
+    too_many = np.flatnonzero(counts > most)
+    first = int(too_many[-1]) + 1 if len(too_many) else 0
+    return first if first < len(counts) else None
+
+
 def poisson_interval(count: int, *, level: float = 0.95) -> tuple[float, float]:
     """Garwood's exact interval of a mean of which `count` events were seen (Garwood 1936).
 

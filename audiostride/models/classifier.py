@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,6 +30,16 @@ ENCODERS: dict[str, type[PooledEncoder]] = {
     "preact_resnet18": ResNetEncoder,
     "bcresnet": BCResNetEncoder,
 }
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """From which probability on classes are given: what ``audiostride predict --threshold auto`` takes."""
+
+    tasks: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Of the classes of each task; a class that is not there has 0.5."""
+    rule: str = ""
+    """How they were chosen."""
 
 
 class AudioClassifier(nn.Module):
@@ -70,6 +81,7 @@ class AudioClassifier(nn.Module):
         self.encoder.expect_sizes(config.window_frames, config.n_mels)
         both = config.head_pooling == "both" and package_of(config.encoder) is None
         self.n_features = self.encoder.out_channels * (2 if both else 1)
+        self.thresholds = Thresholds()
         self.heads = nn.ModuleList(nn.Linear(self.n_features, len(names)) for names in config.tasks.values())
 
     def extra_repr(self) -> str:
@@ -128,8 +140,9 @@ class AudioClassifier(nn.Module):
         per_window: bool = False,
         events: bool = False,
         hop_s: float | None = None,
-        threshold: float | None = None,
+        threshold: float | str | None = None,
         merge_gap_s: float | None = None,
+        min_windows: int | None = None,
         batch_size: int | None = None,
         workers: int | None = None,
         on_error: str = "stop",
@@ -146,8 +159,10 @@ class AudioClassifier(nn.Module):
             per_window: One row per window instead of one per recording.
             events: One row per event, see `audiostride.inference.granularity.EventResult`.
             hop_s: From one window to the next, in seconds, at most the window; None is the window.
-            threshold: Least probability of an event, in [0, 1]; None is 0.5.
+            threshold: Least probability of an event, in [0, 1], and of a class where clips have several; ``"auto"``
+                takes `thresholds`; None is 0.5.
             merge_gap_s: Events of a class at most so many seconds apart are one; None is 0.
+            min_windows: Windows in a row that an event needs; None is 1.
             batch_size: Windows at a time; None is 16 on a CPU and 256 on a GPU.
             workers: Threads that read audio; None is one for each processor, 8 at most.
             on_error: ``"stop"``, or ``"skip"`` to leave out what cannot be read, with a warning; paths and reasons are
@@ -168,7 +183,13 @@ class AudioClassifier(nn.Module):
         from audiostride.inference.table import predict_table
 
         settings = PredictionSettings.choose(
-            per_window=per_window, events=events, hop_s=hop_s, threshold=threshold, merge_gap_s=merge_gap_s
+            per_window=per_window,
+            events=events,
+            hop_s=hop_s,
+            threshold=threshold,
+            thresholds=self.thresholds.tasks,
+            merge_gap_s=merge_gap_s,
+            min_windows=min_windows,
         )
         return predict_table(
             self,
@@ -223,6 +244,12 @@ class AudioClassifier(nn.Module):
             )
         except InputError as error:
             raise InputError(settings.say(str(error))) from error
+
+    def scale_logits_(self, task: str, factor: float) -> None:
+        """Multiply the logits of a task by a number, in its head: probabilities change, and no order of classes."""
+        with torch.no_grad():
+            for parameter in self.heads[list(self.config.tasks).index(task)].parameters():
+                parameter.mul_(factor)
 
     def freeze(self) -> "AudioClassifier":
         """A copy for evaluation whose strides are fixed: no parameters in its poolings, which suit windows only.

@@ -19,6 +19,7 @@ from audiostride.errors import InputError
 from audiostride.models.packages import PACKAGES, check_network_name, package_of
 from audiostride.strides.pooling_config import PoolingConfig
 
+BACKGROUND = "background"  # the class of clips of ``audiostride train --background``
 PAPER_CHANNELS = (64, 128, 256, 256, 512, 512)
 PAPER_STRIDES = ((2.0, 2.0), (2.0, 2.0), (1.0, 1.0), (2.0, 2.0), (1.0, 1.0), (2.0, 2.0))
 # ResNet-18 (He et al. 2016): four stages, of which the last three begin with a stride.
@@ -47,7 +48,13 @@ ENCODER_STRIDES: dict[str, tuple[tuple[float, float], ...]] = {
 
 
 # Settings that came after version 0.3.0; models of before have these values, which are not written.
-LATER: dict[str, Any] = {"head_pooling": None, "input_norm": "all", "frontend": "log-mel", "multi_label": ()}
+LATER: dict[str, Any] = {
+    "head_pooling": None,
+    "input_norm": "all",
+    "frontend": "log-mel",
+    "multi_label": (),
+    "background_class": None,
+}
 
 
 def fill_encoder(
@@ -133,6 +140,8 @@ class ClassifierConfig(PoolingConfig):
     """Class names of each task, in the order of the logits."""
     multi_label: Sequence[str] = ()
     """Tasks whose clips have any number of classes: a logit is then that of a class alone, of a sigmoid."""
+    background_class: str | None = None
+    """The class, of tasks that have it, that is no sound of interest: predictions do not report it."""
     encoder: str = "separable"
     """The network: the paper's separable convolutions; a ResNet-18, after or before whose convolutions norms are; a
     BC-ResNet; or another package's, ``timm:NAME`` or ``torchvision:NAME``."""

@@ -2,21 +2,30 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from audiostride.checks import Probability, check_table
 from audiostride.errors import InputError
-from audiostride.models.classifier import AudioClassifier, model_checksum
+from audiostride.models.classifier import AudioClassifier, Thresholds, model_checksum
 from audiostride.models.config import ClassifierConfig
 from audiostride.writing import write_bytes
 
 KEY = "audiostride"
 FORMAT_VERSION = 2  # 1 had no `pool_after`: its models pool after a block
+
+
+class StoredThresholds(TypedDict):
+    """What stands in the metadata of a model file."""
+
+    tasks: dict[str, dict[str, Probability]]
+    rule: str
 
 
 def save_classifier(model: AudioClassifier, path: str | Path) -> None:
@@ -28,6 +37,8 @@ def save_classifier(model: AudioClassifier, path: str | Path) -> None:
         for name, tensor in model.state_dict().items()
     }
     header = {"format": FORMAT_VERSION, "config": config, "checksum": model_checksum(config, tensors)}
+    if model.thresholds.tasks:
+        header["thresholds"] = asdict(model.thresholds)
     write_bytes(path, save(tensors, metadata={KEY: json.dumps(header)}))
 
 
@@ -116,7 +127,19 @@ def load_classifier(path: str | Path, *, device: str | torch.device = "cpu") -> 
         )
     model = AudioClassifier(config)
     model.load_state_dict(tensors)
+    if "thresholds" in header:
+        model.thresholds = _read_thresholds(header["thresholds"], config, where=f"{who}: {file}")
     return model.to(device).eval()
+
+
+def _read_thresholds(values: Any, config: ClassifierConfig, *, where: str) -> Thresholds:
+    """The thresholds of a model file, of its classes."""
+    found = check_table(where, values, StoredThresholds)
+    for task, own in found["tasks"].items():
+        unknown = [name for name in own if name not in config.tasks.get(task, ())]
+        if unknown or task not in config.tasks:
+            raise InputError(f"{where}: thresholds must be of classes of the model, got {', '.join(unknown) or task}")
+    return Thresholds(**found)
 
 
 def _describe(tensors: Mapping[str, Tensor], name: str) -> str:

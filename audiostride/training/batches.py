@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from audiostride.audio.windows import draw_excerpt_starts
 from audiostride.dataset.readers import AudioReader
-from audiostride.dataset.sampling import ClipOrder, SourceOrder
+from audiostride.dataset.sampling import ClipOrder, SharedOrder, SourceOrder
 from audiostride.errors import BAD_INPUT, InputError, reason_of
 from audiostride.training.augmentation.drawing import AugmentationConfig, draw_augmentation
 
@@ -136,6 +136,7 @@ class ExcerptBatches(TrainingBatches):
         batch_size, window, seed, augmentation, spectrogram: As for `TrainingBatches`.
         shift: How far an excerpt may reach beyond its clip, in samples.
         units: The class or group of each clip, if these are to come equally often; None takes each clip once per pass.
+        apart: Which clips have a share of the excerpts that is given, and that share; None is none.
         targets: Target distributions ``(clips, classes)`` in place of classes, as ``target_<number of the task>``; 0
             for clips without a label for that task.
 
@@ -156,6 +157,7 @@ class ExcerptBatches(TrainingBatches):
         seed: int,
         shift: int = 0,
         units: NDArray[np.int64] | None = None,
+        apart: tuple[NDArray[np.bool_], float] | None = None,
         targets: Mapping[str, NDArray[np.float32]] | None = None,
         augmentation: AugmentationConfig | None = None,
         spectrogram: tuple[int, int, float] = (100, 64, 0.01),
@@ -166,7 +168,10 @@ class ExcerptBatches(TrainingBatches):
         self.readers = [reader]
         self.reader, self.class_indices, self.shift = reader, class_indices, shift
         self.learned: dict[str, NDArray[Any]] = {"class_index": class_indices, **(targets or {})}
-        self.order = ClipOrder(np.zeros(len(reader), dtype=np.int64) if units is None else units, seed=seed)
+        units = np.zeros(len(reader), dtype=np.int64) if units is None else units
+        self.order: ClipOrder | SharedOrder = ClipOrder(units, seed=seed)
+        if apart is not None:
+            self.order = SharedOrder(units, *apart, seed=seed)
 
     def choose(self, first: int, count: int, *, key: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Clips from position `first` of the endless sequence on, and where in them excerpts start (in samples).

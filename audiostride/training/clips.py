@@ -27,6 +27,8 @@ from audiostride.distributed import Processes
 from audiostride.errors import InputError
 from audiostride.inference.evaluation import Evaluation, evaluate_reader
 from audiostride.models import AudioClassifier
+from audiostride.models.config import BACKGROUND
+from audiostride.training.background import IS_BACKGROUND, add_background, read_background
 from audiostride.training.config import Source, TrainConfig
 from audiostride.training.run_files import read_table
 from audiostride.training.targets import blend_targets, target_column
@@ -93,6 +95,15 @@ def read_source(
         clips, note = _add_targets(
             clips, task, given[task], table, share=config.distillation, several=task not in single
         )
+        notes.append(note)
+    if own and config.background is not None:
+        background, note = read_background(config.background, window_s=config.window_s, seed=config.seed)
+        sets = {label_column(task): task not in single for task in source.labels}
+        clips = add_background(clips, background, {**sets, "label": sets[label_column(next(iter(given)))]})
+        for task in set(scores) & set(single):
+            column = target_column(task, BACKGROUND)
+            before = clips[column].to_numpy() if column in clips else np.float32(0)
+            clips = clips.assign(**{column: np.where(clips[IS_BACKGROUND], np.float32(1), before)})
         notes.append(note)
     return clips, notes
 

@@ -58,6 +58,7 @@ BEFORE: dict[str, Any] = {
     "label_smoothing": 0.0,
     "keep": "best",
     "distillation": 0.0,
+    "calibrate": False,
 }
 
 
@@ -91,6 +92,10 @@ class TrainConfig:
     """With multi-label: what stands between labels in a cell (default: ; | or , where only one of them does)."""
     label_columns: Sequence[str] | None = None
     """Several labels per clip as a column of 0 and 1 for each class, instead of one column of labels."""
+    background: str | None = None
+    """Folder of recordings without any of the classes: clips of a class of its own, or with multi-label of none."""
+    background_share: Annotated[float, Range(0, 1, ends=False, what="a share of the excerpts")] = 0.25
+    """With background: its share of the excerpts that training sees."""
     task: Sequence[str] | None = None
     """Several tasks at once, each as NAME=MANIFEST:COLUMN, instead of a manifest and a label."""
     mixing: Mixing = "uniform"
@@ -179,6 +184,8 @@ class TrainConfig:
     """Which weights the run ends with: the last ones, or those of the validation with the highest accuracy."""
     distillation: Probability = 0.5
     """Weight of a teacher's scores (columns score:CLASS of the manifest) beside labels; 0 leaves such columns alone."""
+    calibrate: bool = False
+    """Make the probabilities of validation clips hold at the end, and store thresholds of the classes in the model."""
     balance: Balance = "none"
     """What training shows equally often: clips, classes, or groups."""
     class_weights: ClassWeights = "none"
@@ -257,6 +264,7 @@ class TrainConfig:
         if self.noise is not None and self.noise != SYNTHETIC:
             self.noise = os.path.abspath(self.noise)
         self.init = None if self.init is None else os.path.abspath(self.init)
+        self.background = None if self.background is None else os.path.abspath(self.background)
         if self.freeze_encoder and self.init is None:
             raise InputError(
                 f"{who}: freeze_encoder must be given with init (--init RUN), got none; it keeps the encoder from there"

@@ -10,7 +10,7 @@ from torch import nn
 from audiostride.audio.log_mel import analysis_lengths
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
-from audiostride.models.config import LATER
+from audiostride.models.config import BACKGROUND, LATER
 from audiostride.strides.diffstride import diffstride_layers
 from audiostride.training.config import TrainConfig
 
@@ -76,7 +76,8 @@ def make_model(
     Raises:
         InputError: Weights of the encoder have other shapes there.
     """
-    settings = {**config.model_settings(), "multi_label": config.multi_label or ()}
+    background = None if config.background is None else BACKGROUND
+    settings = {**config.model_settings(), "multi_label": config.multi_label or (), "background_class": background}
     if initial is None:
         bands = {name: settings[name] for name in ("sample_rate", "n_mels", "fmin_hz", "fmax_hz")}
         lengths = analysis_lengths(win_ms=config.win_ms, hop_ms=config.hop_ms, **bands)

@@ -21,8 +21,10 @@ from audiostride.errors import InputError, explained
 from audiostride.inference.granularity import PredictionSettings
 from audiostride.models import AudioClassifier, load_classifier, save_classifier
 from audiostride.models.weights import check_weights_file, load_encoder_weights_
+from audiostride.training.background import background_share
 from audiostride.training.batch_norm import share_batch_norm_
 from audiostride.training.batches import BatchParts, ExcerptBatches, MixedBatches, check_shared_memory, load_batches
+from audiostride.training.calibration import calibrate_
 from audiostride.training.clips import (
     LabelledClips,
     Sets,
@@ -160,7 +162,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     recorder = RunRecorder(training, sets["valid"], loggers)
     cpu_before, memory_before = time.process_time(), resident_mib(device)
     steps = _learn(recorder, parts, sets, device=device, precision=precision, resume=resume, progress=progress)
-    facts = {
+    facts: dict[str, Any] = {
         "steps": steps,
         "stopped_early": steps < config.steps,
         "best_step": int(recorder.best["step"]),
@@ -176,6 +178,9 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     }
     write_json(run / "environment.json", describe_environment(device) | cost)
     best = load_classifier(run, device=device)
+    if config.calibrate:
+        facts["temperature"] = calibrate_(best, sets["valid"], hop_s=config.eval_hop_s, progress=progress)
+        save_classifier(best, run / "model.safetensors")
     metrics = write_results(
         run, best, test=sets["test"], train=sets["train"], facts=facts, hop_s=config.eval_hop_s, progress=progress
     )
@@ -232,6 +237,7 @@ def _make_batches(
                 shift=round(config.time_shift_s * settings.sample_rate),
                 seed=config.seed,
                 units=balance_units(first, config.balance),
+                apart=background_share(first.clips, config.background_share),
                 targets=_make_targets(train, source),
                 augmentation=config.augmentation(),
                 spectrogram=(settings.window_frames, settings.n_mels, settings.hop_length / settings.sample_rate),
