@@ -20,10 +20,7 @@ from audiostride.wording import escape
 # preparing data need no torch, which takes a second and 450 MiB.
 COMMANDS = {
     "demo": ("demo", "make sounds with known modulations, learn them, show whether the cut-offs follow"),
-    "import": (
-        "importing",
-        "write the manifest of a known data set, a folder of class folders, or annotated recordings",
-    ),
+    "import": ("importing", "write the manifest of a known data set, class folders, or annotated recordings"),
     "check": ("checking", "look for what is wrong with a manifest and its audio"),
     "prepare": ("preparing", "decode the clips of a manifest once, into a store that is read at full speed"),
     "train": ("train", "train a classifier and report on its test clips"),
