@@ -176,10 +176,11 @@ def report_run(run: str | Path) -> None:
     Raises:
         InputError: As `report`.
     """
-    page, results = Path(run) / "report.html", Path(run) / "metrics.json"
-    if page.is_file() and page.stat().st_mtime_ns > results.stat().st_mtime_ns:
+    run = Path(run)
+    page, results = run / "report.html", [run / name for name in ("metrics.json", "metrics_alarms.json")]
+    written = [file.stat().st_mtime_ns for file in results if file.is_file()]
+    if page.is_file() and written and page.stat().st_mtime_ns > max(written):
         return
-    run = page.parent
     write_text(run / "cutoffs.csv", read_run(run).cutoffs.to_csv(index=False))
     draw_confusions(run)
     write_report([run], page)

@@ -34,6 +34,31 @@ class Settings(TypedDict, total=False):
     hold_out: float | None
 
 
+class AlarmClass(TypedDict):
+    """What a class may have of alarms, in ``metrics_alarms.json``."""
+
+    threshold: float | None
+    alarms: int | None
+    recall: float | None
+
+
+class AlarmMetrics(TypedDict):
+    """What ``metrics_alarms.json`` holds."""
+
+    recordings: int
+    hours: float
+    alarms_per_hour: float
+    tasks: dict[str, dict[str, AlarmClass]]
+
+
+@dataclass(frozen=True)
+class Alarms:
+    """False alarms of a run, by class and threshold."""
+
+    metrics: AlarmMetrics
+    table: pd.DataFrame
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """What a run has left on disk."""
@@ -51,6 +76,7 @@ class RunFolder:
     # Confusion matrix, none of several labels, and classes of each task that was tested.
     tables: dict[str, tuple[pd.DataFrame | None, pd.DataFrame]]
     predictions: dict[str, pd.DataFrame] = field(default_factory=dict)  # of the test clips of each task, if written
+    alarms: "Alarms | None" = None  # of `audiostride evaluate --negatives`
     group: str = ""  # shared by runs that differ in their seeds and starting strides only; see `name_runs`
 
     @property
@@ -134,7 +160,20 @@ def read_run(path: str | Path) -> RunFolder:
         cutoffs=cutoff_table(model, window_s=config.window_s),
         tables=tables,
         predictions=predictions,
+        alarms=_read_alarms(path) if there("metrics_alarms.json") and there("alarms.csv") else None,
     )
+
+
+def _read_alarms(path: Path) -> Alarms:
+    numbers = ["threshold", "alarms", "alarms_per_hour", "low", "high"]
+    text: dict[str, Any] = {
+        "dtype": {"task": str, "class": str},
+        "keep_default_na": False,
+        "na_values": {"recall": [""]},
+    }
+    table = read_table("report", path / "alarms.csv", ["task", "class", "recall", *numbers], numbers=numbers, **text)
+    metrics = read_json("report", path / "metrics_alarms.json", AlarmMetrics, advice="evaluate --negatives anew")
+    return Alarms(metrics, table)
 
 
 def _read_per_class(file: Path, names: list[str], *, several: bool) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import pandas as pd
 from audiostride.models import AudioClassifier
 from audiostride.models.packages import package_of
 from audiostride.reporting import figures
+from audiostride.reporting.alarms import alarms_section
 from audiostride.reporting.blocks import Block, Drawing, Drawings, Section, Table, Text
 from audiostride.reporting.class_sections import class_section
 from audiostride.reporting.cutoffs import AXES, cutoff_table
@@ -55,7 +56,7 @@ def build_sections(
     """All sections below the top of the page."""
     overview = Section("summary", "Summary", [summary_table(folders)] + [runs_table(folders)] * (len(folders) > 1))
     sections = [overview, accuracy_section(folders), layers_section(groups, summary), strides_section(groups)]
-    sections += [training_section(groups), class_section(groups)]
+    sections += [training_section(groups), class_section(groups), alarms_section(folders)]
     return [section for section in sections if section is not None]
 
 

@@ -22,8 +22,8 @@ from audiostride.training.clips import LabelledClips, read_source
 from audiostride.training.config import TrainConfig
 from audiostride.writing import write_json, write_text
 
-# From 0.018 to 0.99995, in steps of 0.25 of the log odds.
-THRESHOLDS: NDArray[np.float64] = expit(np.arange(-4, 10.01, 0.25)).round(6)
+# From 0.018 to 0.99995, in steps of 0.1 of the log odds.
+THRESHOLDS: NDArray[np.float64] = expit(np.arange(-4, 10.01, 0.1)).round(6)
 
 
 @explained()
