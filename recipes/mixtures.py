@@ -147,9 +147,7 @@ def mix(clips: pd.DataFrame, levels_db: Sequence[float]) -> np.ndarray:
     total = np.zeros(0, dtype=np.float32)
     for (_, clip), level_db in zip(clips.iterrows(), levels_db, strict=True):
         length_s = None if np.isnan(clip["duration_s"]) else float(clip["duration_s"])
-        samples = read_audio(
-            clip["path"], start_s=clip["start_s"], duration_s=length_s, sample_rate=SAMPLE_RATE
-        )
+        samples = read_audio(clip["path"], start_s=clip["start_s"], duration_s=length_s, sample_rate=SAMPLE_RATE)
         total = total if len(total) else np.zeros_like(samples)
         total = total + np.resize(samples, len(total)) * 10 ** (level_db / 20)
     return total / max(1.0, float(np.abs(total).max()) / PEAK)

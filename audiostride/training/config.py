@@ -158,7 +158,8 @@ class TrainConfig:
     label_smoothing: Probability = 0.0
     """Share of the target that is spread over all classes."""
     keep: Keep = "last"
-    """Which weights the run ends with: the last ones, or those of the validation with the highest accuracy."""
+    """Weights that the run ends with: the last ones, or those of the highest validation accuracy, or average precision
+    of several labels."""
     balance: Balance = "none"
     """What training shows equally often: clips, classes, or groups."""
     class_weights: ClassWeights = "none"
