@@ -30,8 +30,9 @@ for task, names in json.loads(facts["tasks"]).items():
     clip = np.average(logits, axis=0, weights=weights)
     if task in json.loads(facts.get("multi_label", "[]")):  # a sigmoid for each class
         for number, row in [*enumerate(logits), (None, clip)]:
-            found = [f"{name} ({1 / (1 + np.exp(-logit)):.3f})" for name, logit in zip(names, row) if logit >= 0]
-            print(f"{task}, {'clip' if number is None else f'{number * window / rate:g} s'}: {', '.join(found) or '-'}")
+            place = "clip" if number is None else f"{number * window / rate:g} s"
+            found = [f"{names[k]} ({1 / (1 + np.exp(-row[k])):.3f})" for k in np.flatnonzero(row >= 0)]
+            print(f"{task}, {place}: {', '.join(found) or '-'}")
         continue
     for number, row in enumerate(logits):
         print(f"{task}, {number * window / rate:g} s: {names[row.argmax()]}")
