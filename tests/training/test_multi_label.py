@@ -150,14 +150,14 @@ def test_mixed_examples_learn_the_mixture_and_others_do_not_count(several: Path)
     losses, counts = training._task_losses(logits, batch["class_index"], batch)
     assert counts[0] == known.sum() < 8
     partner, share, target = batch["mixup_partner"], batch["mixup_weight"].double(), batch["target_0"].double()
-    one = torch.ones(2, 3).double()
+    one = torch.ones(2, 4).double()
     total = sum(
         binary_loss(logits["sound"][i : i + 1], target[of : of + 1], one) * part * known[of]
         for i in range(8)
         for of, part in ((i, share[i]), (int(partner[i]), 1 - share[i]))
     )
     n_examples = (share * known + (1 - share) * known[partner]).sum()
-    torch.testing.assert_close(losses[0].double(), total / (n_examples * 3), rtol=1e-5, atol=0)
+    torch.testing.assert_close(losses[0].double(), total / (n_examples * 4), rtol=1e-5, atol=0)
 
 
 def test_scores_of_a_teacher_are_soft_labels_of_each_class(several: Path, tmp_path: Path) -> None:
