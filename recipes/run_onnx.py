@@ -28,6 +28,12 @@ outputs = json.loads(facts["outputs"])
 for task, names in json.loads(facts["tasks"]).items():
     logits = np.concatenate([session.run([outputs[task]], {"waveform": part[None]})[0] for part in padded])
     clip = np.average(logits, axis=0, weights=weights)
+    if task in json.loads(facts.get("multi_label", "[]")):  # a sigmoid for each class
+        for number, row in [*enumerate(logits), (None, clip)]:
+            place = "clip" if number is None else f"{number * window / rate:g} s"
+            found = [f"{names[k]} ({1 / (1 + np.exp(-row[k])):.3f})" for k in np.flatnonzero(row >= 0)]
+            print(f"{task}, {place}: {', '.join(found) or '-'}")
+        continue
     for number, row in enumerate(logits):
         print(f"{task}, {number * window / rate:g} s: {names[row.argmax()]}")
     print(f"{task}, clip: {names[clip.argmax()]} ({1 / np.exp(clip - clip.max()).sum():.3f})")  # its softmax

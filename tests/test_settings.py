@@ -136,6 +136,7 @@ def test_a_model_has_the_settings_of_its_training() -> None:
     shared.remove("multi_label")  # of the tasks
     assert set(config.model_settings()) == shared
     assert shared == {
+        "multi_label",
         "encoder", "pooling", "size", "strides", "channels", "width", "ramp_bins", "shared_strides", "pool_after",
         "head_pooling", "input_norm", "sample_rate", "window_s", "n_mels", "fmin_hz", "fmax_hz", "frontend",
     }  # fmt: skip

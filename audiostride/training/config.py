@@ -181,7 +181,8 @@ class TrainConfig:
     label_smoothing: Probability = 0.0
     """Share of the target that is spread over all classes."""
     keep: Keep = "last"
-    """Which weights the run ends with: the last ones, or those of the validation with the highest accuracy."""
+    """Weights that the run ends with: the last ones, or those of the highest validation accuracy, or average precision
+    of several labels."""
     distillation: Probability = 0.5
     """Weight of a teacher's scores (columns score:CLASS of the manifest) beside labels; 0 leaves such columns alone."""
     calibrate: bool = False
