@@ -25,6 +25,7 @@ EncoderKind = Literal["separable", "resnet18", "preact_resnet18", "bcresnet"]
 Stem = Literal["small", "large"]
 HeadPooling = Literal["max", "mean", "both"]
 InputNorm = Literal["all", "band"]
+ClipScore = Literal["mean", "max", "top-3"]
 Frontend = Literal["log-mel", "pcen", "learned-pcen"]
 
 # How a value stands in a message: one of a file may be of megabytes, or hold itself.

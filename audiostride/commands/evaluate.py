@@ -115,6 +115,9 @@ def print_metrics(metrics: dict[str, Any]) -> None:
         print("; ".join(_describe_macro(metrics, name) for name in ("roc_auc", "f1")))
     elif metrics.get("macro_recall") is not None:
         print(f"macro accuracy, the mean recall of the classes: {100 * metrics['macro_recall']:.1f} %")
+    if metrics.get("groups"):
+        lowest = f"{100 * metrics['lowest_group']:.1f} %"
+        print(f"{metrics['groups']} groups, of which the lowest has {lowest}: per_group.csv")
     if metrics.get("baseline_majority") is not None:
         classic = metrics.get("baseline_classic")
         always = "always the shares of the classes" if several else "always the most frequent class"

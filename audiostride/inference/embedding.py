@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor, device
 
+from audiostride.checks import ClipScore
+
 
 @dataclass(frozen=True)
 class FeatureSettings:
@@ -20,6 +22,7 @@ class FeatureSettings:
     fmax_hz: float
     multi_label: Sequence[str] = ()
     background_class: str | None = None
+    clip_score: ClipScore = "mean"
 
 
 class Embedder:

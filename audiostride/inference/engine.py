@@ -212,6 +212,7 @@ def _predict(
                     settings,
                     multi_label=model.config.multi_label,
                     background=model.config.background_class,
+                    clip_score=model.config.clip_score,
                 )
                 current.left = item.tiling.n_windows - item.first
                 if item.first and begun is not None:

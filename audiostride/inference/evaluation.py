@@ -188,7 +188,7 @@ def classify_clips(
     progress: bool = True,
     processes: Processes | None = None,
 ) -> dict[str, Tensor]:
-    """Logits of every clip of a reader: the mean over its windows, see `ClipResult`.
+    """Logits of every clip of a reader: the mean over its windows, or what the model has instead, see `ClipResult`.
 
     There is no randomness, and a clip's logits do not depend on the clips around it (beyond float rounding).
 
@@ -218,7 +218,7 @@ def classify_clips(
     with bar, closing(predict_recordings(model, recordings, settings, batch_size=batch_size, in_turn=True)) as results:
         for index, result in zip(own, results, strict=True):
             if isinstance(result, ClipResult):
-                for task, values in result.mean_logits().items():
+                for task, values in result.clip_logits().items():
                     logits[task][index] = torch.from_numpy(values)
             elif isinstance(result, InputError) and index not in reader.failed:
                 raise result

@@ -4,12 +4,13 @@ import base64
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from audiostride.checks import Count, Range, check_settings
+from audiostride.checks import ClipScore, Count, Range, check_settings
 from audiostride.errors import InputError
 from audiostride.inference.model import ModelSettings
 from audiostride.inference.multi_label import THRESHOLD, sigmoid
@@ -20,6 +21,9 @@ Granularity = Literal["clip", "window", "event", "features", "scores"]
 Row = tuple[float, float, str, str, float] | tuple[float, float, str]
 PLACE_COLUMNS = {"path": "str", "start_s": "float64", "end_s": "float64"}
 COLUMNS = PLACE_COLUMNS | {"task": "str", "label": "str", "score": "float64"}
+
+# Windows whose logits are kept for each class; None are all, summed.
+N_HIGHEST: dict[ClipScore, int | None] = {"mean": None, "max": 1, "top-3": 3}
 
 # Steps of 0.1 ms and of 1e-6, finer than what a window says, and coarser than the rounding of float32.
 TIME_DIGITS, SCORE_DIGITS = 4, 6
@@ -200,6 +204,7 @@ class RecordingResult(ABC):
         settings: Granularity, and threshold and merge gap of events.
         multi_label: Tasks that give every class of at least the threshold, and not the most probable one.
         background: A class that gives no rows.
+        clip_score: What a recording has of the logits of its windows.
     """
 
     finite: bool = True
@@ -214,9 +219,10 @@ class RecordingResult(ABC):
         *,
         multi_label: Collection[str] = (),
         background: str | None = None,
+        clip_score: ClipScore = "mean",
     ) -> None:
         self.tasks, self.tiling, self.settings = tasks, tiling, settings
-        self.multi_label, self.background = multi_label, background
+        self.multi_label, self.background, self.clip_score = multi_label, background, clip_score
         self._begin()
 
     def _begin(self) -> None:
@@ -258,35 +264,52 @@ class RecordingResult(ABC):
 class ClipResult(RecordingResult):
     """One row per task: the class of the windows' mean logits, each weighing by the share of it that is audio.
 
-    A task whose clips have several classes has a row for each class of at least the threshold.
+    Or, for each class, of its highest logits: of one window, or the mean of three. A task whose clips have several
+    classes has a row for each class of at least the threshold.
     """
 
     def _begin(self) -> None:
-        # float64, so that how the windows came in batches does not show.
-        self._sums = {task: np.zeros(len(names)) for task, names in self.tasks.items()}
+        # float64, so that how the windows came in batches does not show. Sums, or the highest logits (k, classes).
+        n_highest = N_HIGHEST[self.clip_score]
+        empty = np.zeros if n_highest is None else partial(np.full, fill_value=-np.inf)
+        self._taken = {task: empty((n_highest or 1, len(names))) for task, names in self.tasks.items()}
         self._weight = 0.0
 
     def state(self) -> Any:
-        return [self._weight, {task: sums.tolist() for task, sums in self._sums.items()}]
+        if self.clip_score == "mean":
+            return [self._weight, {task: sums[0].tolist() for task, sums in self._taken.items()}]
+        # JSON has no infinity: windows that were not there yet are left out.
+        return [self._weight, {task: rows[: int(self._weight)].tolist() for task, rows in self._taken.items()}]
 
     def restore(self, state: Any) -> None:
-        self._weight, self._sums = state[0], {task: np.array(sums) for task, sums in state[1].items()}
+        self._weight = state[0]
+        for task, rows in state[1].items():
+            kept = np.atleast_2d(np.array(rows))
+            self._taken[task][: len(kept)] = kept
 
     def add(self, first: int, logits: Mapping[str, NDArray[np.float64]]) -> None:
-        for offset in range(len(next(iter(logits.values())))):
-            share = self.tiling.share(first + offset)
-            self._weight += share
-            for task, values in logits.items():
-                self._sums[task] += share * values[offset]
+        if self.clip_score == "mean":
+            for offset in range(len(next(iter(logits.values())))):
+                share = self.tiling.share(first + offset)
+                self._weight += share
+                for task, values in logits.items():
+                    self._taken[task] += share * values[offset]
+            return
+        self._weight += len(next(iter(logits.values())))
+        for task, values in logits.items():
+            kept = self._taken[task]
+            kept[:] = np.sort(np.concatenate([kept, values]), axis=0)[::-1][: len(kept)]
 
-    def mean_logits(self) -> dict[str, NDArray[np.float64]]:
+    def clip_logits(self) -> dict[str, NDArray[np.float64]]:
         """Logits ``(classes,)`` of each task."""
-        return {task: sums / self._weight for task, sums in self._sums.items()}
+        if self.clip_score == "mean":
+            return {task: sums[0] / self._weight for task, sums in self._taken.items()}
+        return {task: rows[: int(self._weight)].mean(axis=0) for task, rows in self._taken.items()}
 
     def rows(self) -> list[Row]:
         begin_s, end_s = self.tiling.seconds(0), self.tiling.seconds(self.tiling.n_samples)
         found: list[Row] = []
-        for task, logits in self.mean_logits().items():
+        for task, logits in self.clip_logits().items():
             found += [(begin_s, end_s, task, name, score) for _, name, score in self.classes(task, logits[None])]
         return found
 

@@ -5,6 +5,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, device
 
+from audiostride.checks import ClipScore
+
 
 class ModelSettings(Protocol):
     """What a model classifies, and in which windows."""
@@ -16,6 +18,10 @@ class ModelSettings(Protocol):
     @property
     def multi_label(self) -> Sequence[str]:
         """Tasks whose clips have any number of classes."""
+
+    @property
+    def clip_score(self) -> ClipScore:
+        """What the logits of a recording are of those of its windows."""
 
     @property
     def background_class(self) -> str | None:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, get_args
 
 from audiostride.checks import (
+    ClipScore,
     Count,
     EncoderKind,
     Frontend,
@@ -54,6 +55,7 @@ LATER: dict[str, Any] = {
     "frontend": "log-mel",
     "multi_label": (),
     "background_class": None,
+    "clip_score": "mean",
 }
 
 
@@ -140,6 +142,9 @@ class ClassifierConfig(PoolingConfig):
     """Class names of each task, in the order of the logits."""
     multi_label: Sequence[str] = ()
     """Tasks whose clips have any number of classes: a logit is then that of a class alone, of a sigmoid."""
+    clip_score: ClipScore = "mean"
+    """What the logits of a recording are of those of its windows: the mean, the highest, or the mean of the three
+    highest, for each class."""
     background_class: str | None = None
     """The class, of tasks that have it, that is no sound of interest: predictions do not report it."""
     encoder: str = "separable"

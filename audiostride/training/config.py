@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from audiostride.audio.band import HIGHEST
 from audiostride.checks import (
+    ClipScore,
     Count,
     Frontend,
     HeadPooling,
@@ -217,6 +218,8 @@ class TrainConfig:
     """Seed of weights, order and excerpts."""
     valid_every: Count | None = None
     """Steps between validations, each of which saves a checkpoint (default: a tenth of all, 1,000 at most)."""
+    clip_score: ClipScore = "mean"
+    """What a recording has of the logits of its windows, for each class: mean, max, or the mean of the top-3."""
     eval_hop_s: Positive | None = None
     """From one window of a validation or test clip to the next, in seconds (default: the window)."""
     device: Device = "auto"

@@ -42,6 +42,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "warmup": 0.0,
         "label_smoothing": 0.0,
         "keep": "last",
+        "clip_score": "mean",
         "calibrate": False,
         "balance": "none",
         "class_weights": "none",

@@ -64,6 +64,9 @@ def write_results(
         }
         own = f"_{task}" if len(test) > 1 else ""
         write_tables(run, found, suffix=own)
+        if (groups := describe_groups(found, clips)) is not None:
+            write_text(run / f"per_group{own}.csv", groups.round(4).to_csv(index=False))
+            tasks[task] |= {"groups": len(groups), "lowest_group": float(groups["accuracy"].min())}
         write_predictions(run / f"predictions_test{own}.csv", found, clips)
     n_valid = count_valid(run)
     metrics = {
@@ -150,6 +153,16 @@ def write_tables(run: Path, found: Evaluation, *, suffix: str = "") -> None:
     write_text(run / f"per_class{suffix}.csv", found.per_class.round(4).to_csv(index=False))
     if found.confusion is not None:
         write_text(run / f"confusion_matrix{suffix}.csv", found.confusion.to_csv())
+
+
+def describe_groups(found: Evaluation, clips: LabelledClips) -> pd.DataFrame | None:
+    """Clips and accuracy of each group, such as each speaker or place; None of less than two, or of several labels."""
+    groups = clips.clips["group"].iloc[found.clips]
+    if clips.class_indices.ndim == 2 or groups.isna().any() or groups.nunique() < 2:
+        return None
+    right = found.logits.argmax(dim=1).numpy() == clips.class_indices[found.clips]
+    own = pd.Series(right, index=groups.index).groupby(groups, sort=True)
+    return pd.DataFrame({"clips": own.size(), "accuracy": own.mean()}).rename_axis("group").reset_index()
 
 
 def write_predictions(file: Path, found: Evaluation, clips: LabelledClips) -> None:
