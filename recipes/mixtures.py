@@ -159,10 +159,10 @@ def format_classes(runs: Mapping[str, Sequence[Path]], mixed: Path) -> str:
     names = found["sets"][0].index
     lines = ["| class | learned mixtures | learned clips alone |", "| --- | ---: | ---: |"]
     for name in [*names, None]:
-        cells = [
-            format_accuracies([100 * float(table.mean() if name is None else table[name]) for table in tables])
-            for tables in (found["sets"], found["alone"])
-        ]
+        cells = []
+        for tables in found.values():
+            values = [100 * float(table.mean() if name is None else table[name]) for table in tables]
+            cells.append("no test clip" if np.isnan(values).any() else format_accuracies(values))
         lines.append(f"| {name or 'mean'} | {cells[0]} | {cells[1]} |")
     return "\n".join(lines)
 

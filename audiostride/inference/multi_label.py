@@ -126,8 +126,8 @@ def _intervals(draws: NDArray[np.float64], found: NDArray[np.float64]) -> NDArra
         known = values[~np.isnan(values)]
         if len(known):
             bounds[:, column] = 2 * found[column] - np.quantile(known, LEVELS[::-1])
-    within: NDArray[np.float64] = np.clip(bounds, 0.0, 1.0)
-    return within
+    clipped: NDArray[np.float64] = np.clip(bounds, 0.0, 1.0)
+    return clipped
 
 
 def group_numbers(groups: "pd.Series[str]") -> tuple[NDArray[np.int64], str]:

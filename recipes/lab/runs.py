@@ -13,7 +13,7 @@ from audiostride.training import TrainConfig, train
 from audiostride.training.config import check_same_settings
 from audiostride.training.results import finished_metrics
 from audiostride.training.sweep import Learn, RunSettings, describe_failures, sweep
-from audiostride.wording import count_of
+from audiostride.wording import count_of, metric_of
 from audiostride.writing import write_text
 from lab.data_stages import processes_of, say
 
@@ -98,7 +98,7 @@ def _tell(run: Path, stood: bool, *, pages: bool) -> None:
     for name in ("clips", "images"):
         if f"n_{name}" in metrics and not of:
             of = f" of {metrics[f'n_{name}']:,} {name}"
-    accuracy = f"test accuracy {100 * metrics['accuracy']:.1f} %{of}"
+    accuracy = f"test {metric_of(metrics)} {100 * metrics['accuracy']:.1f} %{of}"
     say("train", f"{run} stands, skipped ({accuracy})" if stood else f"{run}: {accuracy}")
     if pages:
         report_run(run)
