@@ -21,7 +21,12 @@ from audiostride.inference.recordings import expand_paths
 
 Run = Callable[..., int]
 N_SHORT = 5
-LEVELS = [[], ["--per-window"], ["--events", "--threshold", "0.4", "--merge-gap", "0.3"]]
+LEVELS = [
+    [],
+    ["--per-window"],
+    ["--events", "--threshold", "0.4", "--merge-gap", "0.3"],
+    ["--events", "--threshold", "0.4", "--min-windows", "3"],
+]
 
 
 class Stopped(BaseException):
@@ -87,7 +92,7 @@ def test_a_job_goes_on_inside_a_recording(
     assert f"goes on with a job that was stopped: 2 of {N_SHORT + 1} files are done, and {first} windows of the" in said
     computed = []
     kinds = [kind for kind in journal.RecordingResult.__subclasses__() if kind.__module__.startswith("audiostride")]
-    assert len(kinds) == 4
+    assert len(kinds) == 5
     for kind in kinds:
         add = kind.add
 

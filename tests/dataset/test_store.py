@@ -820,7 +820,7 @@ def test_a_store_of_another_sample_rate_is_refused(tmp_path: Path) -> None:
     manifest = write_set(tmp_path, 2)
     prepare_manifest(manifest, tmp_path / "store", sample_rate=8000)
     clips = read_clips(tmp_path / "store")
-    with pytest.raises(InputError, match="must be at 16000 Hz, got 8000; prepare it anew"):
+    with pytest.raises(InputError, match="must be at the 16000 Hz of the model, got 8000; prepare it anew"):
         StoreReader(clips)
     reader, files = (
         StoreReader(clips, sample_rate=8000),

@@ -87,7 +87,7 @@ def test_bytes_that_are_not_utf_8_far_down_a_list_are_named(tmp_path: Path) -> N
 
 def test_columns_of_0_and_1_are_said_where_labels_are_missing(tmp_path: Path) -> None:
     manifest = write(tmp_path, "m.csv", "path,robin,wren,split", "a.wav,1,0,train", "a.wav,0,1,test")
-    with pytest.raises(InputError, match=r"columns of 0 and 1 \(robin, wren\) are not read as one label each"):
+    with pytest.raises(InputError, match=r"columns of 0 and 1 \(robin, wren\) are read with --label-columns"):
         inspect_manifest(manifest, labels=("label",))
 
 

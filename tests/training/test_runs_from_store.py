@@ -99,7 +99,7 @@ def test_a_store_of_another_sample_rate_is_refused(
     store = tmp_path / "store"
     assert run_command("prepare", set_manifest, "-o", store, "--sample-rate", "8000") == 0
     capsys.readouterr()
-    message = f"store {store} must be at 16000 Hz, got 8000; prepare it anew"
+    message = f"store {store} must be at the 16000 Hz of the model, got 8000; prepare it anew"
     for code in (
         quick_run(store, tmp_path / "run"),
         run_command("evaluate", plain_run, "--manifest", store),
