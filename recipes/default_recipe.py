@@ -20,9 +20,10 @@ import pandas as pd
 
 from audiostride.errors import InputError
 from audiostride.training import TrainConfig, train
-from audiostride.training.config import EPOCHS, MIN_STEPS, split_task
+from audiostride.training.config import EPOCHS, MIN_STEPS
 from audiostride.training.presets import DEFAULT_PRESET, PRESETS
 from audiostride.training.sweep import describe_failures
+from audiostride.training.tasks import split_task
 from audiostride.writing import write_text
 from lab.program import DEFAULT_SEEDS, POOLINGS, check_settings, end_program, parse_settings
 from lab.runs import read_metrics, train_all

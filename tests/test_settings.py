@@ -19,8 +19,9 @@ from audiostride.inference.granularity import PredictionSettings
 from audiostride.models import save_classifier
 from audiostride.strides.pooling_config import PoolingConfig
 from audiostride.training.augmentation.drawing import AugmentationConfig
-from audiostride.training.config import TrainConfig, check_task_names
+from audiostride.training.config import TrainConfig
 from audiostride.training.run import train
+from audiostride.training.tasks import check_task_names
 
 # Every class of settings, with as little as it can be made of.
 LEAST: dict[Any, dict[str, Any]] = {

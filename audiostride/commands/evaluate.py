@@ -16,6 +16,11 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--split", choices=["train", "valid", "test"], default="test", help="which clips")
     parser.add_argument("--manifest", help="another manifest or store than the run's own, with the same label column")
     parser.add_argument(
+        "--precision",
+        type=float,
+        help="make the thresholds of the model (predict --threshold auto) those of this precision on validation clips",
+    )
+    parser.add_argument(
         "--negatives", metavar="PATH", help="recordings without any of the classes: their false alarms, by threshold"
     )
     parser.add_argument("--hours", type=float, help="with --negatives: at most so much of them")
@@ -41,6 +46,8 @@ def run(arguments: Any) -> int:
     from audiostride.training.results import evaluate_run
 
     device = str(choose_device(arguments.device))
+    if arguments.precision is not None:
+        return _set_precision(arguments, device)
     if arguments.negatives is not None:
         return _measure_alarms(arguments, device)
     for name in ("hours", "alarms_per_hour", "hop", "merge_gap", "min_windows"):
@@ -54,6 +61,22 @@ def run(arguments: Any) -> int:
     else:
         draw_confusions(Path(arguments.run))
     print_metrics(metrics)
+    return 0
+
+
+def _set_precision(arguments: Any, device: str) -> int:
+    # As in `run`.
+    from audiostride.training.calibration import set_precision
+
+    if arguments.negatives is not None:
+        raise InputError("evaluate: either --precision or --negatives must be given, got both")
+    chosen = set_precision(arguments.run, arguments.precision, device=device)
+    print(f"thresholds of the model at a precision of {arguments.precision:g} on its validation clips:")
+    for task, classes in chosen.items():
+        for name, value in classes.items():
+            at = "none is so precise: from 1 on" if value is None else f"from {value:.4f} on"
+            print(f"  {f'{task}: ' if len(chosen) > 1 else ''}{name}: {at}")
+    print("predict --threshold auto takes them")
     return 0
 
 

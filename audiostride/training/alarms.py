@@ -18,7 +18,7 @@ from audiostride.inference.thresholds import WindowScores, count_alarms, lowest_
 from audiostride.models import AudioClassifier, load_classifier, save_classifier
 from audiostride.models.classifier import Thresholds
 from audiostride.progress import progress_bar
-from audiostride.training.clips import LabelledClips, read_source
+from audiostride.training.clips import LabelledClips, load_split
 from audiostride.training.config import TrainConfig
 from audiostride.writing import write_json, write_text
 
@@ -70,7 +70,7 @@ def measure_alarms(
     n_hours = sum(each.duration_s for each in next(iter(heard.values()))) / 3600
     wanted = 1.0 if alarms_per_hour is None else alarms_per_hour
     tables, summary, thresholds = [], {}, {}
-    for task, clips in _load_test(config, model, progress=progress).items():
+    for task, clips in load_split(config, model, "test", progress=progress).items():
         names = model.config.tasks[task]
         counts = count_alarms(heard[task], THRESHOLDS, gap_s=merge_gap_s or 0.0, min_windows=min_windows or 1)
         truth = clips.class_indices
@@ -148,24 +148,6 @@ def _scores_of(
                 raise InputError("evaluate: logits must be finite, got NaN or infinity; did the training diverge?")
             bar.update()
             yield result
-
-
-def _load_test(config: TrainConfig, model: AudioClassifier, *, progress: bool) -> dict[str, LabelledClips]:
-    """The test clips of each task of a run."""
-    loaded: dict[str, LabelledClips] = {}
-    for source in config.sources():
-        clips, _ = read_source(source, config)
-        loaded |= LabelledClips.load(
-            clips[clips["split"] == "test"],
-            {task: model.config.tasks[task] for task in source.labels},
-            where=f"{source.manifest}, test clips",
-            several=model.config.multi_label,
-            sample_rate=model.config.sample_rate,
-            memory_mib=config.memory_mib,
-            on_error=config.on_error,
-            progress=progress,
-        )
-    return {task: loaded[task] for task in config.tasks()}
 
 
 def _found_at(

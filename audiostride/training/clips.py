@@ -29,9 +29,10 @@ from audiostride.inference.evaluation import Evaluation, evaluate_reader
 from audiostride.models import AudioClassifier
 from audiostride.models.config import BACKGROUND
 from audiostride.training.background import IS_BACKGROUND, add_background, read_background
-from audiostride.training.config import Source, TrainConfig
+from audiostride.training.config import TrainConfig
 from audiostride.training.run_files import read_table
 from audiostride.training.targets import blend_targets, target_column
+from audiostride.training.tasks import Source
 from audiostride.wording import count_of
 from audiostride.writing import write_text
 
@@ -320,6 +321,33 @@ def load_sets(
                 )
                 raise InputError(bad)
     return {split: {task: found[task] for task in names} for split, found in sets.items()}
+
+
+def load_split(
+    config: TrainConfig, model: AudioClassifier, split: str, *, progress: bool = True
+) -> dict[str, LabelledClips]:
+    """The clips of one split of a run, of each task, with the classes of its model.
+
+    Raises:
+        InputError: Bad manifest or audio; no clip in the split.
+    """
+    loaded: dict[str, LabelledClips] = {}
+    for source in config.sources():
+        clips, _ = read_source(source, config)
+        chosen = clips[clips["split"] == split]
+        if chosen.empty:
+            raise InputError(f"evaluate: split {split!r} of {source.manifest} must have clips, got none")
+        loaded |= LabelledClips.load(
+            chosen,
+            {task: model.config.tasks[task] for task in source.labels},
+            where=f"{source.manifest}, {split} clips",
+            several=model.config.multi_label,
+            sample_rate=model.config.sample_rate,
+            memory_mib=config.memory_mib,
+            on_error=config.on_error,
+            progress=progress,
+        )
+    return {task: loaded[task] for task in config.tasks()}
 
 
 def evaluate_clips(

@@ -31,7 +31,8 @@ from audiostride.dataset.noise import SYNTHETIC
 from audiostride.errors import InputError
 from audiostride.models.config import ClassifierConfig, fill_encoder
 from audiostride.training.augmentation.drawing import AugmentationConfig
-from audiostride.training.settings import check_equal_settings, read_settings
+from audiostride.training.settings import read_settings
+from audiostride.training.tasks import Source, absolute_task, split_task
 
 Schedule = Literal["cosine", "constant"]
 Precision = Literal["auto", "32", "bf16-mixed", "16-mixed"]
@@ -45,7 +46,6 @@ Mixing = Literal["uniform", "proportional", "temperature"]
 Keep = Literal["last", "best"]
 OptimizerKind = Literal["adamw", "adam"]
 
-MAX_TASK_BYTES = 200  # of 255 that a file name may have
 EPOCHS, MIN_STEPS = 20, 2000  # of a training that is not told how long
 MAX_VALID_EVERY = 1000
 
@@ -61,16 +61,6 @@ BEFORE: dict[str, Any] = {
     "distillation": 0.0,
     "calibrate": False,
 }
-
-
-@dataclass(frozen=True)
-class Source:
-    """A manifest, and the tasks that it has labels for."""
-
-    manifest: str
-    """CSV table, folder of class folders, or store."""
-    labels: dict[str, str]
-    """Column with the labels of each task."""
 
 
 @dataclass(kw_only=True)
@@ -256,7 +246,7 @@ class TrainConfig:
             )
         # A run folder must be understood from any working directory.
         self.manifest = None if self.manifest is None else os.path.abspath(self.manifest)
-        self.task = None if self.task is None else [_absolute_task(entry) for entry in self.task]
+        self.task = None if self.task is None else [absolute_task(entry) for entry in self.task]
         if self.task_weights is not None and len(self.task_weights) != len(self.tasks()):
             raise InputError(
                 f"{who}: task_weights must have one weight per task ({len(self.tasks())}), got {len(self.task_weights)}"
@@ -464,74 +454,3 @@ class TrainConfig:
 def is_of_a_run(values: Mapping[str, Any]) -> bool:
     """Whether a YAML file is the ``config.yaml`` of a run, which has all settings that there were then."""
     return {"out", "seed", "max_steps", "precision", "memory_mib"} <= set(values)
-
-
-def split_task(entry: str, what: str = "train: a task") -> tuple[str, str, str]:
-    """Name, manifest and column of ``NAME=MANIFEST:COLUMN``; `what` it is of, for the message."""
-    name, _, rest = entry.partition("=")
-    manifest, _, column = rest.rpartition(":")
-    if not (name and manifest and column):
-        raise InputError(f"{what} must be NAME=MANIFEST:COLUMN, got {entry!r}")
-    return name, manifest, column
-
-
-def _absolute_task(entry: str) -> str:
-    name, manifest, column = split_task(entry)
-    return f"{name}={os.path.abspath(manifest)}:{column}"
-
-
-def check_task_names(names: Sequence[str]) -> None:
-    """Raise unless tables of a run may have the names of its tasks in theirs, on every file system."""
-    for name in names:
-        marks = "".join(sorted({repr(sign)[1:-1] for sign in name if sign in '<>:"/\\|?*' or not sign.isprintable()}))
-        long = len(name.encode("utf-8", "replace")) > MAX_TASK_BYTES
-        alike = [each for each in names if each.casefold() == name.casefold() and each != name]
-        if marks or long or alike:
-            raise InputError(
-                f"train: names of tasks must be ones that files may have: at most {MAX_TASK_BYTES} bytes, different in "
-                f'more than capitals, and without control characters and <>:"/\\|?*, got {name!r}; rename it'
-            )
-
-
-# Settings that may differ when a run is taken up again: they do not change what is learned, but for bad clips that are
-# left out from then on, which a run that a vanished file has ended needs.
-RESUMABLE_CHANGES = (
-    "out", "workers", "memory_mib", "on_error", "device", "devices", "num_nodes", "strategy", "compile", "logger",
-    "accumulate",
-)  # fmt: skip
-
-
-def check_same_settings(old: TrainConfig, new: TrainConfig, *, strict: bool = False) -> list[str]:
-    """Raise, showing the differences, unless `new` continues the training that `old` began.
-
-    More steps continue it too. Where data are moved to does not count, if the run knows a checksum of them.
-
-    Args:
-        old, new: The settings.
-        strict: Whether nothing may change the numbers that come, since they stand beside those of other runs.
-
-    Returns:
-        Lines on what changes the numbers that come.
-    """
-    new = replace(new, max_steps=new.max_steps or old.max_steps, valid_every=new.valid_every or old.valid_every)
-    before, after = old.to_dict(), new.to_dict()
-    notes = []
-    if new.init is not None:  # what is not given is that of the model that the run started from
-        given = new.given_model_settings()
-        after |= {name: before[name] for name in new.model_setting_names() if name not in given}
-    if new.steps > old.steps:
-        before["max_steps"] = new.max_steps
-        rates = f"follow the {new.schedule} schedule over {new.steps} steps"
-        notes.append(f"max_steps grows from {old.steps} to {new.steps}: from here on, learning rates {rates}")
-    if new.accumulate != old.accumulate:
-        sees = f"batch norm sees {new.batch_size // (new.n_processes * new.accumulate)} excerpts at a time"
-        notes.append(f"accumulate is now {new.accumulate}, and was {old.accumulate}: from here on, {sees}")
-    if (Path(new.out) / "data.json").is_file():
-        for values in (before, after):
-            values |= {"manifest": values["manifest"] and "", "audio_root": None}
-            values["task"] = values["task"] and [split_task(entry)[::2] for entry in values["task"]]
-    if strict:
-        before |= {"max_steps": old.max_steps}
-    changeable = [name for name in RESUMABLE_CHANGES if not (strict and name == "accumulate")]
-    check_equal_settings(before, after, out=new.out, changeable=changeable)
-    return notes

@@ -17,8 +17,9 @@ from audiostride.inference.evaluation import Evaluation
 from audiostride.inference.multi_label import THRESHOLD
 from audiostride.models import AudioClassifier, load_classifier
 from audiostride.training.clips import ONLY_SCORES, LabelledClips, Sets, evaluate_clips, read_source, write_skipped
-from audiostride.training.config import Source, TrainConfig
+from audiostride.training.config import TrainConfig
 from audiostride.training.run_files import RunMetrics, read_table
+from audiostride.training.tasks import Source
 from audiostride.writing import write_json, write_text
 
 

@@ -38,7 +38,7 @@ from audiostride.training.clips import (
     share_lost_clips,
     write_skipped,
 )
-from audiostride.training.config import Source, TrainConfig, check_same_settings, check_task_names
+from audiostride.training.config import TrainConfig
 from audiostride.training.hardware import (
     choose_device,
     choose_precision,
@@ -52,8 +52,10 @@ from audiostride.training.loop import explain_failures, fit, launch_fabric
 from audiostride.training.loss import ClassifierTraining
 from audiostride.training.recorder import Recorder
 from audiostride.training.results import finished_metrics, write_results
+from audiostride.training.resuming import check_same_settings
 from audiostride.training.run_files import read_metrics
 from audiostride.training.settings import Data, check_run_folder, check_same_data, describe_data
+from audiostride.training.tasks import Source, check_task_names
 from audiostride.writing import make_folder, write_json, write_text
 
 NARROWED = ("separable", "resnet18", "preact_resnet18")  # encoders whose full width is much for a CPU

@@ -11,8 +11,9 @@ import pandas as pd
 from audiostride.checks import read_json
 from audiostride.distributed import Processes
 from audiostride.errors import InputError, explained
-from audiostride.training.config import TrainConfig, check_same_settings
+from audiostride.training.config import TrainConfig
 from audiostride.training.results import finished_metrics
+from audiostride.training.resuming import check_same_settings
 from audiostride.training.run import train
 from audiostride.training.run_files import Environment
 from audiostride.training.sweep import Stopped, describe_failures, sweep

@@ -10,7 +10,7 @@ from typing import Any
 from audiostride.dataset.importers import SCHEMES
 from audiostride.errors import InputError
 from audiostride.training import TrainConfig
-from audiostride.training.config import RESUMABLE_CHANGES
+from audiostride.training.resuming import RESUMABLE_CHANGES
 from lab.paper import COLUMNS
 
 OWN = "own"  # the split scheme of data that no importer has split

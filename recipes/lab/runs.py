@@ -10,8 +10,8 @@ from typing import Any
 from audiostride.errors import InputError
 from audiostride.reporting import report_run, write_report
 from audiostride.training import TrainConfig, train
-from audiostride.training.config import check_same_settings
 from audiostride.training.results import finished_metrics
+from audiostride.training.resuming import check_same_settings
 from audiostride.training.sweep import Learn, RunSettings, describe_failures, sweep
 from audiostride.wording import count_of, metric_of
 from audiostride.writing import write_text

@@ -11,7 +11,8 @@ import pytest
 import soundfile
 
 from audiostride.training.clips import read_source
-from audiostride.training.config import Source, TrainConfig
+from audiostride.training.config import TrainConfig
+from audiostride.training.tasks import Source
 
 Run = Callable[..., int]
 

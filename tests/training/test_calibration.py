@@ -13,7 +13,7 @@ import torch
 
 from audiostride.errors import InputError
 from audiostride.inference.granularity import PredictionSettings
-from audiostride.inference.thresholds import f1_threshold, fit_temperature, probabilities
+from audiostride.inference.thresholds import f1_threshold, fit_temperature, precision_threshold, probabilities
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier, save_classifier
 from audiostride.models.classifier import Thresholds
 from audiostride.training import TrainConfig, evaluate_run
@@ -200,3 +200,22 @@ def test_alarms_per_hour_set_the_thresholds(calibrated: Path, set_manifest: Path
     assert "--hours must be given with --negatives" in capsys.readouterr().err
     assert run_command("evaluate", run, "--negatives", negatives, "--alarms-per-hour", 0) == 2
     assert "--alarms-per-hour must be > 0, got 0" in capsys.readouterr().err
+
+
+def test_a_precision_sets_the_thresholds(calibrated: Path, tmp_path: Path, run_command: Run,
+                                         capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    run = tmp_path / "run"
+    shutil.copytree(calibrated, run)
+    assert run_command("evaluate", run, "--precision", 0.7) == 0
+    said, model = capsys.readouterr().out, load_classifier(run)
+    logits, classes = valid_logits(run, model)
+    scores = probabilities(logits, several=False)
+    for index, name in enumerate(model.config.tasks["kind"]):
+        expected = precision_threshold(scores[:, index], classes == index, 0.7)
+        assert model.thresholds.tasks["kind"][name] == pytest.approx(1.0 if expected is None else expected, abs=1e-6)
+        assert f"{name}: " in said
+    assert model.thresholds.rule == "precision of 0.7 on validation clips"
+    assert run_command("evaluate", run, "--precision", 1.2) == 2
+    assert "--precision must lie in (0, 1], got 1.2" in capsys.readouterr().err
+    assert run_command("evaluate", run, "--precision", 0.9, "--negatives", tmp_path) == 2
+    assert "either --precision or --negatives" in capsys.readouterr().err

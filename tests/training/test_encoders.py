@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from audiostride import AudioClassifier, ClassifierConfig, InputError, load_classifier
 from audiostride.models import ForeignEncoder
 from audiostride.training import TrainConfig
-from audiostride.training.config import check_same_settings
+from audiostride.training.resuming import check_same_settings
 
 OPTIONS = ["--label", "kind", "--encoder", "resnet18", "--width", "0.05", "--max-steps", "6", "--valid-every", "3"]
 OPTIONS += ["--batch-size", "4", "--stride-lr", "0.05"]

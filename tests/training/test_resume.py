@@ -15,7 +15,7 @@ import yaml
 
 from audiostride.errors import InputError
 from audiostride.training import TrainConfig, train
-from audiostride.training.config import check_same_settings
+from audiostride.training.resuming import check_same_settings
 from audiostride.training.run import RunRecorder
 from audiostride.training.settings import check_run_folder
 
