@@ -199,6 +199,7 @@ def readme_blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_python_examples_of_the_readme_run(trained_run: Path, manifest: Path, tmp_path: Path) -> None:
     blocks = readme_blocks("python")
     assert len(blocks) >= 2

@@ -42,7 +42,8 @@ def check_same_settings(old: TrainConfig, new: TrainConfig, *, strict: bool = Fa
         notes.append(f"accumulate is now {new.accumulate}, and was {old.accumulate}: from here on, {sees}")
     if (Path(new.out) / "data.json").is_file():
         for values in (before, after):
-            values |= {"manifest": values["manifest"] and "", "audio_root": None}
+            values |= {"manifest": values["manifest"] and "", "background": values["background"] and ""}
+            values["audio_root"] = None
             values["task"] = values["task"] and [split_task(entry)[::2] for entry in values["task"]]
     if strict:
         before |= {"max_steps": old.max_steps}

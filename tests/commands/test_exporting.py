@@ -62,6 +62,7 @@ def test_all_test_clips_are_compared_where_there_are_few(
     assert "same top class 6 of 6" in shown
 
 
+@pytest.mark.slow
 def test_without_its_recordings_a_run_is_compared_on_generated_clips(
     run_command: Run, trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

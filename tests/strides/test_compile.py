@@ -67,6 +67,7 @@ def check_same(model: nn.Module, fast: Any, *inputs: Tensor) -> None:
         torch.testing.assert_close(value, theirs[name], rtol=0, atol=2e-5 * scale, msg=lambda t, n=name: f"{n}: {t}")
 
 
+@pytest.mark.slow
 def test_layers_of_several_sizes_and_ramps_in_one_process() -> None:
     cases: list[tuple[nn.Module, list[tuple[int, ...]]]] = []
     for size in SIZES:
@@ -113,7 +114,9 @@ def test_without_gradients_and_in_inference_mode() -> None:
             torch.testing.assert_close(fast(x), expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("settings", [{"pool_after": "block"}, SMALL], ids=["block", "convolution"])
+@pytest.mark.parametrize(
+    "settings", [pytest.param({"pool_after": "block"}, marks=pytest.mark.slow), SMALL], ids=["block", "convolution"]
+)
 def test_classifier(settings: dict[str, Any]) -> None:
     model = make_classifier(**settings)
     check_same(model, compiled(model), noise(3, 16000))
