@@ -21,8 +21,8 @@ import pandas as pd
 
 from audiostride.errors import InputError
 from audiostride.models import load_classifier
-from audiostride.models.config import LATER
 from audiostride.training import TrainConfig
+from audiostride.training.initial import network_settings
 from audiostride.training.presets import DEFAULT_PRESET, preset_settings
 from audiostride.wording import count_of
 from audiostride.writing import make_folder, write_text
@@ -96,9 +96,8 @@ def run(arguments: argparse.Namespace) -> None:
             arguments.clips_per_class = 2
         settings = {**preset_settings(DEFAULT_PRESET), **SETTINGS, **(SMOKE if arguments.smoke else {}), **given}
         first = train_first(arguments, out, settings)
-        network = LATER | load_classifier(first).config.to_dict()
         variants: dict[str, dict[str, Any]] = {
-            "scratch": {name: network[name] for name in TrainConfig.model_setting_names()},
+            "scratch": network_settings(load_classifier(first).config),
             "init": {"init": str(first)},
             "frozen": {"init": str(first), "freeze_encoder": True},
         }

@@ -233,13 +233,18 @@ def test_the_commands_of_the_readme_run(
     rows["path"] = [str(manifest.parent / path) for path in rows["path"]]
     rows = rows.assign(species=rows["kind"], label=rows["kind"], instrument_family=rows["kind"])
     rows["pitch"] = ["high" if number % 3 else "low" for number in range(len(rows))]
-    for name in ("birds", "speech", "scenes", "notes"):
+    for name in ("birds", "bats", "speech", "scenes", "notes"):
         rows.to_csv(tmp_path / f"{name}.csv", index=False)
     recordings = [path for path in rows["path"] if path.endswith(".flac")]
     for folder in ("recordings", "more/deep", "stores"):
         (tmp_path / folder).mkdir(parents=True)
-    for target in ("recordings/one.flac", "more/deep/two.flac", "night.flac"):
+    annotated = [f"recordings/{number}.flac" for number in range(4)]
+    for target in (*annotated, "more/deep/two.flac", "night.flac"):
         shutil.copy(recordings[0], tmp_path / target)
+    (tmp_path / "selections").mkdir()
+    boxes = "Selection\tBegin Time (s)\tEnd Time (s)\tSpecies\n1\t0.1\t0.3\towl\n"
+    for number in range(4):
+        (tmp_path / "selections" / f"{number}.Table.1.selections.txt").write_text(boxes)
     monkeypatch.chdir(tmp_path)
     commands = [
         shlex.split(line.removeprefix("audiostride "))
@@ -248,7 +253,7 @@ def test_the_commands_of_the_readme_run(
         if line.startswith("audiostride ") and "--download" not in line
     ]
     verbs = [command[0] for command in commands]
-    assert set(verbs) == {"train", "predict", "report", "check", "prepare", "export", "doctor"}
+    assert set(verbs) == {"train", "predict", "report", "check", "prepare", "import", "export", "doctor"}
     for command in commands:
         options = {"train": [*tiny, "--device", "cpu"], "doctor": ["--no-self-test"]}.get(command[0], [])
         if command[-2:] == ["-o", "predictions.csv"]:

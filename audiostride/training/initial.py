@@ -30,20 +30,26 @@ def load_initial(path: str | Path) -> AudioClassifier:
         raise InputError(f"train: --init must be a trained run or its model.safetensors: {error}") from error
 
 
+def network_settings(config: ClassifierConfig) -> dict[str, Any]:
+    """The settings of a training that makes a network with this configuration."""
+    values = LATER | config.to_dict()
+    for name, length in (("win_ms", config.win_length), ("hop_ms", config.hop_length)):
+        values[name] = 1000 * length / config.sample_rate
+    return {name: values[name] for name in TrainConfig.model_setting_names()}
+
+
 def initial_settings(model: AudioClassifier) -> dict[str, Any]:
     """What a model decides of the settings of a run that starts from it; strides are those that it has learned.
 
     >>> model = AudioClassifier(ClassifierConfig(tasks={"word": ["no", "yes"]}, channels=[4], strides=[[3, 2]]))
     >>> settings = initial_settings(model)
-    >>> settings["strides"], settings["pooling"], settings["width"]
-    ([[3.0, 2.0]], 'diffstride', 1.0)
+    >>> settings["strides"], settings["pooling"], settings["hop_ms"]
+    ([[3.0, 2.0]], 'diffstride', 10.0)
     """
-    values = LATER | model.config.to_dict()
-    for name, length in (("win_ms", model.config.win_length), ("hop_ms", model.config.hop_length)):
-        values[name] = 1000 * length / model.config.sample_rate
+    settings = network_settings(model.config)
     if learned := diffstride_layers(model):
-        values["strides"] = [list(layer.stride_values()) for layer in learned]
-    return {name: values[name] for name in TrainConfig.model_setting_names()}
+        settings["strides"] = [list(layer.stride_values()) for layer in learned]
+    return settings
 
 
 def check_given(given: Mapping[str, Any], init: str, settings: Mapping[str, Any]) -> None:
