@@ -97,7 +97,8 @@ def _measure_alarms(arguments: Any, device: str) -> int:
     )
     report_run(arguments.run)
     wanted, hours = found["alarms_per_hour"], found["hours"]
-    print(f"{found['recordings']} recordings, {hours:.3g} h; at most {wanted:g} false alarms per hour of each class:")
+    alarms = "alarm" if wanted == 1 else "alarms"
+    print(f"{found['recordings']} recordings, {hours:.3g} h; at most {wanted:g} false {alarms} per hour of each class:")
     for task, classes in found["tasks"].items():
         for name, each in classes.items():
             at = "no threshold" if each["threshold"] is None else f"from {each['threshold']:.4f} on"

@@ -1,5 +1,6 @@
 """False alarms: events that a run's model finds in recordings without any of its classes, against the threshold."""
 
+import sys
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -65,7 +66,9 @@ def measure_alarms(
         if value is not None and not value > 0:
             raise InputError(f"evaluate: --{name} must be > 0, got {value:g}")
     settings = PredictionSettings(granularity="event", hop_s=hop_s, merge_gap_s=merge_gap_s, min_windows=min_windows)
-    recordings = expand_paths([negatives], sample_rate=model.config.sample_rate)
+    recordings = expand_paths(
+        [negatives], sample_rate=model.config.sample_rate, say=lambda line: print(line, file=sys.stderr)
+    )
     heard = _hear(model, recordings, settings, hours=hours, progress=progress)
     n_hours = sum(each.duration_s for each in next(iter(heard.values()))) / 3600
     wanted = 1.0 if alarms_per_hour is None else alarms_per_hour
