@@ -51,7 +51,7 @@ def _alarms_table(alarms: Alarms, task: str, name: str) -> Table:
     titles = ["class", "threshold", "alarms per hour (95 %)", "clips found"]
     caption = (
         f"The lowest threshold with at most {wanted:g} alarms per hour of each class, with Garwood's interval, and the "
-        "share of its test clips that a window reaches it in."
+        "share of its test clips that have an event at it."
     )
     return Table(name, caption, pd.DataFrame(rows), pd.DataFrame(shown, columns=titles))
 

@@ -42,7 +42,7 @@ def measure_alarms(
 ) -> dict[str, Any]:
     """Count the events of each class in recordings in which none is heard, and how many test clips are still found.
 
-    A test clip is found at a threshold that a window of it reaches. Counts have Garwood's 95 % intervals, as where
+    A test clip is found at a threshold at which it has an event. Counts have Garwood's 95 % intervals, as where
     alarms come independently of each other.
 
     Args:
@@ -156,12 +156,18 @@ def _scores_of(
 def _found_at(
     model: AudioClassifier, clips: LabelledClips, task: str, settings: PredictionSettings, *, progress: bool
 ) -> NDArray[np.bool_]:
-    """Whether each class is found in each clip at each threshold, ``(thresholds, clips, classes)``."""
+    """Whether each class has an event in each clip at each threshold, ``(thresholds, clips, classes)``."""
     recordings = [Recording(f"clip {index}", reader=clips.reader, index=index) for index in range(len(clips.reader))]
-    highest = np.stack([result.scores(task).max(axis=0) for result in
-                        _scores_of(model, recordings, settings, desc="test clips", progress=progress)])  # fmt: skip
-    found: NDArray[np.bool_] = highest >= THRESHOLDS[:, None, None]
-    return found
+    window_s, hop = model.config.window_s, settings.hop_samples(model.config) / model.config.sample_rate
+    counts = [
+        count_alarms(
+            [WindowScores(result.scores(task), window_s, window_s, hop)],
+            THRESHOLDS,
+            min_windows=settings.min_windows or 1,
+        )
+        for result in _scores_of(model, recordings, settings, desc="test clips", progress=progress)
+    ]
+    return np.stack(counts, axis=1) > 0
 
 
 def _table(task: str, name: str, counts: NDArray[np.int64], recalls: NDArray[np.float64], hours: float) -> pd.DataFrame:

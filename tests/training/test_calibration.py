@@ -19,7 +19,7 @@ from audiostride.models.classifier import Thresholds
 from audiostride.training import TrainConfig, evaluate_run
 from audiostride.training import alarms as alarms_module
 from audiostride.training.alarms import measure_alarms
-from audiostride.training.clips import LabelledClips, evaluate_clips, read_source
+from audiostride.training.clips import LabelledClips, evaluate_clips, load_split, read_source
 from audiostride.training.run_files import read_metrics
 
 Run = Callable[..., int]
@@ -179,6 +179,24 @@ def test_alarms_are_the_events_of_predict(calibrated: Path, tmp_path: Path) -> N
             assert row["alarms"] == (events["label"] == name).sum()
             assert row["alarms_per_hour"] == pytest.approx(row["alarms"] * 100, rel=1e-3)
             assert row["low"] <= row["alarms_per_hour"] <= row["high"]
+
+
+def test_a_test_clip_is_found_where_it_has_an_event(calibrated: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(calibrated, run)
+    soundfile.write(str(tmp_path / "n.wav"), 0.2 * np.random.default_rng(3).standard_normal(16000 * 4), 16000)
+    model, config = load_classifier(run), TrainConfig.load(run)
+    test = load_split(config, model, "test", progress=False)["kind"]
+    for settings in ({}, {"hop_s": 0.25, "min_windows": 2}):
+        measure_alarms(run, tmp_path / "n.wav", progress=False, **settings)
+        table = pd.read_csv(run / "alarms.csv")
+        for threshold in alarms_module.THRESHOLDS[[20, 40, 60]]:
+            for index, name in enumerate(model.config.tasks["kind"]):
+                own = test.clips["path"][test.class_indices == index].tolist()
+                events = model.predict(own, events=True, threshold=float(threshold), **settings)
+                found = events.loc[events["label"] == name, "path"].nunique() / len(own)
+                (recall,) = table.loc[(table["class"] == name) & (table["threshold"] == threshold), "recall"]
+                assert recall == pytest.approx(found, abs=1e-6)
 
 
 def test_alarms_per_hour_set_the_thresholds(calibrated: Path, set_manifest: Path, tmp_path: Path, run_command: Run,
