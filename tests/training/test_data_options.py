@@ -196,3 +196,19 @@ def test_bad_choices_of_settings_are_refused_in_python_too() -> None:
     for name in ("balance", "class_weights", "on_error"):
         with pytest.raises(InputError, match=f"train: {name} must be one of"):
             TrainConfig(manifest="m", out="o", **{name: "speaker"})  # type: ignore[arg-type]
+
+
+def test_accuracy_by_group_stands_in_a_table(
+    set_manifest: Path, tmp_path: Path, quick_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert quick_run(set_manifest, tmp_path / "run", "--group", "speaker") == 0
+    tested = pd.read_csv(tmp_path / "run" / "predictions_test.csv")
+    speakers = pd.read_csv(set_manifest)["speaker"].iloc[tested["line"] - 2]
+    expected = (tested["true"] == tested["predicted"]).groupby(speakers.to_numpy()).agg(["size", "mean"])
+    found = pd.read_csv(tmp_path / "run" / "per_group.csv").set_index("group")
+    assert list(found.index) == ["test0", "test1", "test2"]
+    assert found["clips"].to_dict() == expected["size"].to_dict()
+    assert found["accuracy"].to_dict() == expected["mean"].to_dict()
+    assert f"3 groups, of which the lowest has {100 * expected['mean'].min():.1f} %" in capsys.readouterr().out
+    assert quick_run(set_manifest, tmp_path / "without") == 0
+    assert not (tmp_path / "without" / "per_group.csv").exists()
