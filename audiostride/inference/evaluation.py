@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 from torch import Tensor
 from torchmetrics.functional.classification import (
     multiclass_confusion_matrix,
@@ -32,7 +33,6 @@ from audiostride.inference.multi_label import (
     draw_intervals,
     group_numbers,
     macro_metrics,
-    sigmoid,
 )
 from audiostride.inference.recordings import Recording
 from audiostride.progress import progress_bar
@@ -151,7 +151,7 @@ def evaluate_label_sets(
     if not bool(torch.isfinite(logits).all()):
         raise InputError("evaluate_label_sets: logits must be finite, got NaN or infinity; did the training diverge?")
     values = logits.double().numpy()
-    scores = LabelScores(values, truth, sigmoid(values) >= THRESHOLD)
+    scores = LabelScores(values, truth, expit(values) >= THRESHOLD)
     found = scores.measure()
     table, interval = class_table(names, truth, found), None
     macro: dict[str, Any] = {**macro_metrics(found)}

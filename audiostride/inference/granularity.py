@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from audiostride.checks import ClipScore, Count, Range, check_settings
 from audiostride.errors import InputError
 from audiostride.inference.model import ModelSettings
-from audiostride.inference.multi_label import THRESHOLD, sigmoid
+from audiostride.inference.multi_label import THRESHOLD
 
 AUTO = "auto"  # the thresholds that the model has
 Granularity = Literal["clip", "window", "event", "features", "scores"]
@@ -231,7 +232,7 @@ class RecordingResult(ABC):
 
     def probs(self, task: str, logits: NDArray[np.float64]) -> NDArray[np.float64]:
         """Probabilities ``(B, classes)`` of a task from its logits."""
-        return sigmoid(logits) if task in self.multi_label else softmax(logits)
+        return expit(logits) if task in self.multi_label else softmax(logits)
 
     def classes(self, task: str, logits: NDArray[np.float64]) -> list[tuple[int, str, float]]:
         """The classes that are given, each with its row of the logits ``(B, classes)``, its name and its score."""

@@ -137,13 +137,6 @@ def group_numbers(groups: "pd.Series[str]") -> tuple[NDArray[np.int64], str]:
     return pd.factorize(groups)[0].astype(np.int64), "group"
 
 
-def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probability of each class on its own from its logit."""
-    powers = np.exp(-np.abs(logits))  # of what is not positive, which does not overflow
-    probs: NDArray[np.float64] = np.where(logits >= 0, 1 / (1 + powers), powers / (1 + powers))
-    return probs
-
-
 def class_table(names: Sequence[str], truth: NDArray[np.int64], found: LabelMetrics) -> pd.DataFrame:
     """One row per class: ``class``, ``clips``, ``share`` of all clips, which chance gives, and the metrics."""
     table = {"class": list(names), "clips": truth.sum(axis=0), "share": truth.mean(axis=0)}

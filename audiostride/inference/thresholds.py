@@ -9,6 +9,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax
 from scipy.stats import chi2
 
+from audiostride.inference.granularity import softmax
+
 MAX_LOG_TEMPERATURE = 3.0
 
 
@@ -45,7 +47,7 @@ def fit_temperature(logits: NDArray[np.float64], targets: NDArray[np.float64], *
 
 def probabilities(logits: NDArray[np.float64], *, several: bool) -> NDArray[np.float64]:
     """Probabilities ``(clips, classes)`` of logits of that shape."""
-    found: NDArray[np.float64] = expit(logits) if several else np.exp(log_softmax(logits, axis=1))
+    found: NDArray[np.float64] = expit(logits) if several else softmax(logits)
     return found
 
 

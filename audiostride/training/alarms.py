@@ -19,7 +19,7 @@ from audiostride.inference.thresholds import WindowScores, count_alarms, lowest_
 from audiostride.models import AudioClassifier, load_classifier, save_classifier
 from audiostride.models.classifier import Thresholds
 from audiostride.progress import progress_bar
-from audiostride.training.clips import LabelledClips, load_split
+from audiostride.training.clips import LabelledClips, load_split, read_sources
 from audiostride.training.config import TrainConfig
 from audiostride.writing import write_json, write_text
 
@@ -73,7 +73,7 @@ def measure_alarms(
     n_hours = sum(each.duration_s for each in next(iter(heard.values()))) / 3600
     wanted = 1.0 if alarms_per_hour is None else alarms_per_hour
     tables, summary, thresholds = [], {}, {}
-    for task, clips in load_split(config, model, "test", progress=progress).items():
+    for task, clips in load_split(read_sources(config), model, config, "test", progress=progress).items():
         names = model.config.tasks[task]
         counts = count_alarms(heard[task], THRESHOLDS, gap_s=merge_gap_s or 0.0, min_windows=min_windows or 1)
         truth = clips.class_indices

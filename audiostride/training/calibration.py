@@ -8,7 +8,7 @@ from audiostride.errors import InputError, explained
 from audiostride.inference.thresholds import f1_threshold, fit_temperature, precision_threshold, probabilities
 from audiostride.models import AudioClassifier, load_classifier, save_classifier
 from audiostride.models.classifier import Thresholds
-from audiostride.training.clips import LabelledClips, evaluate_clips, load_split
+from audiostride.training.clips import LabelledClips, evaluate_clips, load_split, read_sources
 from audiostride.training.config import TrainConfig
 
 
@@ -66,7 +66,7 @@ def set_precision(
         raise InputError(f"evaluate: --precision must lie in (0, 1], got {precision:g}; e.g. 0.9")
     run = Path(run)
     config, model = TrainConfig.load(run), load_classifier(run, device=device)
-    valid = load_split(config, model, "valid", progress=progress)
+    valid = load_split(read_sources(config), model, config, "valid", progress=progress)
     chosen: dict[str, dict[str, float | None]] = {}
     for task, found in evaluate_clips(model, valid, hop_s=config.eval_hop_s, progress=progress).items():
         names, truth = model.config.tasks[task], valid[task].class_indices[found.clips]

@@ -323,17 +323,35 @@ def load_sets(
     return {split: {task: found[task] for task in names} for split, found in sets.items()}
 
 
+def read_sources(config: TrainConfig) -> list[tuple[Source, pd.DataFrame]]:
+    """The clips of all manifests of a run, see `read_source`."""
+    return [(source, read_source(source, config)[0]) for source in config.sources()]
+
+
 def load_split(
-    config: TrainConfig, model: AudioClassifier, split: str, *, progress: bool = True
+    tables: Sequence[tuple[Source, pd.DataFrame]],
+    model: AudioClassifier,
+    config: TrainConfig,
+    split: str,
+    *,
+    on_error: str | None = None,
+    progress: bool = True,
 ) -> dict[str, LabelledClips]:
-    """The clips of one split of a run, of each task, with the classes of its model.
+    """The clips of one split, of each task of a run, with the classes of its model.
+
+    Args:
+        tables: Each source with its clips.
+        model: The model of the run.
+        config: The settings of the run.
+        split: train, valid or test.
+        on_error: What bad audio does, stop or skip; None is as the settings say.
+        progress: Whether a progress bar is shown.
 
     Raises:
-        InputError: Bad manifest or audio; no clip in the split.
+        InputError: Bad audio; no clip in the split; labels that the model does not know.
     """
     loaded: dict[str, LabelledClips] = {}
-    for source in config.sources():
-        clips, _ = read_source(source, config)
+    for source, clips in tables:
         chosen = clips[clips["split"] == split]
         if chosen.empty:
             raise InputError(f"evaluate: split {split!r} of {source.manifest} must have clips, got none")
@@ -344,7 +362,7 @@ def load_split(
             several=model.config.multi_label,
             sample_rate=model.config.sample_rate,
             memory_mib=config.memory_mib,
-            on_error=config.on_error,
+            on_error=on_error or config.on_error,
             progress=progress,
         )
     return {task: loaded[task] for task in config.tasks()}

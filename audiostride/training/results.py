@@ -16,7 +16,15 @@ from audiostride.inference.baseline import baseline_accuracies
 from audiostride.inference.evaluation import Evaluation
 from audiostride.inference.multi_label import THRESHOLD
 from audiostride.models import AudioClassifier, load_classifier
-from audiostride.training.clips import ONLY_SCORES, LabelledClips, Sets, evaluate_clips, read_source, write_skipped
+from audiostride.training.clips import (
+    ONLY_SCORES,
+    LabelledClips,
+    Sets,
+    evaluate_clips,
+    load_split,
+    read_source,
+    write_skipped,
+)
 from audiostride.training.config import TrainConfig
 from audiostride.training.run_files import RunMetrics, read_table
 from audiostride.training.tasks import Source
@@ -233,24 +241,7 @@ def evaluate_run(
         tables.append((source, clips))
 
     def load(part: str) -> dict[str, LabelledClips]:
-        loaded: dict[str, LabelledClips] = {}
-        for source, clips in tables:
-            chosen = clips[clips["split"] == part]
-            if chosen.empty:
-                raise InputError(f"evaluate: split {part!r} of {source.manifest} must have clips, got none")
-            names = {task: model.config.tasks[task] for task in source.labels}
-            where = f"{source.manifest}, {part} clips"
-            loaded |= LabelledClips.load(
-                chosen,
-                names,
-                where=where,
-                sample_rate=model.config.sample_rate,
-                several=model.config.multi_label,
-                memory_mib=config.memory_mib,
-                on_error=on_error,
-                progress=progress,
-            )
-        return {task: loaded[task] for task in config.tasks()}
+        return load_split(tables, model, config, part, on_error=on_error, progress=progress)
 
     if split == "test" and not manifest:
         history = read_table("evaluate", run / "history.csv", ["step", "valid_accuracy"])

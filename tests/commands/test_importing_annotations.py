@@ -3,10 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-import soundfile
 
 from audiostride.commands import importing
 from audiostride.dataset.importers import ANNOTATIONS
@@ -15,18 +13,6 @@ from audiostride.dataset.importers.annotation_rows import read_annotations
 from lab.clips import read_clips
 
 Run = Callable[..., int]
-
-
-@pytest.fixture(scope="module")
-def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Recordings whose loudness goes up and down, in two folders, two of one name."""
-    root = tmp_path_factory.mktemp("sounds")
-    rng = np.random.default_rng(0)
-    for name, seconds in (("one/a.wav", 9.3), ("one/b.flac", 0.4), ("two/a.wav", 5.0)):
-        loud = np.abs(np.sin(np.arange(round(16000 * seconds)) / 16000))
-        (root / name).parent.mkdir(exist_ok=True)
-        soundfile.write(str(root / name), (loud * rng.uniform(-0.9, 0.9, len(loud))).astype(np.float32), 16000)
-    return root
 
 
 def events_of(kind: str, root: Path, audio: Path) -> pd.DataFrame:

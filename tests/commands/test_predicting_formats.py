@@ -24,18 +24,6 @@ Run = Callable[..., int]
 
 
 @pytest.fixture(scope="module")
-def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Recordings whose loudness goes up and down, in two folders, two of one name."""
-    root = tmp_path_factory.mktemp("sounds")
-    rng = np.random.default_rng(0)
-    for name, seconds in (("one/a.wav", 9.3), ("one/b.flac", 0.4), ("two/a.wav", 5.0)):
-        loud = np.abs(np.sin(np.arange(round(16000 * seconds)) / 16000))
-        (root / name).parent.mkdir(exist_ok=True)
-        soundfile.write(str(root / name), (loud * rng.uniform(-0.9, 0.9, len(loud))).astype(np.float32), 16000)
-    return root
-
-
-@pytest.fixture(scope="module")
 def two_tasks(make_model_file) -> Path:
     return make_model_file(tasks={"kind": ["a", "b", "ü c"], "size": ["small", "large"]})
 

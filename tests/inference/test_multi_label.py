@@ -16,7 +16,8 @@ from audiostride.errors import InputError
 from audiostride.inference.baseline import baseline_accuracies
 from audiostride.inference.evaluation import evaluate_label_sets
 from audiostride.inference.granularity import ClipResult, EventResult, PredictionSettings, Tiling, WindowResult
-from audiostride.inference.multi_label import LabelScores, constant_metrics, draw_intervals, group_numbers, sigmoid
+from audiostride.inference.multi_label import LabelScores, constant_metrics, draw_intervals, group_numbers
+from audiostride.inference.thresholds import probabilities
 from audiostride.models import AudioClassifier, ClassifierConfig
 from audiostride.models.export import export_metadata
 from lab.clips import read_clips
@@ -72,7 +73,7 @@ def test_the_sigmoid_holds_for_every_logit() -> None:
     logits = np.array([-1e4, -30.0, -1.0, 0.0, 2.0, 1e4])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        np.testing.assert_allclose(sigmoid(logits), torch.from_numpy(logits).sigmoid(), rtol=1e-12)
+        np.testing.assert_allclose(probabilities(logits, several=True), torch.from_numpy(logits).sigmoid(), rtol=1e-12)
 
 
 def test_intervals_hold_the_value_and_are_wider_where_groups_are_alike() -> None:

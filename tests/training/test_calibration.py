@@ -19,7 +19,7 @@ from audiostride.models.classifier import Thresholds
 from audiostride.training import TrainConfig, evaluate_run
 from audiostride.training import alarms as alarms_module
 from audiostride.training.alarms import measure_alarms
-from audiostride.training.clips import LabelledClips, evaluate_clips, load_split, read_source
+from audiostride.training.clips import LabelledClips, evaluate_clips, load_split, read_source, read_sources
 from audiostride.training.run_files import read_metrics
 
 Run = Callable[..., int]
@@ -186,7 +186,7 @@ def test_a_test_clip_is_found_where_it_has_an_event(calibrated: Path, tmp_path: 
     shutil.copytree(calibrated, run)
     soundfile.write(str(tmp_path / "n.wav"), 0.2 * np.random.default_rng(3).standard_normal(16000 * 4), 16000)
     model, config = load_classifier(run), TrainConfig.load(run)
-    test = load_split(config, model, "test", progress=False)["kind"]
+    test = load_split(read_sources(config), model, config, "test", progress=False)["kind"]
     for settings in ({}, {"hop_s": 0.25, "min_windows": 2}):
         measure_alarms(run, tmp_path / "n.wav", progress=False, **settings)
         table = pd.read_csv(run / "alarms.csv")
