@@ -198,6 +198,8 @@ class Unsendable:
         raise OSError(28, "No space left on device")
 
 
+# Where a worker breaks off, torch tries how many files it may open, and leaves them open.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("failure", ["killed", "handing over", "files"])
 def test_a_worker_that_fails_ends_the_run_in_one_line(
     set_manifest: Path,

@@ -13,7 +13,8 @@ if sys.argv[1] == "kept":
     keep_freed_memory()
 def pages():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-torch.zeros(2**24)
+for _ in range(3):  # the first ones make room
+    torch.zeros(2**24)
 before = pages()
 for _ in range(5):
     torch.zeros(2**24)
@@ -29,9 +30,9 @@ def new_pages(mode: str, **environment: str) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the GNU C library is asked")
 def test_freed_memory_is_used_again() -> None:
-    assert new_pages("kept") < 100 < new_pages("plain")
+    assert new_pages("kept") < 20_000 < 70_000 < new_pages("plain")  # 16,384 a tensor
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the GNU C library is asked")
 def test_an_allocator_with_settings_of_its_own_is_left_alone() -> None:
-    assert new_pages("kept", MALLOC_ARENA_MAX="2") > 100
+    assert new_pages("kept", MALLOC_ARENA_MAX="2") > 70_000

@@ -54,8 +54,8 @@ def test_every_map_has_the_size_that_it_had_at_the_strides_of_the_network(networ
     assert learned["size_before"].tolist() == learned["size_after"].tolist()
 
 
-def test_settings_reach_every_layer(network: Network) -> None:
-    model, x = network
+def test_settings_reach_every_layer(small_network: Network) -> None:
+    model, x = small_network
     for options, ramp_bins in (({}, 4.0), ({"size": "folded"}, 8.0), ({"size": "folded", "ramp_bins": 3}, 3.0)):
         converted, _ = convert_downsampling(model, x, max_stride=3.5, **options)  # type: ignore[arg-type]
         layers = diffstride_layers(converted)
