@@ -22,13 +22,13 @@ import numpy as np
 import pandas as pd
 import soundfile
 from numpy.typing import NDArray
-from scipy.stats import chi2
 
 from audiostride.audio.resampling import read_audio
 from audiostride.dataset.importers import AnnotationSettings, import_annotations, write_manifest
 from audiostride.dataset.manifest import SPLITS
 from audiostride.dataset.noise import make_noises
 from audiostride.errors import InputError
+from audiostride.inference.thresholds import poisson_interval
 from audiostride.models import AudioClassifier, load_classifier
 from audiostride.training import TrainConfig
 from audiostride.training.presets import DEFAULT_PRESET, preset_settings
@@ -271,23 +271,13 @@ def score_counts(counts: Mapping[str, float]) -> dict[str, float]:
     }
 
 
-def poisson_interval(count: float, hours: float) -> tuple[float, float]:
-    """The exact 95 % interval (Garwood 1936) of a rate per hour.
-
-    >>> [round(end, 2) for end in poisson_interval(0, 1.0)]
-    [0.0, 3.69]
-    """
-    low = 0.0 if count == 0 else float(chi2.ppf(0.025, 2 * count)) / 2
-    return low / hours, float(chi2.ppf(0.975, 2 * count + 2)) / 2 / hours
-
-
 def format_scores(table: pd.DataFrame) -> str:
     """The table: a row per seed, and their mean, where alarms and hours are added up."""
     lines = ["| seed | threshold | precision (%) | recall (%) | F1 (%) | alarms per hour (95 %) |", "|" + " --- |" * 6]
     mean = table.mean()
     mean[["alarms", "hours"]] = table[["alarms", "hours"]].sum()
     for name, row in [*table.iterrows(), ("all", mean)]:
-        low, high = poisson_interval(row["alarms"], row["hours"])
+        low, high = (end / row["hours"] for end in poisson_interval(int(row["alarms"])))
         scores = " | ".join(f"{row[each]:.1f}" for each in ("precision", "recall", "F1"))
         alarms = f"{row['alarms'] / row['hours']:.1f} ({low:.1f} to {high:.1f})"
         lines.append(f"| {name} | {row['threshold']:.2f} | {scores} | {alarms} |")

@@ -254,12 +254,11 @@ def test_costs_are_one_number_and_the_heads() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the exporter and what it imports
-@pytest.mark.parametrize("pooling", ["strided", "diffstride"])
-def test_onnx_agrees(pooling: str, tmp_path: Path) -> None:
+def test_onnx_agrees(tmp_path: Path) -> None:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
     # Raises where logits differ by more than 1e-3, or top classes do.
-    exported = export_classifier(make_classifier(pooling=pooling), tmp_path / "m.onnx", input="log-mel")
+    exported = export_classifier(make_classifier(pooling="diffstride"), tmp_path / "m.onnx", input="log-mel")
     assert (tmp_path / "m.onnx").stat().st_size == exported.n_bytes
 
 

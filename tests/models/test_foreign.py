@@ -29,13 +29,13 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def make_classifier(encoder: str = RESNET, *, momentum: float = 1.0, **settings: Any) -> AudioClassifier:
+def make_classifier(encoder: str = RESNET, **settings: Any) -> AudioClassifier:
     """A classifier whose norms have seen sounds of several levels, in evaluation mode."""
     torch.manual_seed(0)
     model = AudioClassifier(ClassifierConfig(tasks=TASKS, encoder=encoder, **settings))
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = momentum
+            module.momentum = 1.0
     with torch.no_grad():
         model(noise(6, 16000) * torch.logspace(-3, -0.5, 6)[:, None])
     return model.eval()
@@ -210,14 +210,11 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the exporter and what it imports
-@pytest.mark.parametrize("encoder", [RESNET, "torchvision:mobilenet_v3_small"])
-def test_onnx_agrees(encoder: str, tmp_path: Path) -> None:
+def test_onnx_agrees(tmp_path: Path) -> None:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
-    # Norms with the statistics of six sounds alone would let float32 itself be off by 0.02 in the deeper network.
-    model = make_classifier(encoder, momentum=0.1)
     # Raises where logits differ by more than 1e-3, or top classes do.
-    exported = export_classifier(model, tmp_path / "m.onnx", input="log-mel")
+    exported = export_classifier(make_classifier(RESNET), tmp_path / "m.onnx", input="log-mel")
     assert (tmp_path / "m.onnx").stat().st_size == exported.n_bytes
 
 

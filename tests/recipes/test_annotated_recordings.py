@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from annotated_recordings import match_events, poisson_interval, score_counts, string_together
+from annotated_recordings import match_events, score_counts, string_together
 
 Cells = Callable[[str], list[list[str]]]
 
@@ -66,9 +66,6 @@ def test_scores_of_counts() -> None:
         {"precision": 50, "recall": 25, "F1": 100 / 3}
     )
     assert score_counts({"true": 0, "predicted": 0, "found": 0}) == {"precision": 0, "recall": 0, "F1": 0}
-    # Values of the standard table of Garwood's interval.
-    assert poisson_interval(10, 1.0) == pytest.approx((4.795, 18.39), abs=5e-3)
-    assert poisson_interval(10, 2.0) == pytest.approx((4.795 / 2, 18.39 / 2), abs=5e-3)
 
 
 @pytest.mark.parametrize(
