@@ -28,11 +28,11 @@ from audiostride.checks import EncoderKind, check_choice
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
 from audiostride.models.config import ENCODER_STRIDES
+from audiostride.models.cost import multiply_adds
 from audiostride.strides.diffstride import stride_cost
 from audiostride.training import TrainConfig
 from lab.costs import CostPoint, group_points, make_variants
 from lab.figures import CostAxis, draw_costs, figure_stage
-from lab.multiply_adds import multiply_adds
 from lab.program import (
     SMOKE,
     add_options,

@@ -62,6 +62,19 @@ def output_length(n: int, stride: float, *, ramp_bins: float | None = None, size
     return operator.index(min(n, length))
 
 
+def smooth_length(
+    n: float | Tensor, stride: float | Tensor, *, ramp_bins: float = 0.0, size: Size = "nominal"
+) -> Tensor:
+    """`output_length` before it is rounded, as a function of stride and bins: for costs, which fall with every step.
+
+    >>> smooth_length(100, torch.tensor(3.2)).item()
+    31.25
+    """
+    n = torch.as_tensor(n)
+    length = n / stride + (2 * ramp_bins if size == "paper" else 0.0)
+    return torch.minimum(length, n).clamp(min=1.0)
+
+
 def minimum_stride(n: int, *, ramp_bins: float | None = None, size: Size = "paper") -> float:
     """Smallest stride that is used on an axis of `n` bins.
 

@@ -12,13 +12,13 @@ import torch
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, load_classifier
+from audiostride.models.cost import multiply_adds
 from audiostride.training import TrainConfig
 from audiostride.training.clips import class_names_of, read_source
 from audiostride.training.presets import preset_settings
 from images.classifier import ImageClassifier, build_image_network, count_multiply_adds, load_image_classifier
 from images.config import CIFAR, ImageTrainConfig, image_preset_settings
 from images.data import load_sources
-from lab.multiply_adds import multiply_adds
 from lab.random_strides_starts import AUDIO_BLOCKS, N_AUDIO_BLOCKS, Start
 from lab.runs import describe_setting, read_metrics
 

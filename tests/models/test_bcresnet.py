@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from audiostride import AudioClassifier, BCResNetEncoder, ClassifierConfig, InputError, cutoff_table, load_classifier
 from audiostride.models import save_classifier
 from audiostride.models.bcresnet import BLOCKS, DILATIONS, BroadcastedBlock, SubSpectralNorm
+from audiostride.models.cost import multiply_adds
 from audiostride.models.export import export_classifier
 from audiostride.reporting.measuring import largest_difference, measure_gains
 from audiostride.strides.pooling import pool_axis
-from lab.multiply_adds import layer_costs, multiply_adds
 
 TASKS = {"word": ["no", "yes", "up"]}
 KINDS: list[dict[str, Any]] = [
@@ -242,14 +242,6 @@ def test_cutoffs_have_a_row_for_each_layer_and_axis(kind: dict[str, Any]) -> Non
         assert len(gains) == 0
     else:
         assert largest_difference(gains) < 1e-4  # of float32 products
-
-
-def test_costs_are_one_number_and_the_heads() -> None:
-    model = make_classifier()
-    encoder, head = layer_costs(model)
-    assert encoder.pooling > 0
-    assert head == ("head word", 16 * 3, 0)
-    assert layer_costs(model.freeze()) == [encoder, head]
 
 
 @pytest.mark.slow

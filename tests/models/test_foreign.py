@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from audiostride import AudioClassifier, ClassifierConfig, InputError, cutoff_table, load_classifier
 from audiostride.models import ForeignEncoder, packages, save_classifier
+from audiostride.models.cost import multiply_adds
 from audiostride.models.export import export_classifier
 from audiostride.models.weights import load_encoder_weights_
 from audiostride.reporting.measuring import largest_difference, measure_gains
 from audiostride.strides.diffstride import DiffStride2d, diffstride_layers
-from lab.multiply_adds import multiply_adds
 
 torchvision = pytest.importorskip("torchvision")
 timm = pytest.importorskip("timm")

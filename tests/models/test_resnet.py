@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from audiostride import AudioClassifier, ClassifierConfig, InputError, ResNetEncoder, cutoff_table, load_classifier
 from audiostride.models import save_classifier
+from audiostride.models.cost import layer_costs, multiply_adds
 from audiostride.models.export import export_classifier
 from audiostride.models.resnet import ResidualBlock
 from audiostride.reporting.measuring import largest_difference, measure_gains
@@ -22,7 +23,6 @@ from audiostride.strides.diffstride import DiffStride2d
 from audiostride.strides.pooling import diffstride_pool, spectral_pool
 from audiostride.strides.pooling_config import PoolingConfig
 from audiostride.strides.spectral_pool import SpectralPool2d
-from lab.multiply_adds import layer_costs, multiply_adds
 
 TASKS = {"word": ["no", "yes", "up"], "pitch": ["60", "61"]}
 RESNETS = ["resnet18", "preact_resnet18"]

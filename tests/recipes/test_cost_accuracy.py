@@ -14,11 +14,11 @@ import yaml
 
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, save_classifier
+from audiostride.models.cost import multiply_adds
 from audiostride.training import TrainConfig
 from cost_accuracy import describe_spread, draw_figure, format_costs, main, measure_proxy, measure_run
 from lab.costs import CostPoint, make_variants
 from lab.figures import figure_stage
-from lab.multiply_adds import multiply_adds
 from lab.recipe import Recipe
 
 Cells = Callable[[str], list[list[str]]]

@@ -19,10 +19,10 @@ import yaml
 import random_strides
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, save_classifier
+from audiostride.models.cost import multiply_adds
 from audiostride.reporting.style import render
 from audiostride.training import TrainConfig
 from images.config import ImageTrainConfig
-from lab.multiply_adds import multiply_adds
 from lab.random_strides_cells import AudioCells, Cell, CellResult, ImageCells, audio_settings, encoder_settings
 from lab.random_strides_figure import draw_recovery
 from lab.random_strides_starts import (

@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, Encoder
+from audiostride.models.cost import layer_costs, multiply_adds, smooth_cost
 from audiostride.strides.convolution import pays_at_once
-from lab.multiply_adds import layer_costs, multiply_adds
 
 STRIDES = [(2, 3), (1, 1), (2, 1)]
 KINDS: list[dict[str, Any]] = [
@@ -140,6 +140,73 @@ def test_long_axes_count_their_ffts_which_torch_does_not(pooling: Any) -> None:
     assert cost.pooling == fft + 3 * channels * (n_m * out_m) * n_out
     encoder.freeze_(n, n_m)
     assert count(encoder, torch.randn(2, 1, n, n_m)) == 2 * (cost.total - fft)
+
+
+# Encoders of every kind, and strides with which all sizes are whole.
+ENCODERS: list[dict[str, Any]] = [
+    {"encoder": "resnet18", "width": 0.125},
+    {"encoder": "preact_resnet18", "width": 0.125, "size": "paper"},
+    {"encoder": "bcresnet"},
+    {"encoder": "bcresnet", "strides": [(2, 2), (1, 4), (5, 1)], "head_pooling": "both"},
+    {"encoder": "separable", "strides": [(2, 2), (1, 1), (2.5, 4), (1, 1), (4, 2), (1, 1)], "width": 0.125},
+]
+
+
+@pytest.mark.parametrize("pooling", ["strided", "spectral", "diffstride"])
+@pytest.mark.parametrize("kind", ENCODERS, ids=lambda kind: " ".join(map(str, kind.values())))
+def test_torch_counts_the_same_for_every_encoder(kind: dict[str, Any], pooling: str) -> None:
+    strides = kind.get("strides")
+    if pooling == "strided" and strides is not None:
+        kind = {**kind, "strides": [[round(stride) for stride in pair] for pair in strides]}
+    model = build_other({**kind, "pooling": pooling})
+    # As far as torch counts it: those of a pooling by FFT are not, and there is none here.
+    assert count(FromSpectrogram(model.freeze()), torch.randn(2, 100, 64)) == 2 * multiply_adds(model)
+
+
+def build_other(kind: dict[str, Any]) -> AudioClassifier:
+    torch.manual_seed(0)
+    return AudioClassifier(ClassifierConfig(tasks={"word": ["no", "yes", "up"]}, **kind)).eval()
+
+
+@pytest.mark.parametrize("kind", ENCODERS, ids=lambda kind: " ".join(map(str, kind.values())))
+def test_the_smooth_cost_is_the_counted_one_where_sizes_are_whole(kind: dict[str, Any]) -> None:
+    model = build_other(kind | {"strides": [(1, 1)] * len(model_strides(kind))})
+    layers = [block.pool for block in model.encoder.block_list()]
+    n_t, n_m = 1600, 640  # which can be halved often enough, beyond where axes are pooled by FFT
+    for strides in product((1.0, 2.0), (1.0, 2.0)):
+        with torch.no_grad():
+            for layer in layers[:3]:
+                layer.strides.copy_(torch.tensor(strides))  # type: ignore[union-attr, operator]
+        counted = multiply_adds(model, n_t, n_m)
+        # In float32, and FFTs are rounded to whole numbers of multiply-adds.
+        assert smooth_cost(model, n_t, n_m).item() == pytest.approx(counted, rel=1e-5)
+
+
+def model_strides(kind: dict[str, Any]) -> list[Any]:
+    return list(ClassifierConfig(tasks={"word": ["no", "yes"]}, **kind).strides)
+
+
+@pytest.mark.parametrize("kind", [*KINDS[3:-1], *ENCODERS], ids=lambda kind: " ".join(map(str, kind.values())))
+def test_the_smooth_cost_has_its_gradient_and_runs_through_the_counted_ones(kind: dict[str, Any]) -> None:
+    model = build_other(kind) if "encoder" in kind else build(kind)
+    layers = {block.pool: block.pool.strides for block in model.encoder.block_list()}  # type: ignore[union-attr]
+    values = {layer: stride.detach().double().requires_grad_() for layer, stride in layers.items()}
+
+    def cost() -> Tensor:
+        return smooth_cost(model, strides=values)  # type: ignore[arg-type]
+
+    gradients = torch.autograd.grad(cost(), list(values.values()))
+    for value, gradient in zip(values.values(), gradients, strict=True):
+        for index in range(len(value)):
+            found = []
+            for step in (1e-5, -1e-5):
+                with torch.no_grad():
+                    value[index] += step
+                    found.append(cost().item())
+                    value[index] -= step
+            assert (found[0] - found[1]) / 2e-5 == pytest.approx(gradient[index].item(), rel=1e-4, abs=1)
+    # Sizes are rounded up (the paper's down) by less than a bin on either axis behind every layer.
+    assert 0.7 < cost().item() / multiply_adds(model) < 1.1
 
 
 def test_bad_input_says_what_to_do() -> None:
