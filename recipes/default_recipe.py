@@ -69,6 +69,8 @@ LATER: dict[str, Any] = {
     "multi_label": None,
     "label_separator": None,
     "label_columns": None,
+    "stride_steps": 1.0,
+    "budget": None,
 }
 # What does not change what is learned, or is told by the name of the set.
 APART = ("out", "manifest", "seed", "workers", "memory_mib", "device", "logger", "calibrate")

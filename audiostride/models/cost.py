@@ -94,7 +94,7 @@ def smooth_cost(
     n_frames: int | None = None,
     n_mels: int | None = None,
     *,
-    strides: Mapping[nn.Module, Tensor] | None = None,
+    strides: Mapping[DiffStride2d, Tensor] | None = None,
 ) -> Tensor:
     """`multiply_adds` as a differentiable function of the learned strides: an axis of n bins is pooled to n / S.
 
@@ -157,7 +157,7 @@ class _Smooth(_Whole):
         strides: Of layers, in place of their parameters.
     """
 
-    def __init__(self, strides: Mapping[nn.Module, Tensor]) -> None:
+    def __init__(self, strides: Mapping[DiffStride2d, Tensor]) -> None:
         self.strides = strides
 
     def convolved(self, convolution: StridedConv2d, size: Map) -> Map:

@@ -157,6 +157,16 @@ class _DiffStride(nn.Module):
         self._project_known_(*sizes)
 
     @torch.no_grad()
+    def set_strides_(self, values: Sequence[float]) -> None:
+        """Write the parameter, a value per entry."""
+        rounded, known = torch.tensor(values, dtype=self.strides.dtype, device="cpu").tolist(), self.stride_values()
+        # Only what changes, as numbers that a kernel takes along: a copy of a tensor would wait for the device.
+        for index, value in enumerate(rounded):
+            if value != known[index] and math.isfinite(value):
+                self.strides[index].fill_(value)
+        self._keep_strides(rounded)
+
+    @torch.no_grad()
     def _project_known_(self, *sizes: int) -> None:
         """`project_strides_` without a copy from the device: the values are those that `read_strides_` brought."""
         if sizes:
@@ -173,13 +183,7 @@ class _DiffStride(nn.Module):
             min(max(value, low), high) if math.isfinite(value) else value
             for value, (low, high) in zip(values, limits, strict=True)
         ]
-        # Worked out on the host, where the values are anyway, and written only where they change, as numbers that a
-        # kernel takes along: a copy of a tensor would wait for the device.
-        limited = torch.tensor(projected, dtype=self.strides.dtype, device="cpu").tolist()
-        for index, (value, limit) in enumerate(zip(values, limited, strict=True)):
-            if limit != value and math.isfinite(value):
-                self.strides[index].fill_(limit)
-        self._keep_strides(limited)
+        self.set_strides_(projected)
 
     def axis_poolings(self, *sizes: int) -> list[AxisPooling | SpectrumPooling]:
         """How each axis of maps of these sizes is pooled; gradients go to the strides."""

@@ -24,12 +24,14 @@ from audiostride.checks import (
     Range,
     Stride,
     WholeNumber,
+    check_budget,
     check_settings,
 )
 from audiostride.dataset.labels import LabelSets
 from audiostride.dataset.noise import SYNTHETIC
 from audiostride.errors import InputError
 from audiostride.models.config import ClassifierConfig, fill_encoder
+from audiostride.models.packages import package_of
 from audiostride.training.augmentation.drawing import AugmentationConfig
 from audiostride.training.settings import read_settings
 from audiostride.training.tasks import Source, absolute_task, split_task
@@ -151,6 +153,10 @@ class TrainConfig:
     """Pool both axes after a block, or each axis right after its convolution; without effect on a ResNet."""
     stride_lr: NotNegative = 1e-2
     """Learning rate of the strides."""
+    stride_steps: Annotated[float, Range(0, 1, what="a share of the steps")] = 1.0
+    """Share of the steps, from the first on, in which strides learn; then they stay, and steps are faster."""
+    budget: str | None = None
+    """What the network may cost: multiply-adds as a share of strided convolution's (0.5x), or per second (5M)."""
     stride_cost: NotNegative = 0.0
     """Weight of the paper's cost term (eq. 6), which drives strides up."""
     max_steps: Count | None = None
@@ -268,6 +274,7 @@ class TrainConfig:
                 f"{who}: stride_cost must be 0 with freeze_encoder, whose strides stay, got {self.stride_cost:g}"
             )
         self.augmentation()
+        self._check_strides(who)
         self._check_multi_label(who)
         names = self.tasks()
         twice = sorted({name for name in names if names.count(name) > 1})
@@ -311,6 +318,25 @@ class TrainConfig:
         ):
             if not fits:
                 raise InputError(f"train: {told}, got {got}; {advice}")
+
+    def _check_strides(self, who: str) -> None:
+        """Raise unless the settings of what strides cost, and of how long they learn, fit each other."""
+        if self.stride_steps == 0:
+            raise InputError(f"{who}: stride_steps must lie in (0, 1], a share of the steps, got 0; give --stride-lr 0")
+        if self.budget is None:
+            return
+        check_budget(who, self.budget)
+        for fits, other, advice in (
+            (self.pooling == "diffstride", f"pooling {self.pooling}", "which learns none; give --pooling diffstride"),
+            (not self.stride_cost, f"stride_cost {self.stride_cost:g}", "since it holds the cost; give one of both"),
+            (not self.freeze_encoder, "freeze_encoder", "whose strides stay; train without it"),
+            (package_of(self.encoder) is None, f"encoder {self.encoder}", "whose cost is not known as a function of "
+             "its strides; give an encoder of this package, or --stride-cost"),
+            (self.keep == "last" or self.stride_steps < 1, "keep best", "before strides have come to rest; give "
+             "--keep last, or --stride-steps 0.5"),
+        ):  # fmt: skip
+            if not fits:
+                raise InputError(f"{who}: budget must not be given with {other}, {advice}")
 
     def _check_multi_label(self, who: str) -> None:
         """Raise unless settings of several labels per clip fit together; all tasks are then named that have such."""
@@ -380,6 +406,11 @@ class TrainConfig:
         if self.max_steps is None:
             raise InputError("train: max_steps are known once the clips are; see TrainConfig.with_steps")
         return self.max_steps
+
+    @property
+    def search_steps(self) -> int:
+        """Steps in which strides learn."""
+        return max(1, round(self.stride_steps * self.steps))
 
     def sources(self) -> list[Source]:
         """The manifests to train on, each with its tasks; the one-task form is one manifest with one task."""

@@ -138,7 +138,7 @@ class Learner:
         self._stepper.step()
         self.optimizer.zero_grad()
         self.scheduler.step()
-        self.training.model.project_strides_()
+        self.training.limit_strides(step + 1)
         self.training.check_step(step + 1)
         return loss
 
@@ -205,6 +205,10 @@ class Training(nn.Module, ABC):
     @abstractmethod
     def make_optimizer(self) -> tuple[Optimizer, LambdaLR]:
         """The optimizer of the weights, which are on their device, and its schedule over steps."""
+
+    def limit_strides(self, step: int) -> None:
+        """Keep strides within their limits after step number `step` (from 1)."""
+        self.model.project_strides_()
 
     @abstractmethod
     def check_step(self, step: int) -> None:

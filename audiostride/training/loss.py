@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier
+from audiostride.models.budget import bring_to_budget_, budget_per_window, check_reach, fit_budget_
 from audiostride.strides.diffstride import diffstride_layers, stride_cost
 from audiostride.training.augmentation.mixup import mix_up, mixed_cross_entropy, mixed_normaliser
 from audiostride.training.augmentation.transforms import add_noise, apply_gain, cut_noise, mask_spectrogram
@@ -182,6 +183,11 @@ class ClassifierTraining(Training):
         weights_of_tasks = torch.tensor(config.task_weights or [1.0] * len(self.tasks))
         self.register_buffer("task_weights", weights_of_tasks, persistent=False)
         self.strided_layers = diffstride_layers(model)
+        self._budget: float | None = None
+        if config.budget is not None:
+            self._budget = budget_per_window("train", config.budget, model.config)
+            check_reach("train", model, self._budget)
+            bring_to_budget_(model, self._budget)
         self._classify = torch.compile(model.classify_spectrogram) if config.compile else model.classify_spectrogram
         # Sums of the losses of the tasks, of the batches that had them, and of their excerpts.
         self._sums = torch.zeros(3, len(self.tasks))
@@ -279,6 +285,18 @@ class ClassifierTraining(Training):
             counts.append((whole >= 0).sum())
         return torch.stack(losses), torch.stack(counts).to(losses[0].dtype)
 
+    def limit_strides(self, step: int) -> None:
+        if step <= self.config.search_steps:
+            super().limit_strides(step)
+            if self._budget is not None:
+                bring_to_budget_(self.model, self._budget)
+                if step == self.config.search_steps:
+                    fit_budget_(self.model, self._budget)
+        # A gradient that nothing uses: processes that train together wait for it, one alone need not compute it.
+        if step >= self.config.search_steps and self.processes.count == 1:
+            for layer in self.strided_layers:
+                layer.strides.requires_grad_(False)
+
     def check_step(self, step: int) -> None:
         if not all(math.isfinite(stride) for layer in self.strided_layers for stride in layer.stride_values()):
             raise self._diverged("strides", step)
@@ -329,9 +347,15 @@ class ClassifierTraining(Training):
 
         optimizer.register_load_state_dict_pre_hook(step_as_here)
         scheduler = LambdaLR(
-            optimizer,
-            lambda step: learning_rate_factor(
-                step, schedule=self.config.schedule, max_steps=self.config.steps, warmup=self.config.warmup
-            ),
+            optimizer, [self._course(steps) for steps in (self.config.steps, self.config.search_steps)[: len(groups)]]
         )
         return optimizer, scheduler
+
+    def _course(self, steps: int) -> Callable[[int], float]:
+        """The factor on a learning rate over so many steps; behind them nothing learns any more."""
+
+        def factor(step: int) -> float:
+            own = learning_rate_factor(step, schedule=self.config.schedule, max_steps=steps, warmup=self.config.warmup)
+            return own if step < steps else 0.0
+
+        return factor

@@ -16,6 +16,7 @@ from audiostride.inference.baseline import baseline_accuracies
 from audiostride.inference.evaluation import Evaluation
 from audiostride.inference.multi_label import THRESHOLD
 from audiostride.models import AudioClassifier, load_classifier
+from audiostride.models.cost import multiply_adds
 from audiostride.training.clips import (
     ONLY_SCORES,
     LabelledClips,
@@ -87,6 +88,7 @@ def write_results(
             for task in tasks
         },
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "multiply_adds": multiply_adds(model),
         **facts,
     }
     write_json(run / "metrics.json", metrics)
@@ -246,7 +248,9 @@ def evaluate_run(
     if split == "test" and not manifest:
         history = read_table("evaluate", run / "history.csv", ["step", "valid_accuracy"])
         if config.keep == "best":
-            best = history[history["valid_accuracy"] == history["valid_accuracy"].max()].iloc[-1]
+            settled = history if config.budget is None else history[history["step"] >= config.search_steps]
+            settled = history.tail(1) if settled.empty else settled  # of a run that was stopped before
+            best = settled[settled["valid_accuracy"] == settled["valid_accuracy"].max()].iloc[-1]
         else:
             best = history.iloc[-1]
         steps = int(history["step"].iloc[-1])
@@ -255,6 +259,7 @@ def evaluate_run(
             "stopped_early": steps < config.steps,
             "best_step": int(best["step"]),
             "valid_accuracy": float(best["valid_accuracy"]),
+            **({} if config.budget is None else {"budget": config.budget}),
         }
         test, train = load("test"), load("train")
         hop_s = config.eval_hop_s

@@ -20,6 +20,7 @@ from audiostride.distributed import Processes
 from audiostride.errors import InputError, explained
 from audiostride.inference.granularity import PredictionSettings
 from audiostride.models import AudioClassifier, load_classifier, save_classifier
+from audiostride.models.budget import budget_per_window, fit_budget_
 from audiostride.models.weights import check_weights_file, load_encoder_weights_
 from audiostride.training.background import background_share
 from audiostride.training.batch_norm import share_batch_norm_
@@ -169,6 +170,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         "stopped_early": steps < config.steps,
         "best_step": int(recorder.best["step"]),
         "valid_accuracy": recorder.best["valid_accuracy"],
+        **({} if config.budget is None else {"budget": config.budget}),
     }
     if not processes.first:
         return facts
@@ -180,9 +182,11 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     }
     write_json(run / "environment.json", describe_environment(device) | cost)
     best = load_classifier(run, device=device)
+    if config.budget is not None:  # of a run that was stopped while strides still learned
+        fit_budget_(best, budget_per_window("train", config.budget, best.config))
     if config.calibrate:
         facts["temperature"] = calibrate_(best, sets["valid"], hop_s=config.eval_hop_s, progress=progress)
-        save_classifier(best, run / "model.safetensors")
+    save_classifier(best, run / "model.safetensors")
     metrics = write_results(
         run, best, test=sets["test"], train=sets["train"], facts=facts, hop_s=config.eval_hop_s, progress=progress
     )
@@ -408,7 +412,9 @@ class RunRecorder(Recorder):
                 row |= {f"train_loss_{task}": loss, f"examples_{task}": examples}
                 row |= {f"valid_loss_{task}": item.loss, f"valid_accuracy_{task}": item.accuracy}
         # Of equal accuracies the later one wins: with a falling learning rate it has the lower loss.
-        if self.training.config.keep == "last" or accuracy >= self.best.get("valid_accuracy", 0.0):
+        config = self.training.config
+        seeking = config.budget is not None and step < config.search_steps
+        if config.keep == "last" or seeking or accuracy >= self.best.get("valid_accuracy", 0.0):
             self.best = {"step": step, "valid_accuracy": accuracy}
             if self.processes.first:
                 save_classifier(self.training.model, self.run / "model.safetensors")

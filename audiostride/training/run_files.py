@@ -35,6 +35,8 @@ class Metrics(TypedDict, total=False):
     baseline_classic: Probability | None
     valid_accuracy: Probability
     parameters: int
+    multiply_adds: int
+    budget: str
     steps: int
     best_step: int
     stopped_early: bool
