@@ -8,25 +8,21 @@ also kept in --cells, a table that can travel: a run that stands there with the 
 """
 
 import argparse
-import hashlib
 import json
 import sys
-from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from audiostride.errors import InputError
-from audiostride.training import TrainConfig, train
-from audiostride.training.config import EPOCHS, MIN_STEPS
+from audiostride.training import TrainConfig
+from audiostride.training.config import MIN_STEPS
 from audiostride.training.presets import DEFAULT_PRESET, PRESETS
-from audiostride.training.sweep import describe_failures
 from audiostride.training.tasks import split_task
-from audiostride.writing import write_text
+from lab.cells import Cell, train_cells
 from lab.program import DEFAULT_SEEDS, POOLINGS, check_settings, end_program, parse_settings
-from lab.runs import read_metrics, train_all
+from lab.runs import read_metrics
 
 BARE = {field.name: field.default for field in fields(TrainConfig) if field.name in PRESETS[DEFAULT_PRESET]}
 # Changes of the default preset.
@@ -53,27 +49,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bare": BARE,
     "bare, 400 steps, best validation kept": BARE | {"max_steps": 400, "valid_every": 100, "keep": "best"},
 }
-# Settings that came after the first cells, with what they mean for those.
-LATER: dict[str, Any] = {
-    "sample_rate": 16000,
-    "window_s": 1.0,
-    "win_ms": 25.0,
-    "hop_ms": 10.0,
-    "n_mels": 64,
-    "fmin_hz": 60.0,
-    "fmax_hz": 7800.0,
-    "frontend": "log-mel",
-    "background": None,
-    "background_share": 0.25,
-    "clip_score": "mean",
-    "multi_label": None,
-    "label_separator": None,
-    "label_columns": None,
-    "stride_steps": 1.0,
-    "budget": None,
-}
-# What does not change what is learned, or is told by the name of the set.
-APART = ("out", "manifest", "seed", "workers", "memory_mib", "device", "logger", "calibrate")
 
 
 def main() -> int:
@@ -98,9 +73,8 @@ def compare(arguments: argparse.Namespace) -> None:
     check_settings("--set", given)
     shared = {"width": arguments.width, "pooling": arguments.pooling, **given}
     file = arguments.cells or arguments.out / "cells.csv"
-    known = read_cells(file)
     sets = [split_task(item, "a set") for item in arguments.sets]
-    configs: dict[tuple[str, str, int], TrainConfig] = {}
+    configs: dict[Cell, TrainConfig] = {}
     for seed in arguments.seeds:  # so that an early stop leaves whole tables
         for variant in arguments.only:
             for name, manifest, column in sets:
@@ -114,32 +88,12 @@ def compare(arguments: argparse.Namespace) -> None:
                 }
                 folder = arguments.out / name / f"{variant.replace(', ', '_').replace(' ', '_')}_seed{seed}"
                 configs[name, variant, seed] = TrainConfig(**own, out=str(folder))
-    keys = {cell: _checksum(config) for cell, config in configs.items()}
-    missing = {cell: config for cell, config in configs.items() if _row(known, cell, keys[cell]) is None}
-    print(f"{len(configs) - len(missing)} of {len(configs)} runs stand in {file}", flush=True)
-
-    def note(run: Path, stood: bool) -> None:
-        nonlocal known
-        cell = next(cell for cell in missing if Path(configs[cell].out) == run)
-        row = {"set": cell[0], "variant": cell[1], "seed": cell[2], "settings": keys[cell]}
-        row |= measure_run(run)
-        known = pd.concat([read_cells(file), pd.DataFrame([row])], ignore_index=True)  # others may write there too
-        write_text(file, known.to_csv(index=False))
-
-    failed = train_all(list(missing.values()), train, jobs=arguments.jobs, each=note)
-    if failed:
-        raise InputError(describe_failures(failed, n_runs=len(missing)))
-    rows = [_row(known, cell, keys[cell]) for cell in configs]
-    print("\n" + format_cells(pd.DataFrame(rows), [name for name, *_ in sets]))
-
-
-def read_cells(file: Path) -> pd.DataFrame:
-    """The numbers of the runs that are known."""
-    return pd.read_csv(file, dtype={"settings": str}) if file.is_file() else pd.DataFrame(columns=["settings"])
+    rows = train_cells(configs, file, measure_run, jobs=arguments.jobs)
+    print("\n" + format_cells(rows, [name for name, *_ in sets]))
 
 
 def measure_run(run: Path) -> dict[str, Any]:
-    """What is kept of a run: accuracies in %, cost, and how well overlapping windows do."""
+    """What is kept of a run: accuracies in %, and CPU time."""
     metrics = read_metrics(run)
     environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     history = pd.read_csv(run / "history.csv")
@@ -166,26 +120,6 @@ def format_cells(cells: pd.DataFrame, sets: list[str]) -> str:
         shown.append(f"{own['cpu_s'].mean():.0f}")
         lines.append(f"| {variant} | " + " | ".join(shown) + " |")
     return "\n".join(lines)
-
-
-def _checksum(config: TrainConfig) -> str:
-    """What tells settings from others, wherever data and runs lie."""
-    values = {
-        name: value
-        for name, value in config.to_dict().items()
-        if name not in APART and not (name in LATER and value == LATER[name])
-    }
-    values |= {"length": [EPOCHS, MIN_STEPS]} if config.max_steps is None else {}
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _row(known: pd.DataFrame, cell: tuple[str, str, int], key: str) -> Mapping[str, Any] | None:
-    """The numbers of a run, where they are known."""
-    if known.empty:
-        return None
-    name, variant, seed = cell
-    found = known[(known["set"] == name) & (known["settings"] == key) & (known["seed"] == seed)]
-    return None if found.empty else {**found.iloc[-1].to_dict(), "variant": variant}
 
 
 if __name__ == "__main__":
