@@ -36,7 +36,8 @@ def test_pairs_have_one_cost_and_are_not_trained_again(
 def test_starts_are_drawn_over_all_strides_and_stay_the_same() -> None:
     drawn = np.array([draw_start("separable", number) for number in range(200)])
     assert drawn.shape == (200, 6, 2)
-    assert 1 <= drawn.min() < 1.02 and 2.95 < drawn.max() <= 3
+    assert 1 <= drawn.min() < 1.02
+    assert 2.95 < drawn.max() <= 3
     assert np.log(drawn).mean() == pytest.approx(np.log(3) / 2, abs=0.01)
 
 
