@@ -53,7 +53,7 @@ def describe_run(run: RunFolder) -> dict[str, str]:
         "clips": _describe_clips(metrics),
         "split": _describe_split(config),
         "model": f"{run.variant}, width {config.get('width')}, "
-        f"{count_of(int(metrics.get('parameters', run.n_parameters)), 'parameter')}; "
+        f"{count_of(int(metrics.get('parameters', run.n_parameters)), 'parameter')}{_describe_cost(metrics)}; "
         f"windows of {model.window_s:g} s, {model.n_mels} mel bands",
         "training": f"{run.n_steps:,} steps of {config.get('batch_size')} excerpts, learning "
         f"rate {config.get('lr')}, of strides {config.get('stride_lr')}"
@@ -64,6 +64,13 @@ def describe_run(run: RunFolder) -> dict[str, str]:
         "command": str(environment.get("command", UNKNOWN)),
         "versions": versions,
     }
+
+
+def _describe_cost(metrics: dict[str, Any]) -> str:
+    if "multiply_adds" not in metrics:
+        return ""
+    within = f" (budget {metrics['budget']})" if "budget" in metrics else ""
+    return f", {metrics['multiply_adds'] / 1e6:.3g} million multiply-adds a window{within}"
 
 
 def _describe_clips(metrics: dict[str, Any]) -> str:

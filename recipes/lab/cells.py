@@ -92,4 +92,4 @@ def _find(known: pd.DataFrame, cell: Cell, key: str) -> dict[str, Any] | None:
         return None
     name, variant, seed = cell
     found = known[(known["set"] == name) & (known["settings"] == key) & (known["seed"] == seed)]
-    return None if found.empty else {**found.iloc[-1].to_dict(), "variant": variant}
+    return None if found.empty else {**dict(zip(found.columns, found.iloc[-1], strict=True)), "variant": variant}
