@@ -1,30 +1,29 @@
 """What one window costs a network: its multiply-adds, counted, and as a smooth function of its strides."""
 
-import copy
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from audiostride.errors import InputError
 from audiostride.models.bcresnet import HEAD_BINS, STEM_TAPS, BCResNetEncoder, BroadcastedBlock
 from audiostride.models.classifier import AudioClassifier
 from audiostride.models.encoder import Encoder, EncoderBlock
+from audiostride.models.foreign import ForeignEncoder
 from audiostride.models.pooled import PooledEncoder
 from audiostride.models.resnet import ResidualBlock, ResNetEncoder
+from audiostride.strides.budget import SmoothCost
+from audiostride.strides.convert.cost import network_cost
 from audiostride.strides.convolution import pays_at_once
 from audiostride.strides.diffstride import DiffStride2d
 from audiostride.strides.frozen_pool import FrozenPool
 from audiostride.strides.masks import smooth_length
-from audiostride.strides.matrices import LONG_AXIS
+from audiostride.strides.matrices import LONG_AXIS, Bins, pooling_cost
 from audiostride.strides.spectral_pool import SpectralPool2d
 from audiostride.strides.strided_conv import StridedConv2d
 
-Bins = Any
-"""Bins of an axis: a whole number, or a number or scalar tensor where sizes are smooth."""
 Map = tuple[Bins, Bins]
 """Bins over time and mel."""
 
@@ -76,7 +75,7 @@ def layer_costs(
 
     Returns:
         A cost for the stem of a ResNet, for each block and then for each head. Networks of timm and torchvision have
-        one in all, as torch counts it while a frozen copy runs, which leaves FFTs out.
+        one in all.
 
     Raises:
         InputError: Another kind of model; an encoder without both sizes; a size below 1, or one that a frozen model
@@ -90,11 +89,7 @@ def layer_costs(
 
 
 def smooth_cost(
-    model: AudioClassifier | PooledEncoder,
-    n_frames: int | None = None,
-    n_mels: int | None = None,
-    *,
-    strides: Mapping[DiffStride2d, Tensor] | None = None,
+    model: AudioClassifier | PooledEncoder, n_frames: int | None = None, n_mels: int | None = None
 ) -> Tensor:
     """`multiply_adds` as a differentiable function of the learned strides: an axis of n bins is pooled to n / S.
 
@@ -104,21 +99,35 @@ def smooth_cost(
     Args:
         model: A classifier or an encoder.
         n_frames, n_mels: As in `layer_costs`.
-        strides: Values to take instead of the parameter of each DiffStride layer.
 
     Returns:
         A scalar tensor with gradients to the strides.
 
     Raises:
-        InputError: As `layer_costs`; a network of timm or torchvision.
+        InputError: As `layer_costs`.
 
     >>> encoder = Encoder(size="nominal", strides=[(2, 2)], channels=[64])
     >>> smooth_cost(encoder, 100, 64).item() == multiply_adds(encoder, 100, 64)
     True
     """
+    return smooth_cost_of(model, n_frames, n_mels)({})
+
+
+def smooth_cost_of(
+    model: AudioClassifier | PooledEncoder, n_frames: int | None = None, n_mels: int | None = None
+) -> SmoothCost:
+    """`smooth_cost` as a function of strides: of those of its argument, and of the parameters of other layers.
+
+    Networks of timm and torchvision are followed once for it, by their strides of now.
+    """
     encoder, size = _encoder_of("smooth_cost", model, n_frames, n_mels)
-    costs = [*_encoder_costs(encoder, size, _Smooth(strides or {})), *_head_costs(model)]
-    return torch.as_tensor(sum(cost.total for cost in costs))
+    heads = sum(cost.total for cost in _head_costs(model))
+    if isinstance(encoder, ForeignEncoder):
+        recorded = network_cost(encoder, torch.zeros(1, 1, *size))
+        return lambda strides: recorded.smooth(strides) + heads
+    return lambda strides: torch.as_tensor(
+        sum(cost.total for cost in _encoder_costs(encoder, size, _Smooth(strides))) + heads
+    )
 
 
 def _encoder_of(
@@ -200,13 +209,9 @@ def _encoder_costs(encoder: PooledEncoder, size: Map, sizes: _Whole) -> list[Lay
             costs.append(LayerCost(f"block {number}", *own))
         places = size[0] * (size[1] - HEAD_BINS + 1 if size[1] > HEAD_BINS else 1)
         costs.append(LayerCost("last", places * (_count_taps(encoder.conv_head) + _count_taps(encoder.conv_last)), 0))
-    elif isinstance(sizes, _Smooth):
-        raise InputError(
-            f"smooth_cost: the encoder must be one of this package, got {type(encoder).__name__}; "
-            "its cost is counted by multiply_adds"
-        )
     else:
-        costs.append(LayerCost("encoder", *_count_run(encoder, *size)))
+        counted = network_cost(encoder, torch.zeros(1, 1, *size)).counted()
+        costs.append(LayerCost("encoder", *counted))
     return costs
 
 
@@ -227,7 +232,7 @@ def _count_block(block: EncoderBlock, size: Map, sizes: _Whole) -> tuple[Map, Ma
     if block.pool_after == "convolution":
         first = _count_convolve_and_pool(time, n_t, out_t, axis=-2)
     else:
-        first = _count_taps(time) * n_t, _count_pooling(n_t, out_t) * time.out_channels
+        first = _count_taps(time) * n_t, pooling_cost(n_t, out_t) * time.out_channels
     # Time is pooled by then, in either order.
     second = _count_convolve_and_pool(mel, n_m, out_m, axis=-1)
     return (first[0] * n_m + second[0] * out_t, first[1] * n_m + second[1] * out_t), (out_t, out_m)
@@ -243,7 +248,7 @@ def _count_residual(block: ResidualBlock, size: Map, sizes: _Whole) -> tuple[Map
     if block.pool is None:
         return (weights, 0), after
     channels = block.conv_1.out_channels + block.conv_1.in_channels  # of both branches
-    pooling = _count_pooling(size[0], out_t) * size[1] + _count_pooling(size[1], out_m) * out_t
+    pooling = pooling_cost(size[0], out_t) * size[1] + pooling_cost(size[1], out_m) * out_t
     return (weights, channels * pooling), after
 
 
@@ -253,7 +258,7 @@ def _count_stem(encoder: BCResNetEncoder, size: Map, sizes: _Whole) -> tuple[Map
     out_t, out_m = after = sizes.pooled(stem.pool, sizes.convolved(stem.conv, size))
     if stem.pool is None:
         return (_count_taps(stem.conv) * math.prod(after), 0), after
-    pooling = STEM_TAPS * _count_pooling(n_m, out_m) * n_t + stem.conv.out_channels * _count_pooling(n_t, out_t) * out_m
+    pooling = STEM_TAPS * pooling_cost(n_m, out_m) * n_t + stem.conv.out_channels * pooling_cost(n_t, out_t) * out_m
     return (_count_taps(stem.conv) * n_t * out_m, pooling), after
 
 
@@ -267,20 +272,8 @@ def _count_broadcasted(block: BroadcastedBlock, size: Map, sizes: _Whole) -> tup
         weights += _count_taps(block.conv_in) * math.prod(size)
     if block.pool is None:
         return (weights, 0), after
-    pooling = _count_pooling(size[1], out_m) * size[0] + _count_pooling(size[0], out_t) * out_m
+    pooling = pooling_cost(size[1], out_m) * size[0] + pooling_cost(size[0], out_t) * out_m
     return (weights, block.conv_mel.out_channels * pooling), after
-
-
-def _count_run(encoder: PooledEncoder, n_t: int, n_m: int) -> tuple[int, int]:
-    """Weights and pooling of any encoder, counted while it runs: products of maps with matrices are pooling."""
-    frozen = copy.deepcopy(encoder).eval()
-    if not any(isinstance(module, FrozenPool) for module in frozen.modules()):
-        frozen.freeze_(n_t, n_m)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        frozen(torch.zeros(1, 1, n_t, n_m, device=next(encoder.parameters()).device))
-    counts = {operation.__name__: n // 2 for operation, n in counter.get_flop_counts()["Global"].items()}
-    pooling = sum(n for name, n in counts.items() if name.partition(".")[0] in ("mm", "bmm"))
-    return sum(counts.values()) - pooling, pooling
 
 
 def _count_convolve_and_pool(convolution: StridedConv2d, n: Bins, n_out: Bins, *, axis: int) -> Map:
@@ -288,20 +281,10 @@ def _count_convolve_and_pool(convolution: StridedConv2d, n: Bins, n_out: Bins, *
     channels, channels_out = convolution.in_channels, convolution.out_channels
     taps = convolution.weight.shape[axis]
     if n_out >= LONG_AXIS or not pays_at_once(channels, channels_out, taps, n, n_out):
-        return _count_taps(convolution) * n, _count_pooling(n, n_out) * channels_out
-    return _count_taps(convolution) * n_out, _count_pooling(n, n_out) * taps * channels
+        return _count_taps(convolution) * n, pooling_cost(n, n_out) * channels_out
+    return _count_taps(convolution) * n_out, pooling_cost(n, n_out) * taps * channels
 
 
 def _count_taps(convolution: nn.Conv2d) -> int:
     """Multiply-adds of a convolution for one place of its result."""
     return convolution.weight.numel()
-
-
-def _count_pooling(n: Bins, n_out: Bins) -> Bins:
-    """Multiply-adds of the pooling of one axis, for one channel and one place on the other axis."""
-    if n_out < LONG_AXIS:
-        return n * n_out
-    if isinstance(n, int) and isinstance(n_out, int):
-        return round(1.25 * (n * math.log2(n) + n_out * math.log2(n_out)))
-    n, n_out = torch.as_tensor(n), torch.as_tensor(n_out)
-    return 1.25 * (n * n.log2() + n_out * n_out.log2())

@@ -159,6 +159,26 @@ class SpectrumPooling(NamedTuple):
 LONG_AXIS = 256
 
 
+Bins = Any
+"""Bins of an axis: a whole number, or a number or scalar tensor where sizes are smooth."""
+
+
+def pooling_cost(n: Bins, n_out: Bins) -> Bins:
+    """Multiply-adds of the pooling of an axis, for one channel and one place on the other axes.
+
+    An axis that goes through the FFT counts ``5/4 n log2 n`` for a real transform of n samples.
+
+    >>> pooling_cost(100, 50), pooling_cost(1000, 500)
+    (5000, 18061)
+    """
+    if n_out < LONG_AXIS:
+        return n * n_out
+    if isinstance(n, int) and isinstance(n_out, int):
+        return round(1.25 * (n * math.log2(n) + n_out * math.log2(n_out)))
+    n, n_out = torch.as_tensor(n), torch.as_tensor(n_out)
+    return 1.25 * (n * n.log2() + n_out * n_out.log2())
+
+
 def axis_pooling(n: int, stride: Tensor, n_out: int, *, ramp_bins: float, size: Size) -> AxisPooling | SpectrumPooling:
     """What DiffStride does to an axis of `n` bins, for a stride within its limits.
 

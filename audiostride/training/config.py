@@ -31,7 +31,6 @@ from audiostride.dataset.labels import LabelSets
 from audiostride.dataset.noise import SYNTHETIC
 from audiostride.errors import InputError
 from audiostride.models.config import ClassifierConfig, fill_encoder
-from audiostride.models.packages import package_of
 from audiostride.training.augmentation.drawing import AugmentationConfig
 from audiostride.training.settings import read_settings
 from audiostride.training.tasks import Source, absolute_task, split_task
@@ -330,8 +329,6 @@ class TrainConfig:
             (self.pooling == "diffstride", f"pooling {self.pooling}", "which learns none; give --pooling diffstride"),
             (not self.stride_cost, f"stride_cost {self.stride_cost:g}", "since it holds the cost; give one of both"),
             (not self.freeze_encoder, "freeze_encoder", "whose strides stay; train without it"),
-            (package_of(self.encoder) is None, f"encoder {self.encoder}", "whose cost is not known as a function of "
-             "its strides; give an encoder of this package, or --stride-cost"),
             (self.keep == "last" or self.stride_steps < 1, "keep best", "before strides have come to rest; give "
              "--keep last, or --stride-steps 0.5"),
         ):  # fmt: skip

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier
-from audiostride.models.budget import bring_to_budget_, budget_per_window, check_reach, fit_budget_
+from audiostride.models.budget import classifier_budget
 from audiostride.strides.diffstride import diffstride_layers, stride_cost
 from audiostride.training.augmentation.mixup import mix_up, mixed_cross_entropy, mixed_normaliser
 from audiostride.training.augmentation.transforms import add_noise, apply_gain, cut_noise, mask_spectrogram
@@ -183,11 +183,9 @@ class ClassifierTraining(Training):
         weights_of_tasks = torch.tensor(config.task_weights or [1.0] * len(self.tasks))
         self.register_buffer("task_weights", weights_of_tasks, persistent=False)
         self.strided_layers = diffstride_layers(model)
-        self._budget: float | None = None
-        if config.budget is not None:
-            self._budget = budget_per_window("train", config.budget, model.config)
-            check_reach("train", model, self._budget)
-            bring_to_budget_(model, self._budget)
+        self._budget = None if config.budget is None else classifier_budget("train", model, config.budget)
+        if self._budget is not None:
+            self._budget.bring_()
         self._classify = torch.compile(model.classify_spectrogram) if config.compile else model.classify_spectrogram
         # Sums of the losses of the tasks, of the batches that had them, and of their excerpts.
         self._sums = torch.zeros(3, len(self.tasks))
@@ -289,9 +287,9 @@ class ClassifierTraining(Training):
         if step <= self.config.search_steps:
             super().limit_strides(step)
             if self._budget is not None:
-                bring_to_budget_(self.model, self._budget)
+                self._budget.bring_()
                 if step == self.config.search_steps:
-                    fit_budget_(self.model, self._budget)
+                    self._budget.fit_()
         # A gradient that nothing uses: processes that train together wait for it, one alone need not compute it.
         if step >= self.config.search_steps and self.processes.count == 1:
             for layer in self.strided_layers:

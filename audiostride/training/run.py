@@ -20,7 +20,7 @@ from audiostride.distributed import Processes
 from audiostride.errors import InputError, explained
 from audiostride.inference.granularity import PredictionSettings
 from audiostride.models import AudioClassifier, load_classifier, save_classifier
-from audiostride.models.budget import budget_per_window, fit_budget_
+from audiostride.models.budget import classifier_budget
 from audiostride.models.weights import check_weights_file, load_encoder_weights_
 from audiostride.training.background import background_share
 from audiostride.training.batch_norm import share_batch_norm_
@@ -183,7 +183,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     write_json(run / "environment.json", describe_environment(device) | cost)
     best = load_classifier(run, device=device)
     if config.budget is not None:  # of a run that was stopped while strides still learned
-        fit_budget_(best, budget_per_window("train", config.budget, best.config))
+        classifier_budget("train", best, config.budget).fit_()
     if config.calibrate:
         facts["temperature"] = calibrate_(best, sets["valid"], hop_s=config.eval_hop_s, progress=progress)
     save_classifier(best, run / "model.safetensors")

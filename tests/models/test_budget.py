@@ -7,7 +7,7 @@ import torch
 
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig
-from audiostride.models.budget import bring_to_budget_, budget_per_window, check_reach, fit_budget_
+from audiostride.models.budget import budget_per_window, classifier_budget
 from audiostride.models.cost import multiply_adds, smooth_cost
 from audiostride.strides.diffstride import diffstride_layers
 
@@ -17,6 +17,7 @@ KINDS: list[dict[str, Any]] = [
     {"width": 0.125, "max_stride": 2.5, "size": "folded"},
     {"encoder": "resnet18", "width": 0.125},
     {"encoder": "bcresnet"},
+    {"encoder": "timm:test_resnet"},
 ]
 
 
@@ -41,19 +42,18 @@ def scatter_(model: AudioClassifier, *, seed: int) -> None:
 @pytest.mark.parametrize("text", ["0.6x", "1x", "2x"])
 def test_from_anywhere_strides_come_to_the_surface_and_then_under_the_budget(kind: dict[str, Any], text: str) -> None:
     model = build(**kind)
-    budget = budget_per_window("test", text, model.config)
-    check_reach("test", model, budget)
+    keeper, budget = classifier_budget("test", model, text), budget_per_window("test", text, model.config)
     for seed in range(3):
         scatter_(model, seed=seed)
-        bring_to_budget_(model, budget)
+        keeper.bring_()
         assert smooth_cost(model).item() == pytest.approx(budget, rel=1e-5)  # of strides in float32
         assert (strides_of(model) >= 1).all()
         assert (strides_of(model) <= kind.get("max_stride", 100)).all()
-        fit_budget_(model, budget)
+        keeper.fit_()
         counted = multiply_adds(model)
         assert 0.85 * budget < counted <= budget  # maps of a few bins change in large steps
         at_rest = strides_of(model)
-        fit_budget_(model, budget)
+        keeper.fit_()
         assert torch.equal(strides_of(model), at_rest)
 
 
@@ -65,7 +65,7 @@ def test_the_way_back_is_along_the_gradient_of_the_cost_in_the_logarithms_of_str
     cost = smooth_cost(model)
     slopes = torch.cat(torch.autograd.grad(cost.log(), [layer.strides for layer in layers]))
     gradient = (slopes * strides_of(model)).double()  # in logarithms
-    bring_to_budget_(model, 0.999 * cost.item())
+    classifier_budget("test", model, repr(0.999 * cost.item())).bring_()
     moved = strides_of(model).log().double() - before
     assert torch.cosine_similarity(moved, gradient, dim=0).item() == pytest.approx(-1, abs=1e-4)
 
@@ -75,7 +75,7 @@ def test_a_stride_at_its_limit_stays_and_the_others_do_it_all() -> None:
     first, *others = diffstride_layers(model)
     first.set_strides_([1.0, 1.0])
     budget = 1.2 * smooth_cost(model).item()
-    bring_to_budget_(model, budget)
+    classifier_budget("test", model, repr(budget)).bring_()
     assert first.strides.tolist() == pytest.approx([1.0, 1.0], abs=2e-3)
     assert smooth_cost(model).item() == pytest.approx(budget, rel=1e-5)
     assert any(layer.strides.min() < 1.99 for layer in others)
@@ -83,10 +83,11 @@ def test_a_stride_at_its_limit_stays_and_the_others_do_it_all() -> None:
 
 def test_strides_that_are_not_finite_stay_for_whoever_trains_to_see() -> None:
     model = build(width=0.125)
+    keeper = classifier_budget("test", model, "1x")
     with torch.no_grad():
         diffstride_layers(model)[0].strides[0] = torch.nan
     before = strides_of(model)
-    bring_to_budget_(model, 1e6)
+    keeper.bring_()
     torch.testing.assert_close(strides_of(model), before, equal_nan=True, rtol=0, atol=0)
 
 
@@ -98,7 +99,7 @@ def test_a_budget_is_relative_to_strided_convolution_or_a_number_per_second() ->
     for text in ("5M", "5000k", "5e6", "0.005g", "5000000"):
         assert budget_per_window("test", text, config) == 2.5e6
     with pytest.raises(InputError, match=r"test: budget must lie between 77\.92k and 576\.3M multiply-adds per sec"):
-        check_reach("test", build(width=0.125), 1e3)
+        classifier_budget("test", build(width=0.125), "1k")
 
 
 @pytest.mark.parametrize("text", ["0", "0x", "-1x", "half", "5Q", "", "nan", "inf", "1e999", "1.2.3", "x"])

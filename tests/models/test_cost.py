@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, Encoder
-from audiostride.models.cost import layer_costs, multiply_adds, smooth_cost
+from audiostride.models.cost import layer_costs, multiply_adds, smooth_cost, smooth_cost_of
 from audiostride.strides.convolution import pays_at_once
 
 STRIDES = [(2, 3), (1, 1), (2, 1)]
@@ -193,7 +193,7 @@ def test_the_smooth_cost_has_its_gradient_and_runs_through_the_counted_ones(kind
     values = {layer: stride.detach().double().requires_grad_() for layer, stride in layers.items()}
 
     def cost() -> Tensor:
-        return smooth_cost(model, strides=values)  # type: ignore[arg-type]
+        return smooth_cost_of(model)(values)
 
     gradients = torch.autograd.grad(cost(), list(values.values()))
     for value, gradient in zip(values.values(), gradients, strict=True):

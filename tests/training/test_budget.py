@@ -76,7 +76,6 @@ def test_a_run_that_is_stopped_while_strides_learn_is_within_it_and_goes_on_as_i
         ({"pooling": "strided"}, "budget must not be given with pooling strided, which learns none; give --pooling"),
         ({"pooling": "spectral"}, "budget must not be given with pooling spectral"),
         ({"stride_cost": 0.1}, r"budget must not be given with stride_cost 0\.1, since it holds the cost; give one"),
-        ({"encoder": "timm:resnet18", "channels": None, "strides": None}, "with encoder timm:resnet18, whose cost"),
         ({"keep": "best", "stride_steps": 1.0}, "with keep best, before strides have come to rest; give --keep last"),
         ({"stride_steps": 0}, r"stride_steps must lie in \(0, 1\], a share of the steps, got 0; give --stride-lr 0"),
         ({"stride_steps": 1.1}, r"stride_steps must be .*in \[0, 1\], got 1\.1"),
