@@ -1,6 +1,8 @@
 """The part of a report on the classes of each task: tables, confusion, ROC, calibration, the worst mistakes."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ def class_section(groups: Mapping[str, Sequence[RunFolder]]) -> Section | None:
 
 def task_blocks(run: RunFolder, task: str, *, suffix: str) -> list[Block]:
     """Everything about the classes of one task of a run."""
-    (confusion, per_class), names = run.tables[task], run.tasks[task]
+    (confusion, _), names = run.tables[task], run.tasks[task]
     if confusion is None:
         return label_blocks(run, task, suffix=suffix)
     alt = f"Confusion matrix of run {run.name}, task {task}; the numbers are in its CSV file"
@@ -55,7 +57,7 @@ def task_blocks(run: RunFolder, task: str, *, suffix: str) -> list[Block]:
             "Calibration, ROC curve and worst mistakes need the predictions for each clip, which this run does "
             f"not have yet: audiostride evaluate {run.path} writes them, and this page anew."
         )
-        return [Drawings(drawings, caption), per_class_table(per_class, task, suffix), Text(text)]
+        return [Drawings(drawings, caption), per_class_table(run, task, suffix), Text(text)]
     bins = predictions.calibration_table(clips, names)
     error = predictions.calibration_error(bins)
     alt = (
@@ -75,7 +77,7 @@ def task_blocks(run: RunFolder, task: str, *, suffix: str) -> list[Block]:
         alt = f"ROC curve of detecting {positive}; the area under it is {area:.3f}"
         drawings.append(Drawing(f"roc{suffix}", alt, class_figures.draw_roc(curve, area, positive)))
         caption += f" ROC: share of {positive} clips found against false alarms, AUC {area:.3f}."
-    tables = [per_class_table(per_class, task, suffix), bins_table(bins, suffix)]
+    tables = [per_class_table(run, task, suffix), bins_table(bins, suffix)]
     return [Drawings(drawings, caption), *tables, *mistakes_blocks(run, task, clips, suffix)]
 
 
@@ -93,7 +95,7 @@ def label_blocks(run: RunFolder, task: str, *, suffix: str) -> list[Block]:
             "Calibration and worst mistakes need the predictions for each clip, which this run does not have yet: "
             f"audiostride evaluate {run.path} writes them, and this page anew."
         )
-        return [Drawings(drawings, caption), label_table(per_class, task, suffix), Text(text)]
+        return [Drawings(drawings, caption), label_table(run, task, suffix), Text(text)]
     pairs = predictions.label_pairs(clips, names)
     bins = predictions.calibration_bins(pairs["probability"].to_numpy(), pairs["truth"].to_numpy(dtype=bool))
     error = predictions.calibration_error(bins)
@@ -106,12 +108,13 @@ def label_blocks(run: RunFolder, task: str, *, suffix: str) -> list[Block]:
         " Reliability: how often a class is there, among all pairs of a clip and a class of like probability (their "
         f"number above); a calibrated model follows the diagonal. The expected calibration error is {percent(error)}."
     )
-    tables = [label_table(per_class, task, suffix), bins_table(bins, suffix, several=True)]
+    tables = [label_table(run, task, suffix), bins_table(bins, suffix, several=True)]
     return [Drawings(drawings, caption), *tables, *label_mistakes(run, task, clips, pairs, suffix)]
 
 
-def label_table(per_class: pd.DataFrame, task: str, suffix: str) -> Table:
+def label_table(run: RunFolder, task: str, suffix: str) -> Table:
     """Average precision, ROC AUC, precision, recall and F1 of each class of clips that may have several."""
+    per_class = run.tables[task][1]
     limits = zip(per_class["low"], per_class["high"], strict=True)
     numbers = per_class[["average_precision", "roc_auc", "precision", "recall", "f1"]].map(number, digits=3)
     numbers.insert(1, "95 % interval", [NONE if low != low else f"{low:.2f} to {high:.2f}" for low, high in limits])
@@ -122,18 +125,30 @@ def label_table(per_class: pd.DataFrame, task: str, suffix: str) -> Table:
         "with its interval; guessing gives the share. ROC AUC: chance that a clip with the class scores higher than "
         "one without. Precision, recall and F1 at a probability of 0.5."
     )
-    return Table(f"per_class{suffix}", caption, per_class, shown)
+    return _with_thresholds(run, task, Table(f"per_class{suffix}", caption, per_class, shown))
 
 
-def per_class_table(per_class: pd.DataFrame, task: str, suffix: str) -> Table:
+def per_class_table(run: RunFolder, task: str, suffix: str) -> Table:
     """Precision, recall and F1 of each class."""
+    per_class = run.tables[task][1]
     shares = per_class[["precision", "recall", "f1"]].rename(columns={"f1": "F1"}).map(number, digits=3)
     shown = per_class[["class", "clips"]].join(shares)
     caption = (
         f"Classes of {task}. Precision: share of clips given this class that are of it. Recall: share of its clips "
         "that were found. F1: their harmonic mean."
     )
-    return Table(f"per_class{suffix}", caption, per_class, shown)
+    return _with_thresholds(run, task, Table(f"per_class{suffix}", caption, per_class, shown))
+
+
+def _with_thresholds(run: RunFolder, task: str, table: Table) -> Table:
+    """The same with the thresholds that the model keeps, if it keeps any."""
+    kept = run.model.thresholds
+    if task not in kept.tasks:
+        return table
+    own = [kept.tasks[task].get(str(name), math.nan) for name in table.data["class"]]
+    caption = f"{table.caption} Threshold: where events of the class begin with --threshold auto ({kept.rule})."
+    shown = table.shown.assign(threshold=[number(value, 3) for value in own])
+    return replace(table, caption=caption, data=table.data.assign(threshold=own), shown=shown)
 
 
 def bins_table(bins: pd.DataFrame, suffix: str, *, several: bool = False) -> Table:

@@ -16,6 +16,9 @@ from audiostride.inference.granularity import PredictionSettings
 from audiostride.inference.thresholds import f1_threshold, fit_temperature, precision_threshold, probabilities
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier, save_classifier
 from audiostride.models.classifier import Thresholds
+from audiostride.reporting.class_sections import per_class_table
+from audiostride.reporting.runs import read_run
+from audiostride.reporting.tables import NONE
 from audiostride.training import TrainConfig, evaluate_run
 from audiostride.training import alarms as alarms_module
 from audiostride.training.alarms import measure_alarms
@@ -128,6 +131,15 @@ def test_thresholds_are_those_of_the_classes(calibrated: Path, set_manifest: Pat
         assert message in capsys.readouterr().err
     assert run_command("predict", calibrated, set_manifest, "-o", tmp_path / "x.csv", "--threshold", "auto") == 2
     assert "threshold is for events only, got auto" in capsys.readouterr().err
+
+
+def test_the_page_shows_the_thresholds_of_the_model(calibrated: Path) -> None:
+    table = per_class_table(read_run(calibrated), "kind", "")
+    kept = load_classifier(calibrated).thresholds.tasks["kind"]
+    assert dict(zip(table.shown["class"], table.shown["threshold"], strict=True)) == {
+        name: f"{kept[name]:.3f}" if name in kept else NONE for name in ("noise", "tone")
+    }
+    assert table.caption.endswith("with --threshold auto (highest F1 on validation clips).")
 
 
 def test_an_event_needs_windows_in_a_row(calibrated: Path) -> None:
