@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from audiostride.checks import ModelSize, Pooling, check_choice, check_stride
 from audiostride.errors import InputError
+from audiostride.strides.convert.budget import network_budget
 from audiostride.strides.convert.changes import Changes
 from audiostride.strides.convert.conversion_table import make_table
 from audiostride.strides.convert.example import Example, as_arguments
@@ -37,6 +38,7 @@ def convert_downsampling(
     ramp_bins: float | None = None,
     shared: bool = False,
     max_stride: float | None = None,
+    budget: str | None = None,
 ) -> "tuple[nn.Module, pd.DataFrame]":
     """A copy of a network whose strides are learned, and a table of what became of each layer with strides.
 
@@ -61,6 +63,8 @@ def convert_downsampling(
         pools: ``"unstrided"`` keeps max and average pools, with strides of 1, in front of the layer; ``"none"`` leaves
             out those of windows as long as their strides.
         ramp_bins, shared, max_stride: See `DiffStride2d`.
+        budget: Multiply-adds that strides start from: ``0.5x`` of the network's own, or ``5M`` for each example. To
+            stay there while they learn, see `network_budget`.
 
     Returns:
         The network, in the mode that it had, and a table with a row for each module that was looked at: ``layer`` (the
@@ -84,6 +88,8 @@ def convert_downsampling(
     config = PoolingConfig(
         pooling=pooling, size=size, ramp_bins=ramp_bins, shared_strides=shared, max_stride=max_stride
     )
+    if budget is not None and pooling != "diffstride":
+        raise InputError(f"{WHO}: budget must be given with pooling 'diffstride', which it moves, got {pooling!r}")
     check_devices(model, example_input)
     converted = copy.deepcopy(model)
     modes = {module: module.training for module in converted.modules()}
@@ -113,6 +119,8 @@ def convert_downsampling(
     changes.finish()
     if pooling != "strided":
         changes.align_branches()
+    if budget is not None:
+        network_budget(converted, example_input, budget, reference=model).bring_()
     after = try_sizes(converted, example_input, pooling, in_training=len(sites.recordings) > 1)
     for module in converted.modules():
         module.training = modes.get(module, model.training)
