@@ -12,6 +12,7 @@ from audiostride.reporting import figures
 from audiostride.reporting.alarms import alarms_section
 from audiostride.reporting.blocks import Block, Drawing, Drawings, Section, Table, Text
 from audiostride.reporting.class_sections import class_section
+from audiostride.reporting.costs import cost_section
 from audiostride.reporting.cutoffs import AXES, cutoff_table
 from audiostride.reporting.figures import AXIS_TITLES
 from audiostride.reporting.measuring import largest_difference, measure_gains
@@ -56,7 +57,7 @@ def build_sections(
     """All sections below the top of the page."""
     overview = Section("summary", "Summary", [summary_table(folders)] + [runs_table(folders)] * (len(folders) > 1))
     sections = [overview, accuracy_section(folders), layers_section(groups, summary), strides_section(groups)]
-    sections += [training_section(groups), class_section(groups), alarms_section(folders)]
+    sections += [cost_section(groups), training_section(groups), class_section(groups), alarms_section(folders)]
     return [section for section in sections if section is not None]
 
 

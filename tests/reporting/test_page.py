@@ -106,7 +106,18 @@ def test_the_check_finds_faults(page: str) -> None:
     assert PageCheck(page).wrong
 
 
-SINGLE = ["summary", "accuracy", "cutoffs", "first_layer", "gains", "strides", "per_class", "calibration", "mistakes"]
+SINGLE = [
+    "summary",
+    "accuracy",
+    "cutoffs",
+    "first_layer",
+    "gains",
+    "strides",
+    "multiply_adds",
+    "per_class",
+    "calibration",
+]
+SINGLE += ["mistakes"]
 
 
 def test_a_run_on_two_classes_has_all_parts(make_run: MakeRun, tmp_path: Path) -> None:
