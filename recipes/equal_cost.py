@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 from scipy.stats import t
 
 from audiostride.models import load_classifier
@@ -195,6 +196,8 @@ def draw_pairs(rows: pd.DataFrame) -> Figure:
                     panel.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": color, "linewidth": 0.8})
                 panel.plot(*zip(*learned, strict=True), "o", color=color, markersize=0)  # so that limits hold the ends
             panel.set(title=name, xlabel="million multiply-adds a window", ylabel="test accuracy (%)", xscale="log")
+            for ticks in (panel.xaxis.set_major_formatter, panel.xaxis.set_minor_formatter):
+                ticks(FuncFormatter(lambda value, _: f"{value:g}"))
             panel.legend(title="budget", frameon=False)
         return figure
 

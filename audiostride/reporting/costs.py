@@ -3,13 +3,15 @@
 import copy
 from collections.abc import Mapping, Sequence
 
+import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from audiostride.models.cost import layer_costs
 from audiostride.reporting.blocks import Block, Drawing, Drawings, Section, Table
 from audiostride.reporting.runs import RunFolder
-from audiostride.reporting.style import INK, legend_below, new_panel, series_style
+from audiostride.reporting.style import INK, STYLE, legend_below, new_panel, series_style
 from audiostride.reporting.summary import run_metric
 from audiostride.reporting.tables import percent
 from audiostride.strides.diffstride import diffstride_layers
@@ -68,6 +70,7 @@ def layer_table(run: RunFolder) -> pd.DataFrame:
     return rows
 
 
+@mpl.rc_context(STYLE)
 def draw_frontier(points: pd.DataFrame, *, metric: str = "accuracy") -> Figure:
     """Accuracy against multiply-adds, a mark for each run.
 
@@ -83,5 +86,8 @@ def draw_frontier(points: pd.DataFrame, *, metric: str = "accuracy") -> Figure:
             place_of = (point["multiply_adds"] / MILLION, 100 * point["accuracy"])
             panel.annotate(point["budget"], place_of, (5, 4), textcoords="offset points", fontsize=7, color=INK)
     panel.set_xscale("log")
-    legend_below(figure, panel)
+    for ticks in (panel.xaxis.set_major_formatter, panel.xaxis.set_minor_formatter):
+        ticks(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.margins(0.1)
+    legend_below(figure, panel, n_columns=1)
     return figure
