@@ -82,12 +82,16 @@ def make_model(
     Raises:
         InputError: Weights of the encoder have other shapes there.
     """
-    background = None if config.background is None else BACKGROUND
+    named = [task for task, names in tasks.items() if BACKGROUND in names and task not in (config.multi_label or ())]
+    background = BACKGROUND if named or config.background is not None else None
+    notes = [] if config.background is not None or not named else [
+        f"{', '.join(named)}: clips of class {BACKGROUND} are without any of the others; predictions do not report it"
+    ]  # fmt: skip
     settings = {**config.model_settings(), "multi_label": config.multi_label or (), "background_class": background}
     if initial is None:
         bands = {name: settings[name] for name in ("sample_rate", "n_mels", "fmin_hz", "fmax_hz")}
         lengths = analysis_lengths(win_ms=config.win_ms, hop_ms=config.hop_ms, **bands)
-        return AudioClassifier(ClassifierConfig(tasks=tasks, **settings, **lengths)), []
+        return AudioClassifier(ClassifierConfig(tasks=tasks, **settings, **lengths)), notes
     model = AudioClassifier(replace(initial.config, tasks=tasks, **settings))
     own, there = model.state_dict(), initial.state_dict()
     taken = {name: tensor for name, tensor in there.items() if not name.startswith("heads.")}
@@ -117,7 +121,7 @@ def make_model(
         )
     model.load_state_dict(own | taken)
     frozen = ", whose encoder stays as it is" if config.freeze_encoder else ""
-    return model, [f"starts from {config.init}{frozen}: {initial.extra_repr()}", "; ".join(heads)]
+    return model, [*notes, f"starts from {config.init}{frozen}: {initial.extra_repr()}", "; ".join(heads)]
 
 
 def _shape(tensors: Mapping[str, Any], name: str) -> str:

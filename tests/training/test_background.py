@@ -57,6 +57,21 @@ def test_the_share_holds_in_every_stretch_and_each_clip_comes_once_per_pass(shar
         assert all(set(own[at : at + len(members)]) == set(members) for at in range(0, 5 * len(members), len(members)))
 
 
+def test_a_label_background_is_that_class_too(
+    set_manifest: Path, tmp_path: Path, quick_run: Run, run_command: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest, run = tmp_path / "set.csv", tmp_path / "run"
+    clips = pd.read_csv(set_manifest).replace({"kind": {"noise": "background"}})  # as imported annotations have it
+    clips.to_csv(manifest, index=False)
+    assert quick_run(manifest, run) == 0
+    said = "kind: clips of class background are without any of the others; predictions do not report it"
+    assert said in capsys.readouterr().out
+    assert load_classifier(run).config.background_class == "background"
+    out = tmp_path / "events.csv"
+    assert run_command("predict", run, *clips["path"][:9], "-o", out, "--events", "--threshold", "0.01") == 0
+    assert set(pd.read_csv(out)["label"]) == {"tone"}
+
+
 def test_a_single_label_task_has_a_class_more_which_is_not_reported(
     set_manifest: Path, tmp_path: Path, quick_run: Run, run_command: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
