@@ -8,7 +8,8 @@ Expected: a table: precision, recall and F1 of events on the test recordings, an
     their 95 % interval. An event is found where one of its class shares at least half of their union with it
     (IoU >= 0.5), each once. The threshold is that with the best F1 on the validation recordings.
 Hardware: any; settings for a CPU: --width 0.25.
-Time: 20 min of one core for sixteen recordings and a seed; --smoke 15 s. Recordings and runs that stand are not made again.
+Time: 20 min of one core for sixteen recordings and a seed; --smoke 15 s. Recordings and runs that stand are not made
+    again.
 """
 
 import argparse

@@ -3,7 +3,7 @@
 Data: any manifest with one label per clip and a split, such as scenes of one sound each.
 Command: python recipes/mixtures.py --manifest scenes.csv --label label --width 0.25 --seeds 0 1 2
 Expected: a table: average precision of each class on mixtures of two or three test clips, mean (sd) over seeds, of the
-    network that learned mixtures as sets of labels, and of the one that learned the clips alone; see recipes/RESULTS.md.
+    network that learned mixtures as sets of labels, and of the one that learned the clips alone (recipes/RESULTS.md).
 Hardware: any; settings for a CPU: --width 0.25.
 Time: two runs a seed. --smoke 20 s. A finished run is not trained again, a stopped one goes on.
 """
