@@ -50,7 +50,7 @@ def _alarms_table(alarms: Alarms, task: str, name: str) -> Table:
         shown.append([label, threshold, rate, recall])
     titles = ["class", "threshold", "alarms per hour (95 %)", "clips found"]
     caption = (
-        f"The lowest threshold with at most {wanted:g} alarms per hour of each class, with Garwood's interval, and the "
+        f"The lowest threshold with at most {wanted:g} {'alarm' if wanted == 1 else 'alarms'} per hour of each class, with Garwood's interval, and the "
         "share of its test clips that have an event at it."
     )
     return Table(name, caption, pd.DataFrame(rows), pd.DataFrame(shown, columns=titles))

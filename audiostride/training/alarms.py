@@ -104,7 +104,7 @@ def measure_alarms(
         "tasks": summary,
     }
     if alarms_per_hour is not None:
-        rule = f"at most {wanted:g} alarms per hour of each class in {n_hours:.3g} h of {Path(negatives).name}"
+        rule = f"at most {wanted:g} {'alarm' if wanted == 1 else 'alarms'} per hour of each class in {n_hours:.3g} h of {Path(negatives).name}"
         model.thresholds = Thresholds(thresholds, rule=rule)
         save_classifier(model, run / "model.safetensors")
     write_text(run / "alarms.csv", pd.concat(tables).round(6).to_csv(index=False))
