@@ -33,13 +33,13 @@ def name_some(names: Iterable[str]) -> str:
     return ", ".join(map(escape, islice(ordered, MAX_NAMED))) + more
 
 
-def count_of(number: int, noun: str) -> str:
+def count_of(number: float, noun: str) -> str:
     """A number with its noun.
 
-    >>> count_of(1, "clip"), count_of(8640, "clip")
-    ('1 clip', '8,640 clips')
+    >>> count_of(1, "clip"), count_of(8640, "clip"), count_of(0.5, "alarm")
+    ('1 clip', '8,640 clips', '0.5 alarms')
     """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,.12g} {noun}{'' if number == 1 else 's'}"
 
 
 METRICS = {

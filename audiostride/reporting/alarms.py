@@ -50,8 +50,8 @@ def _alarms_table(alarms: Alarms, task: str, name: str) -> Table:
         shown.append([label, threshold, rate, recall])
     titles = ["class", "threshold", "alarms per hour (95 %)", "clips found"]
     caption = (
-        f"The lowest threshold with at most {wanted:g} {'alarm' if wanted == 1 else 'alarms'} per hour of each class, with Garwood's interval, and the "
-        "share of its test clips that have an event at it."
+        f"The lowest threshold with at most {count_of(wanted, 'alarm')} per hour of each class, with Garwood's "
+        "interval, and the share of its test clips that have an event at it."
     )
     return Table(name, caption, pd.DataFrame(rows), pd.DataFrame(shown, columns=titles))
 

@@ -21,6 +21,7 @@ from audiostride.models.classifier import Thresholds
 from audiostride.progress import progress_bar
 from audiostride.training.clips import LabelledClips, load_split, read_sources
 from audiostride.training.config import TrainConfig
+from audiostride.wording import count_of
 from audiostride.writing import write_json, write_text
 
 # From 0.018 to 0.99995, in steps of 0.1 of the log odds.
@@ -104,7 +105,8 @@ def measure_alarms(
         "tasks": summary,
     }
     if alarms_per_hour is not None:
-        rule = f"at most {wanted:g} {'alarm' if wanted == 1 else 'alarms'} per hour of each class in {n_hours:.3g} h of {Path(negatives).name}"
+        where = f"{n_hours:.3g} h of {Path(negatives).name}"
+        rule = f"at most {count_of(wanted, 'alarm')} per hour of each class in {where}"
         model.thresholds = Thresholds(thresholds, rule=rule)
         save_classifier(model, run / "model.safetensors")
     write_text(run / "alarms.csv", pd.concat(tables).round(6).to_csv(index=False))
