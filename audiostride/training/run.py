@@ -413,8 +413,10 @@ class RunRecorder(Recorder):
                 row |= {f"valid_loss_{task}": item.loss, f"valid_accuracy_{task}": item.accuracy}
         # Of equal accuracies the later one wins: with a falling learning rate it has the lower loss.
         config = self.training.config
-        seeking = config.budget is not None and step < config.search_steps
-        if config.keep == "last" or seeking or accuracy >= self.best.get("valid_accuracy", 0.0):
+        # With a budget, what strides had not come to rest in is no rival.
+        first = 0 if config.budget is None else config.search_steps
+        rival = self.best["valid_accuracy"] if self.best.get("step", -1) >= first else 0.0
+        if config.keep == "last" or accuracy >= rival:
             self.best = {"step": step, "valid_accuracy": accuracy}
             if self.processes.first:
                 save_classifier(self.training.model, self.run / "model.safetensors")

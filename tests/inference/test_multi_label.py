@@ -16,7 +16,7 @@ from audiostride.errors import InputError
 from audiostride.inference.baseline import baseline_accuracies
 from audiostride.inference.evaluation import evaluate_label_sets
 from audiostride.inference.granularity import ClipResult, EventResult, PredictionSettings, Tiling, WindowResult
-from audiostride.inference.multi_label import LabelScores, constant_metrics, draw_intervals, group_numbers
+from audiostride.inference.multi_label import LabelScores, _intervals, constant_metrics, draw_intervals, group_numbers
 from audiostride.inference.thresholds import probabilities
 from audiostride.models import AudioClassifier, ClassifierConfig
 from audiostride.models.export import export_metadata
@@ -91,6 +91,14 @@ def test_intervals_hold_the_value_and_are_wider_where_groups_are_alike() -> None
     by_group = draw_intervals(twice, np.repeat(np.arange(80), 4), resamples=200)[0]["roc_auc"]
     assert np.ptp(by_group) > 1.5 * np.ptp(by_clip)
     assert np.ptp(by_group) == pytest.approx(np.ptp(each[0]["roc_auc"]), rel=0.25)
+
+
+def test_an_interval_lies_where_the_draws_say_that_the_value_is_not() -> None:
+    draws = np.column_stack([np.linspace(0.2, 0.6, 41), np.full(41, np.nan)])  # the metric itself is 0.3
+    draws[5:20, 1] = 0.7
+    (low, none_low), (high, none_high) = _intervals(draws, np.array([0.3, 0.7]))
+    assert (low, high) == pytest.approx((0.6 - 0.59, 0.6 - 0.21))  # as far below it as draws come out above, and so on
+    assert (none_low, none_high) == pytest.approx((0.7, 0.7))
 
 
 def test_groups_are_drawn_where_there_are_two() -> None:

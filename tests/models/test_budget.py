@@ -81,6 +81,17 @@ def test_a_stride_at_its_limit_stays_and_the_others_do_it_all() -> None:
     assert any(layer.strides.min() < 1.99 for layer in others)
 
 
+def test_where_almost_all_strides_are_at_their_limits_the_last_one_still_gets_there() -> None:
+    model = build(width=0.125)
+    *others, last = diffstride_layers(model)
+    for layer in others:
+        layer.set_strides_([1.0, 1.0])
+    last.set_strides_([3.0, 1.0])  # of a small share of the cost
+    budget = 1.01 * smooth_cost(model).item()
+    classifier_budget("test", model, repr(budget)).bring_()
+    assert smooth_cost(model).item() == pytest.approx(budget, rel=1e-5)
+
+
 def test_strides_that_are_not_finite_stay_for_whoever_trains_to_see() -> None:
     model = build(width=0.125)
     keeper = classifier_budget("test", model, "1x")

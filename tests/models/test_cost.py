@@ -148,6 +148,7 @@ ENCODERS: list[dict[str, Any]] = [
     {"encoder": "preact_resnet18", "width": 0.125, "size": "paper"},
     {"encoder": "bcresnet"},
     {"encoder": "bcresnet", "strides": [(2, 2), (1, 4), (5, 1)], "head_pooling": "both"},
+    {"encoder": "bcresnet", "strides": [(1, 4), (1, 4), (1, 2)]},  # fewer bins than the head's kernel
     {"encoder": "separable", "strides": [(2, 2), (1, 1), (2.5, 4), (1, 1), (4, 2), (1, 1)], "width": 0.125},
 ]
 

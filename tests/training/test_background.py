@@ -72,6 +72,13 @@ def test_a_label_background_is_that_class_too(
     assert set(pd.read_csv(out)["label"]) == {"tone"}
 
 
+def test_of_several_labels_background_is_one_of_them(set_manifest: Path, tmp_path: Path, quick_run: Run) -> None:
+    clips = pd.read_csv(set_manifest).replace({"kind": {"noise": "background;tone"}})
+    clips.to_csv(tmp_path / "set.csv", index=False)
+    assert quick_run(tmp_path / "set.csv", tmp_path / "run", "--multi-label", "--keep", "last") == 0
+    assert load_classifier(tmp_path / "run").config.background_class is None
+
+
 def test_a_single_label_task_has_a_class_more_which_is_not_reported(
     set_manifest: Path, tmp_path: Path, quick_run: Run, run_command: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:

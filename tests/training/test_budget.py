@@ -1,5 +1,6 @@
 """Trainings with a budget of multiply-adds: what strides do, what the run says, and how it goes on."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,14 @@ import pandas as pd
 import pytest
 
 from audiostride.errors import InputError
-from audiostride.models import load_classifier
+from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
 from audiostride.models.budget import budget_per_window
 from audiostride.models.cost import multiply_adds
-from audiostride.training import TrainConfig, train
+from audiostride.strides.diffstride import diffstride_layers
+from audiostride.training import TrainConfig, evaluate_run, train
+from audiostride.training import run as run_module
 from audiostride.training.loop import CleanStop
+from audiostride.training.loss import ClassifierTraining
 
 SETTINGS: dict[str, Any] = {
     "label": "kind", "batch_size": 4, "max_steps": 6, "valid_every": 3, "pooling": "diffstride", "keep": "last",
@@ -42,6 +46,10 @@ def test_strides_learn_on_the_surface_and_then_stay(set_manifest: Path, tmp_path
     assert within(tmp_path / "run")
     table = strides(tmp_path / "run")
     assert (table.loc[1] != table.loc[2]).any()
+    kept = [
+        stride for layer in diffstride_layers(load_classifier(tmp_path / "run")) for stride in layer.strides.tolist()
+    ]
+    assert kept == pytest.approx(table.loc[6].tolist(), abs=1e-7)
     for step in (4, 5, 6):
         pd.testing.assert_series_equal(table.loc[step], table.loc[3], check_names=False, check_exact=True)
 
@@ -51,6 +59,39 @@ def test_strides_learn_on_the_surface_and_then_stay(set_manifest: Path, tmp_path
 def test_what_is_saved_is_within_the_budget(set_manifest: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     learn(set_manifest, tmp_path / "run", **changes)
     assert within(tmp_path / "run")
+
+
+def test_the_best_one_is_of_those_that_have_come_to_rest(
+    set_manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validate, calls = run_module.evaluate_clips, list[int]()
+
+    def worse_every_time(*given: Any, **settings: Any) -> Any:
+        calls.append(1)
+        return {task: replace(found, accuracy=1 / len(calls)) for task, found in validate(*given, **settings).items()}
+
+    monkeypatch.setattr(run_module, "evaluate_clips", worse_every_time)
+    metrics = learn(set_manifest, tmp_path / "run", keep="best", valid_every=1)
+    assert metrics["best_step"] == 3
+    assert within(tmp_path / "run")
+    monkeypatch.undo()
+    assert evaluate_run(tmp_path / "run", progress=False)["best_step"] == 3
+
+
+def test_behind_the_search_nothing_moves_strides_and_their_gradient_is_not_computed(tmp_path: Path) -> None:
+    config = TrainConfig(**{**SETTINGS, "manifest": "m.csv", "out": str(tmp_path), "schedule": "constant"})
+    model = AudioClassifier(ClassifierConfig(tasks={"kind": ["a", "b"]}, **config.model_settings()))
+    training = ClassifierTraining(model, config)
+    optimizer, scheduler = training.make_optimizer()
+    rates = []
+    for step in range(1, 7):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        scheduler.step()
+        training.limit_strides(step)
+        assert all(layer.strides.requires_grad == (step < 3) for layer in diffstride_layers(model))
+    assert [stride > 0 for _, stride in rates] == [True] * 3 + [False] * 3
+    assert all(weight > 0 for weight, _ in rates)
 
 
 def test_a_run_that_is_stopped_while_strides_learn_is_within_it_and_goes_on_as_if_it_had_not_been(

@@ -65,6 +65,25 @@ def test_the_smooth_cost_falls_with_every_stride_as_the_counted_one_does(small_n
             layer.set_strides_(values)
 
 
+def test_attention_costs_the_square_of_its_places() -> None:
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv1d(4, 8, 3, stride=2, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv(x).transpose(1, 2)  # (B, places, channels)
+            return (x @ x.transpose(1, 2)).softmax(-1) @ x
+
+    converted, _ = convert_downsampling(Attending(), torch.zeros(1, 4, 240))
+    cost = network_cost(converted, torch.zeros(1, 4, 240))
+    (layer,) = diffstride_layers(converted)
+    for stride in (2.0, 3.0, 4.0):
+        n_out = 240 / stride
+        expected = 240 * 4 * 8 * 3 + 8 * 240 * n_out + 2 * 8 * n_out**2
+        assert cost.smooth({layer: torch.tensor([stride])}).item() == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("text", ["1x", "1.5x"])
 def test_strides_come_to_the_surface_and_then_under_the_budget(
     named_network: Callable[[str], Network], text: str
