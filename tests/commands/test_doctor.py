@@ -16,6 +16,7 @@ import torch
 import audiostride
 from audiostride.commands.doctor import examine, installation, machine, selftest, verdict
 from audiostride.commands.doctor.verdict import Finding, format_verdict, overall_status
+from audiostride.models import AudioClassifier, ClassifierConfig, save_classifier
 
 Run = Callable[..., int]
 TOPICS = ["python", "torch", "packages", "export", "cpu", "gpu", "libsndfile", "ffmpeg", "memory"]
@@ -282,6 +283,24 @@ def test_gpus_are_described(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(Path("/proc/driver/nvidia/version").exists(), reason="there is a driver")
 def test_a_machine_without_gpu_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert look_at_gpu(monkeypatch, fake_torch(available=False), driver=False).status == "ok"
+
+
+def test_a_model_is_tried_with_its_own_frontend(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"sample_rate": 48000, "window_s": 0.5, "n_mels": 40, "fmin_hz": 2000.0}
+    settings |= {"fmax_hz": 23000.0, "win_length": 960, "hop_length": 480, "n_fft": 1024, "width": 0.03}
+    model = AudioClassifier(ClassifierConfig(tasks={"call": ["a", "b"]}, **settings))
+    save_classifier(model, tmp_path / "m.safetensors")
+    *_, found = selftest.check_devices(str(tmp_path / "m.safetensors"))
+    assert (found.topic, found.status) == ("model on cpu", "ok")
+    assert "windows of 0.5 s at 48000 Hz take " in found.text
+    assert found.facts["band"] == found.facts["expected_band"] == 20
+    with torch.no_grad():
+        model.heads[0].weight.fill_(torch.inf)
+    save_classifier(model, tmp_path / "m.safetensors")
+    *_, found = selftest.check_devices(str(tmp_path / "m.safetensors"))
+    assert found.status == "problem"
+    *_, found = selftest.check_devices(str(tmp_path / "none"))
+    assert (found.status, "path must be a run folder" in found.text) == ("problem", True)
 
 
 def test_a_wrong_layer_frontend_or_training_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ def build_parser() -> ArgumentParser:
     parser = ArgumentParser(description=run.__doc__)
     parser.add_argument("--folder", default=".", help="where runs will be written, whose disk is tried")
     parser.add_argument("--no-self-test", action="store_true", help="only look, in a few seconds")
+    parser.add_argument("--model", metavar="RUN", help="a run folder or model file to try on each device too")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of the text")
     return parser
 
@@ -31,7 +32,7 @@ def build_parser() -> ArgumentParser:
 def run(arguments: Any) -> int:
     """Look over the installation and the machine, test both, and say what to change; 1 if something does not work."""
     begin, findings = time.perf_counter(), []
-    for finding in examine(Path(arguments.folder), self_test=not arguments.no_self_test):
+    for finding in examine(Path(arguments.folder), self_test=not arguments.no_self_test, model=arguments.model):
         findings.append(finding)
         if not arguments.json:
             print(format_finding(finding), flush=True)
@@ -47,12 +48,13 @@ def run(arguments: Any) -> int:
     return PROBLEM if status == "problem" else 0
 
 
-def examine(folder: Path, *, self_test: bool = True) -> Iterator[Finding]:
+def examine(folder: Path, *, self_test: bool = True, model: str | None = None) -> Iterator[Finding]:
     """The findings, one after the other as they come in; nothing that is broken stops it.
 
     Args:
         folder: Where runs are to be written: its disk is tried.
         self_test: Whether layer, frontend and training step are tried on each device.
+        model: A run folder or a model file that is tried there too.
     """
     looks: dict[str, Callable[[], Finding | Iterable[Finding]]] = {
         "python": installation.look_at_python,
@@ -68,6 +70,6 @@ def examine(folder: Path, *, self_test: bool = True) -> Iterator[Finding]:
         "disk": lambda: machine.look_at_disk(folder),
     }
     if self_test:
-        looks["self-test"] = selftest.check_devices
+        looks["self-test"] = lambda: selftest.check_devices(model)
     for topic, look in looks.items():
         yield from attempt(topic, look, cure=REPORT)

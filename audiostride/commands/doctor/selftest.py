@@ -15,8 +15,8 @@ STEPS = 40
 TRAINING_S = 4.0
 
 
-def check_devices() -> Iterator[Finding]:
-    """Layer, frontend and training step on the CPU and on each GPU."""
+def check_devices(model: str | None = None) -> Iterator[Finding]:
+    """Layer, frontend and training step on the CPU and on each GPU; the frontend and a window of a model, if given."""
     torch = try_import("torch")
     if isinstance(torch, Exception):
         text = f"not run, since torch does not import: {reason_of(torch)}"
@@ -28,6 +28,8 @@ def check_devices() -> Iterator[Finding]:
         "frontend": check_frontend,
         "training": check_training,
     }
+    if model is not None:
+        tests["model"] = lambda device: check_model(model, device)
     for device in devices:
         for name, test in tests.items():
             yield from attempt(f"{name} on {device}", lambda test=test, device=device: test(device), cure=CURE)  # type: ignore[misc]
@@ -62,39 +64,71 @@ def check_layer(device: str) -> Finding:
     return _judged(f"layer on {device}", good, text, facts)
 
 
-def check_frontend(device: str) -> Finding:
-    """A tone must land in its mel band, and the spectrogram of noise must be the one that numpy computes."""
+def check_frontend(device: str, **settings: Any) -> Finding:
+    """A tone must land in its mel band, and the spectrogram of noise must be the one that numpy computes.
+
+    Args:
+        device: Where it is computed.
+        settings: Of `LogMel`.
+    """
     # Here, so that what does not import is a finding, and no import at the head of a file that ends the examination.
     import numpy as np
     import torch
 
     from audiostride.audio.log_mel import LogMel, hz_to_mel
 
-    topic, frontend = f"frontend on {device}", LogMel().to(device)
-    seconds, tone_hz = torch.arange(16000) / 16000, 1000.0
-    tone = torch.sin(2 * torch.pi * tone_hz * seconds)[None]
+    topic, frontend = f"frontend on {device}", LogMel(**settings).to(device)
+    rate, edges = (
+        frontend.sample_rate,
+        np.linspace(hz_to_mel(frontend.fmin_hz), hz_to_mel(frontend.fmax_hz), frontend.n_mels + 2),
+    )
+    tone_hz = float(700 * (10 ** (edges[frontend.n_mels // 2] / 2595) - 1)) if settings else 1000.0
+    tone = torch.sin(2 * torch.pi * tone_hz * torch.arange(rate, dtype=torch.float64) / rate).float()[None]
     band = int(frontend(tone.to(device)).mean(dim=1).argmax())
-    edges = np.linspace(hz_to_mel(frontend.fmin_hz), hz_to_mel(frontend.fmax_hz), frontend.n_mels + 2)
     expected_band = int(np.abs(edges[1:-1] - hz_to_mel(tone_hz)).argmin())
     text = f"a tone of {tone_hz:g} Hz lands in band {band} of {frontend.n_mels} (its own: {expected_band})"
     facts = {"band": band, "expected_band": expected_band}
     if band != expected_band:
         return _judged(topic, False, text, facts)
-    noise = 0.1 * torch.randn(1, 16000, generator=torch.Generator().manual_seed(0))
+    noise = 0.1 * torch.randn(1, rate, generator=torch.Generator().manual_seed(0))
     n_fft, win, hop = frontend.n_fft, frontend.win_length, frontend.hop_length
     # Each frame is centred on its hop.
     padded = np.pad(noise[0].double().numpy(), ((win - hop) // 2, win))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, win)[: 100 * hop : hop]
+    frames = np.lib.stride_tricks.sliding_window_view(padded, win)[: rate - rate % hop : hop]
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(win) / win)
     power = np.abs(np.fft.rfft(frames * hann, n=n_fft)) ** 2
     edges_hz = 700 * (10 ** (edges / 2595) - 1)
     bins_hz = np.arange(n_fft // 2 + 1) * frontend.sample_rate / n_fft
     filters = [np.interp(bins_hz, edges_hz[band : band + 3], [0, 1, 0]) for band in range(frontend.n_mels)]
     expected = np.log(np.maximum(power @ np.array(filters).T, frontend.power_floor))
-    difference = float(np.abs(frontend(noise.to(device))[0].cpu().double().numpy() - expected).max())
+    found = frontend(noise.to(device))[0, : len(expected)].cpu().double().numpy()
+    difference = float(np.abs(found - expected).max())
     # The rounding of float32 in a sum that nearly cancels; a wrong window or band would be off by 0.1.
     text += f", log-mel agrees with numpy to {difference:.1e}"
     return _judged(topic, difference < 0.01, text, {**facts, "difference": difference})
+
+
+def check_model(place: str, device: str) -> Finding:
+    """The frontend of a model, with its settings, and the time that a window takes it."""
+    # Here, so that what does not import is a finding, and no import at the head of a file that ends the examination.
+    import torch
+
+    from audiostride.models import load_classifier
+
+    model, topic = load_classifier(place, device=device).freeze().eval(), f"model on {device}"
+    frontend = check_frontend(device, **model.config.frontend_settings())
+    times = []
+    with torch.inference_mode():
+        for _ in range(10):
+            start = time.perf_counter()
+            logits = model(torch.zeros(1, model.config.window_samples, device=device))
+            finite = all(bool(values.isfinite().all()) for values in logits.values())
+            times.append(time.perf_counter() - start)
+    window_ms = 1000 * sorted(times)[len(times) // 2]
+    heard = f"{model.config.window_s:g} s at {model.config.sample_rate} Hz"
+    text = f"{place}: windows of {heard} take {window_ms:.1f} ms; {frontend.text}"
+    good = finite and frontend.status == "ok"
+    return _judged(topic, good, text, {**frontend.facts, "window_ms": window_ms})
 
 
 def check_training(device: str) -> Finding:
