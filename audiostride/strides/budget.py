@@ -18,7 +18,7 @@ SmoothCost = Callable[[Mapping[Layer, Tensor]], Tensor]
 """A cost as a differentiable function of strides."""
 TOLERANCE = 1e-7  # of the logarithm of a cost
 ROUNDS = 60
-HALVINGS = 14
+HALVINGS = 8
 
 
 class StrideBudget:

@@ -1,5 +1,6 @@
 """Strides on the surface of equal cost, and the counted cost of what is left at the end."""
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -17,7 +18,6 @@ KINDS: list[dict[str, Any]] = [
     {"width": 0.125, "max_stride": 2.5, "size": "folded"},
     {"encoder": "resnet18", "width": 0.125},
     {"encoder": "bcresnet"},
-    {"encoder": "timm:test_resnet"},
 ]
 
 
@@ -38,12 +38,15 @@ def scatter_(model: AudioClassifier, *, seed: int) -> None:
     model.project_strides_()
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: " ".join(map(str, kind.values())))
-@pytest.mark.parametrize("text", ["0.6x", "1x", "2x"])
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [*product(KINDS, ("0.6x", "1x", "2x")), ({"encoder": "timm:test_resnet"}, "1x")],
+    ids=lambda each: each if isinstance(each, str) else " ".join(map(str, each.values())),
+)
 def test_from_anywhere_strides_come_to_the_surface_and_then_under_the_budget(kind: dict[str, Any], text: str) -> None:
     model = build(**kind)
     keeper, budget = classifier_budget("test", model, text), budget_per_window("test", text, model.config)
-    for seed in range(3):
+    for seed in range(2):
         scatter_(model, seed=seed)
         keeper.bring_()
         assert smooth_cost(model).item() == pytest.approx(budget, rel=1e-5)  # of strides in float32
