@@ -7,16 +7,18 @@ Expected: for each set and budget the paired difference of test accuracy with it
     the worst third; a figure of accuracy against cost, an arrow for each start. Not run at full size yet.
 Resumable: numbers of finished runs stand in --cells, a table that can travel; other runs go on.
 
+More ways of learning are compared with --ways: to the end of the training, and weights anew with the strides found.
+
 Each start draws a stride for each axis of each layer, log-uniform in [1, 3], and is brought to the budget along the
-gradient of its cost. Its two runs have the same seed, steps and budget as counted; of the fixed one, strides have a
-learning rate of 0.
+gradient of its cost. Budgets are relative to strided convolution with the usual strides of the network. The runs of a
+start have the same seed, steps and budget as counted; of the fixed one, strides have a learning rate of 0.
 """
 
 import argparse
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,7 +31,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from scipy.stats import t
 
-from audiostride.models import load_classifier
+from audiostride.models import ClassifierConfig, load_classifier
 from audiostride.models.budget import budget_per_window
 from audiostride.models.config import ENCODER_STRIDES
 from audiostride.reporting.style import COLORS, STYLE
@@ -43,9 +45,14 @@ from lab.program import check_settings, end_program, parse_settings
 from lab.runs import read_metrics
 
 HIGHEST_STRIDE = 3.0
-LEARNED = {"stride_lr": 3e-2, "stride_steps": 0.5}
-# Strides come to rest within the budget after the first step, and learn at no rate in it.
+# Strides of the second kind come to rest within the budget after the first step, and learn at no rate in it.
 FIXED = {"stride_lr": 0.0, "stride_steps": 1e-9}
+WAYS: dict[str, dict[str, Any]] = {
+    "fixed": FIXED,
+    "learned": {"stride_lr": 3e-2, "stride_steps": 0.5},
+    "to the end": {"stride_lr": 3e-2, "stride_steps": 1.0},
+    "anew": FIXED,  # weights from scratch, with the strides that were learned
+}
 REPEATS = 20  # of a window, for its time
 
 
@@ -55,6 +62,9 @@ def main() -> int:
     parser.add_argument("sets", nargs="+", metavar="NAME=MANIFEST:COLUMN", help="sets to learn, each on its own")
     parser.add_argument("--budgets", nargs="+", default=["0.5x", "1x", "2x"], help="what networks may cost")
     parser.add_argument("--starts", type=int, default=12, help="how many are drawn (default: %(default)s)")
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=["fixed", "learned"], help="what is trained "
+        "from each start: strides left alone; learned for half of the steps; learned to the end; weights learned anew "
+        "with the strides of the second (default: %(default)s)")  # fmt: skip
     parser.add_argument("--encoder", choices=list(ENCODER_STRIDES), default="separable", help="the network")
     parser.add_argument("--width", type=float, default=0.25)
     parser.add_argument("--set", nargs="+", metavar="NAME=VALUE", default=[], help="settings that all runs have")
@@ -70,20 +80,27 @@ def compare(arguments: argparse.Namespace) -> None:
     given = parse_settings("--set", arguments.set)
     check_settings("--set", given)
     sets = [split_task(item, "a set") for item in arguments.sets]
-    configs: dict[Cell, TrainConfig] = {}
-    for number in range(arguments.starts):  # so that an early stop leaves whole pairs
-        for budget in arguments.budgets:
-            for name, manifest, column in sets:
-                for way, strides in (("fixed", FIXED), ("learned", LEARNED)):
-                    own = {
-                        **PRESETS[DEFAULT_PRESET], "encoder": arguments.encoder, "width": arguments.width, **given,
-                        **strides, "budget": budget, "strides": draw_start(arguments.encoder, number), "seed": number,
-                    }  # fmt: skip
-                    out = arguments.out / name / f"{budget}_{way}_{number}"
-                    config = TrainConfig(**own, manifest=manifest, label=column, out=str(out))
-                    configs[name, f"{budget} {way}", number] = config
-    rows = train_cells(configs, arguments.cells or arguments.out / "cells.csv", measure_run, jobs=arguments.jobs)
-    rows[["budget", "way"]] = rows["variant"].str.split(" ", n=1, expand=True)
+    ways = list(dict.fromkeys(["fixed", "learned", *arguments.ways]))
+    file, rows = arguments.cells or arguments.out / "cells.csv", pd.DataFrame()
+    for own_ways in ([way for way in ways if way != "anew"], [way for way in ways if way == "anew"]):
+        configs: dict[Cell, TrainConfig] = {}
+        for number in range(arguments.starts):  # so that an early stop leaves whole pairs
+            for budget in arguments.budgets:
+                for name, manifest, column in sets:
+                    for way in own_ways:
+                        start = draw_start(arguments.encoder, number)
+                        own = {
+                            **PRESETS[DEFAULT_PRESET], "encoder": arguments.encoder, "width": arguments.width, **given,
+                            **WAYS[way], "budget": per_second(arguments, given, budget), "seed": number,
+                            "strides": start if way != "anew" else learned_strides(rows, name, budget, number),
+                        }  # fmt: skip
+                        out = arguments.out / name / f"{budget}_{way.replace(' ', '_')}_{number}"
+                        config = TrainConfig(**own, manifest=manifest, label=column, out=str(out))
+                        configs[name, f"{budget} {way}", number] = config
+        if configs:
+            found = train_cells(configs, file, measure_run, jobs=arguments.jobs)
+            found[["budget", "way"]] = found["variant"].str.split(" ", n=1, expand=True)
+            rows = pd.concat([rows, found], ignore_index=True)
     text = format_pairs(rows)
     print(f"\n{text}")
     make_folder(arguments.out)
@@ -99,6 +116,21 @@ def draw_start(encoder: str, number: int) -> list[list[float]]:
     n_layers = len(ENCODER_STRIDES[encoder])
     drawn = np.random.default_rng(number).uniform(0, math.log(HIGHEST_STRIDE), (n_layers, 2))
     return [[round(float(stride), 3) for stride in pair] for pair in np.exp(drawn)]
+
+
+def per_second(arguments: argparse.Namespace, given: Mapping[str, Any], budget: str) -> str:
+    """A budget as a number, of what strided convolution takes with the strides that the network usually has."""
+    settings = {"encoder": arguments.encoder, "width": arguments.width, **given}
+    known = {name: value for name, value in settings.items() if name in TrainConfig.model_setting_names()}
+    config = ClassifierConfig(tasks={"": ["a", "b"]}, **known)
+    return f"{budget_per_window('equal_cost', budget, config) / config.window_s:.0f}"
+
+
+def learned_strides(rows: pd.DataFrame, name: str, budget: str, number: int) -> list[list[float]]:
+    """Where the strides of a learned run ended."""
+    own = rows[(rows["set"] == name) & (rows["variant"] == f"{budget} learned") & (rows["seed"] == number)]
+    values = [float(value) for value in own["strides"].iloc[0].split()]
+    return [values[place : place + 2] for place in range(0, len(values), 2)]
 
 
 def measure_run(run: Path) -> dict[str, Any]:
@@ -154,6 +186,10 @@ def format_pairs(rows: pd.DataFrame) -> str:
         )
     together = pd.concat(everything)
     lines.append(f"| all | | | | {format_difference(together)} | {(together > 0).sum()} of {len(together)} | | | | |")
+    tests = rows.pivot_table(index=["set", "budget", "seed"], columns="way", values="test", sort=False)
+    for way in tests.columns.difference(["fixed", "learned"], sort=False):
+        difference = format_difference((tests[way] - tests["fixed"]).dropna())
+        lines += ["", f"{way} against fixed: {difference}"]
     return "\n".join(lines)
 
 

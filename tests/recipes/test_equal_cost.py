@@ -27,6 +27,15 @@ def test_pairs_have_one_cost_and_are_not_trained_again(
     assert (tmp_path / "runs" / "figure.png").stat().st_size > 5000
     for _, pair in known.groupby("seed"):
         assert pair["strides"].nunique() == 2
+    more = ["--cells", tmp_path / "runs" / "cells.csv", "--out", tmp_path / "more", "--ways", "to the end", "anew"]
+    assert run_recipe("equal_cost", *given, *more) == 0
+    said = capsys.readouterr().out
+    assert "to the end against fixed: " in said
+    assert "anew against fixed: " in said
+    known = pd.read_csv(tmp_path / "runs" / "cells.csv").set_index(["variant", "seed"])["strides"]
+    for seed in (0, 1):
+        strides = [[float(value) for value in known[f"1x {way}", seed].split()] for way in ("learned", "anew")]
+        assert strides[0] == pytest.approx(strides[1], rel=0.02)  # brought to the budget anew
     again = ["--cells", tmp_path / "runs" / "cells.csv", "--out", tmp_path / "elsewhere"]
     assert run_recipe("equal_cost", *given, *again) == 0
     assert cells(capsys.readouterr().out) == rows
