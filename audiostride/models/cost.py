@@ -32,7 +32,8 @@ class LayerCost(NamedTuple):
     """Multiply-adds of a block, of a ResNet's stem or of a head."""
 
     name: str
-    """``block 1`` and so on, in front of them ``stem`` where there is one, then ``head <task>``."""
+    """``block 1`` and so on, in front of them ``stem`` where there is one, behind those of a BC-ResNet ``last``, then
+    ``head <task>``."""
     weights: int
     """Products with learned weights: convolutions, or the linear layer of a head."""
     pooling: int
