@@ -4,7 +4,7 @@ Data: manifests of the tasks that the first run learns, or that run; and of the 
 Command: python recipes/few_clips.py --task word=words.csv:label bird=birds.csv:label --manifest scenes.csv
     --label label --clips-per-class 20 --width 0.25, or with --init RUN in the place of --task
 Expected: a table: test accuracy of each start, mean (sd) over seeds, and what it has beyond from scratch with the same
-    clips. Each seed draws other training clips; all validation clips choose the best step. Not measured yet.
+    clips. Each seed draws other training clips; all validation clips choose the best step. See recipes/RESULTS.md.
 Hardware: any; settings for a CPU: --width 0.25.
 Time: the first run as long as its steps; then three short runs a seed. --smoke 15 s. A finished run is not trained
     again, a stopped one goes on.
