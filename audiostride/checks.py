@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -66,9 +65,6 @@ Count = Annotated[int, Range(1)]
 WholeNumber = Annotated[int, Range(0)]
 Stride = Annotated[float, Range(1, unit="(bins in / bins out)", advice="use 1 to leave an axis alone")]
 RampBins = Annotated[float, Range(0, ends=False, unit="FFT bins", advice="the paper uses 4")]
-
-
-UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}  # of multiply-adds
 
 
 def check_settings(who: str, settings: Any) -> None:
@@ -258,20 +254,27 @@ def per_axis(who: str, value: Any, n_axes: int, name: str) -> tuple[Any, ...]:
     return tuple(value)
 
 
+UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}  # of multiply-adds
+
+
 def check_budget(who: str, text: str) -> tuple[float, bool]:
     """A budget as a number, and whether it is relative to strided convolution.
 
     Raises:
-        InputError: Not ``0.5x`` or ``5M``, or zero.
+        InputError: Not ``0.5x`` or ``5M``, or not above zero.
 
     >>> check_budget("train", "0.5x"), check_budget("train", "5M")
     ((0.5, True), (5000000.0, False))
     """
-    match = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?)\s*([xkmg]?)", str(text).strip().lower())
-    value = float(match[1]) if match and match[1].count(".") <= 1 and match[1] != "." else 0.0
-    if match is None or not 0 < value < math.inf:
+    number = text.strip().lower()
+    unit = number[-1:] if number[-1:] in ("x", *UNITS) else ""
+    try:
+        value = float(number.removesuffix(unit))
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
         raise InputError(
-            f"{who}: budget must be a positive factor on the multiply-adds of strided convolution, such as 0.5x, or "
-            f"multiply-adds per second of audio, such as 5M, got {text!r}"
+            f"{who}: budget must be a positive factor on the multiply-adds of strided convolution, such as 0.5x, or a "
+            f"number of multiply-adds, for training per second of audio, such as 5M, got {text!r}"
         )
-    return (value, True) if match[2] == "x" else (value * UNITS[match[2]], False)
+    return (value, True) if unit == "x" else (value * UNITS[unit], False)

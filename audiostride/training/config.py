@@ -409,6 +409,11 @@ class TrainConfig:
         """Steps in which strides learn."""
         return max(1, round(self.stride_steps * self.steps))
 
+    @property
+    def kept_from(self) -> int:
+        """The first step whose weights may be kept: with a budget, strides must have come to rest within it."""
+        return 0 if self.budget is None else self.search_steps
+
     def sources(self) -> list[Source]:
         """The manifests to train on, each with its tasks; the one-task form is one manifest with one task."""
         if self.task is None:

@@ -84,9 +84,10 @@ def make_model(
     """
     named = [task for task, names in tasks.items() if BACKGROUND in names and task not in (config.multi_label or ())]
     background = BACKGROUND if named or config.background is not None else None
-    notes = [] if config.background is not None or not named else [
-        f"{', '.join(named)}: clips of class {BACKGROUND} are without any of the others; predictions do not report it"
-    ]  # fmt: skip
+    notes = []
+    if named and config.background is None:
+        unreported = f"clips of class {BACKGROUND} are without any of the others; predictions do not report it"
+        notes.append(f"{', '.join(named)}: {unreported}")
     settings = {**config.model_settings(), "multi_label": config.multi_label or (), "background_class": background}
     if initial is None:
         bands = {name: settings[name] for name in ("sample_rate", "n_mels", "fmin_hz", "fmax_hz")}

@@ -248,7 +248,7 @@ def evaluate_run(
     if split == "test" and not manifest:
         history = read_table("evaluate", run / "history.csv", ["step", "valid_accuracy"])
         if config.keep == "best":
-            settled = history if config.budget is None else history[history["step"] >= config.search_steps]
+            settled = history[history["step"] >= config.kept_from]
             settled = history.tail(1) if settled.empty else settled  # of a run that was stopped before
             best = settled[settled["valid_accuracy"] == settled["valid_accuracy"].max()].iloc[-1]
         else:

@@ -188,7 +188,8 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         classifier_budget("train", best, config.budget).fit_()
     if config.calibrate:
         facts["temperature"] = calibrate_(best, sets["valid"], hop_s=config.eval_hop_s, progress=progress)
-    save_classifier(best, run / "model.safetensors")
+    if config.calibrate or config.budget is not None:
+        save_classifier(best, run / "model.safetensors")
     metrics = write_results(
         run, best, test=sets["test"], train=sets["train"], facts=facts, hop_s=config.eval_hop_s, progress=progress
     )
@@ -415,9 +416,7 @@ class RunRecorder(Recorder):
                 row |= {f"valid_loss_{task}": item.loss, f"valid_accuracy_{task}": item.accuracy}
         # Of equal accuracies the later one wins: with a falling learning rate it has the lower loss.
         config = self.training.config
-        # With a budget, what strides had not come to rest in is no rival.
-        first = 0 if config.budget is None else config.search_steps
-        rival = self.best["valid_accuracy"] if self.best.get("step", -1) >= first else 0.0
+        rival = self.best["valid_accuracy"] if self.best.get("step", -1) >= config.kept_from else 0.0
         if config.keep == "last" or accuracy >= rival:
             self.best = {"step": step, "valid_accuracy": accuracy}
             if self.processes.first:

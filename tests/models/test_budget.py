@@ -118,5 +118,5 @@ def test_a_budget_is_relative_to_strided_convolution_or_a_number_per_second() ->
 
 @pytest.mark.parametrize("text", ["0", "0x", "-1x", "half", "5Q", "", "nan", "inf", "1e999", "1.2.3", "x"])
 def test_what_is_no_budget_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match=r"such as 0\.5x, or multiply-adds per second of audio, such as 5M, got"):
+    with pytest.raises(InputError, match=r"such as 0\.5x, or a number of multiply-adds, .* such as 5M, got"):
         budget_per_window("test", text, build(width=0.125).config)

@@ -106,18 +106,8 @@ def test_the_check_finds_faults(page: str) -> None:
     assert PageCheck(page).wrong
 
 
-SINGLE = [
-    "summary",
-    "accuracy",
-    "cutoffs",
-    "first_layer",
-    "gains",
-    "strides",
-    "multiply_adds",
-    "per_class",
-    "calibration",
-]
-SINGLE += ["mistakes"]
+SINGLE = ["summary", "accuracy", "cutoffs", "first_layer", "gains", "strides", "multiply_adds"]
+SINGLE += ["per_class", "calibration", "mistakes"]
 
 
 def test_a_run_on_two_classes_has_all_parts(make_run: MakeRun, tmp_path: Path) -> None:

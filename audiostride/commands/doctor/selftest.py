@@ -78,11 +78,10 @@ def check_frontend(device: str, **settings: Any) -> Finding:
     from audiostride.audio.log_mel import LogMel, hz_to_mel
 
     topic, frontend = f"frontend on {device}", LogMel(**settings).to(device)
-    rate, edges = (
-        frontend.sample_rate,
-        np.linspace(hz_to_mel(frontend.fmin_hz), hz_to_mel(frontend.fmax_hz), frontend.n_mels + 2),
-    )
-    tone_hz = float(700 * (10 ** (edges[frontend.n_mels // 2] / 2595) - 1)) if settings else 1000.0
+    rate = frontend.sample_rate
+    edges = np.linspace(hz_to_mel(frontend.fmin_hz), hz_to_mel(frontend.fmax_hz), frontend.n_mels + 2)
+    edges_hz = 700 * (10 ** (edges / 2595) - 1)
+    tone_hz = float(edges_hz[frontend.n_mels // 2])  # the middle of a band in the middle
     tone = torch.sin(2 * torch.pi * tone_hz * torch.arange(rate, dtype=torch.float64) / rate).float()[None]
     band = int(frontend(tone.to(device)).mean(dim=1).argmax())
     expected_band = int(np.abs(edges[1:-1] - hz_to_mel(tone_hz)).argmin())
@@ -97,7 +96,6 @@ def check_frontend(device: str, **settings: Any) -> Finding:
     frames = np.lib.stride_tricks.sliding_window_view(padded, win)[: rate - rate % hop : hop]
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(win) / win)
     power = np.abs(np.fft.rfft(frames * hann, n=n_fft)) ** 2
-    edges_hz = 700 * (10 ** (edges / 2595) - 1)
     bins_hz = np.arange(n_fft // 2 + 1) * frontend.sample_rate / n_fft
     filters = [np.interp(bins_hz, edges_hz[band : band + 3], [0, 1, 0]) for band in range(frontend.n_mels)]
     expected = np.log(np.maximum(power @ np.array(filters).T, frontend.power_floor))
