@@ -7,10 +7,10 @@ Expected: DIR/<part>.json, .md and .log for each part, each complete as soon as 
 Hardware: one GPU with bfloat16; let nothing run beside it. --smoke: any CPU, tiny, its figures mean nothing.
 Time: --minutes, whatever happens: a part whose time is over is ended, and keeps the rows that it has.
 
-Parts: machine, correctness, step, train, infer, layer, images, profile. Each is a process of its own, since an error on
-a GPU leaves the process useless; one that fails is listed with its traceback, and the next one goes on. What a part
-leaves of its time goes to those after it. Exit code: 0; 1 if a part failed or a comparison is out of bounds; 2 for bad
-input.
+Parts: machine, correctness, step, train, infer, layer, images, profile, products. Each is a process of its own, since
+an error on a GPU leaves the process useless; one that fails is listed with its traceback, and the next one goes on.
+What a part leaves of its time goes to those after it. Exit code: 0; 1 if a part failed or a comparison is out of
+bounds; 2 for bad input.
 """
 
 import argparse
@@ -30,7 +30,8 @@ from audiostride.writing import write_text
 
 # Shares of the time; of eight minutes these are about seconds. Starting a part and torch takes some of each.
 PARTS = {
-    "machine": 20, "correctness": 75, "step": 185, "train": 55, "infer": 45, "layer": 25, "images": 45, "profile": 30,
+    "machine": 20, "correctness": 75, "step": 185, "train": 55, "infer": 45, "layer": 25, "images": 45, "profile": 40,
+    "products": 30,
 }  # fmt: skip
 SMOKE_LIMIT_S = 300.0  # of a part on a CPU, for which shares made for a GPU would be wrong
 

@@ -3,6 +3,7 @@
 import math
 import operator
 from collections.abc import Sequence
+from functools import reduce
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -324,4 +325,6 @@ def stride_cost(model: nn.Module) -> Tensor:
     if not layers:
         parameter = next(model.parameters(), torch.empty(0))
         return torch.zeros((), device=parameter.device)
-    return torch.stack([1 / layer.strides.float().expand(layer.n_axes).prod() for layer in layers]).sum()
+    # Not `prod`, whose gradient counts the zeros among its factors: a GPU would have to be waited for.
+    shares = [layer.strides.float().reciprocal().expand(layer.n_axes).unbind() for layer in layers]
+    return torch.stack([reduce(operator.mul, of_axes) for of_axes in shares]).sum()

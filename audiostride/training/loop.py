@@ -7,10 +7,10 @@ import threading
 import warnings
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.fabric import Fabric
@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from audiostride.distributed import Processes, needing_all
 from audiostride.errors import InputError, reason_of
+from audiostride.training.graph import StepGraph
 from audiostride.training.hardware import is_out_of_memory, keep_freed_memory
 from audiostride.training.recorder import Recorder, StepBar
 from audiostride.writing import write_bytes
@@ -120,6 +121,10 @@ class Learner:
         self.module = fabric.setup_module(training)
         self.optimizer, self.scheduler = training.make_optimizer()
         self._stepper: Any = fabric.setup_optimizers(self.optimizer)
+        # Processes wait for each other, and 16-bit gradients have a scale that the host looks at.
+        graphs = fabric.device.type == "cuda" and turns == 1 and not isinstance(fabric.strategy, DDPStrategy)
+        precise = not fabric.strategy.precision.state_dict()
+        self._graph = StepGraph(self._learn, training) if graphs and precise else None
 
     @property
     def learning_rate(self) -> float:
@@ -131,16 +136,25 @@ class Learner:
         loss = torch.zeros((), device=self.fabric.device)
         for turn in range(self.turns):
             batch = self.fabric.to_device(next(batches))  # from pinned memory to a GPU, for which nothing waits
+            self.training.begin_step(step, turn)
+            key = None if self._graph is None else self.training.graph_key()
+            if self._graph is not None and key is not None:
+                loss = self._graph(batch, key)
+                continue
             with self.fabric.no_backward_sync(self.module, enabled=turn + 1 < self.turns):
-                part = self.module(batch, step, turn) / self.turns
-                self.fabric.backward(part)
-            loss = loss + part.detach()
+                loss = loss + self._learn(batch, turn)
         self._stepper.step()
         self.optimizer.zero_grad()
         self.scheduler.step()
         self.training.limit_strides(step + 1)
         self.training.check_step(step + 1)
         return loss
+
+    def _learn(self, batch: dict[str, Tensor], turn: int = 0) -> Tensor:
+        """Add the gradients of a part of a batch; the result is its loss."""
+        part = self.module(batch, turn) / self.turns
+        self.fabric.backward(part)
+        return cast(Tensor, part.detach())
 
     def save(self, file: Path, recorder: Recorder, step: int) -> None:
         """Write a checkpoint, whole or not at all, in the layout of version 0.1.0: that of Lightning's trainer."""
@@ -193,14 +207,26 @@ class Training(nn.Module, ABC):
     model: Any
 
     @abstractmethod
-    def forward(self, batch: dict[str, Tensor], step: int, turn: int = 0) -> Tensor:
+    def begin_step(self, step: int, turn: int = 0) -> None:
+        """Set what is another at each step, for the next `forward`, or the next replay of a CUDA graph of one.
+
+        Args:
+            step: Steps done before.
+            turn: Which part of the batch this is, for this process.
+        """
+
+    @abstractmethod
+    def forward(self, batch: dict[str, Tensor], turn: int = 0) -> Tensor:
         """Loss of a batch or of a part of one, a scalar; gradients are its mean over processes and turns.
 
         Args:
             batch: The batch, on the device.
-            step: Steps done before.
-            turn: Which part of the batch this is, for this process.
+            turn: As in `begin_step`.
         """
+
+    def graph_key(self) -> Hashable:
+        """What the shapes of a step depend on beside its batch; None where a step cannot be a CUDA graph."""
+        return None
 
     @abstractmethod
     def make_optimizer(self) -> tuple[Optimizer, LambdaLR]:

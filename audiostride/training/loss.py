@@ -1,7 +1,7 @@
 """The loss of a classifier on a batch of excerpts or on a part of one, and the optimizer that lowers it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, Self
 
@@ -156,6 +156,9 @@ class ClassifierTraining(Training):
 
     noises: Tensor | None
     task_weights: Tensor
+    _sums: Tensor
+    _step: Tensor
+    _first_bad_step: Tensor
 
     def __init__(
         self,
@@ -188,8 +191,9 @@ class ClassifierTraining(Training):
             self._budget.bring_()
         self._classify = torch.compile(model.classify_spectrogram) if config.compile else model.classify_spectrogram
         # Sums of the losses of the tasks, of the batches that had them, and of their excerpts.
-        self._sums = torch.zeros(3, len(self.tasks))
-        self._first_bad_step = torch.tensor(-1)
+        self.register_buffer("_sums", torch.zeros(3, len(self.tasks)), persistent=False)
+        self.register_buffer("_step", torch.tensor(0), persistent=False)
+        self.register_buffer("_first_bad_step", torch.tensor(-1), persistent=False)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -198,10 +202,13 @@ class ClassifierTraining(Training):
                 part.eval()
         return self
 
-    def forward(self, batch: dict[str, Tensor], step: int, turn: int = 0) -> Tensor:
+    def begin_step(self, step: int, turn: int = 0) -> None:
         # What dropout leaves out depends on the seed and the step, as batches do: a resumed run goes on alike.
         key = np.random.SeedSequence([self.config.seed, step, turn, self.processes.rank])
         torch.manual_seed(int(key.generate_state(1)[0]))
+        self._step.fill_(step)
+
+    def forward(self, batch: dict[str, Tensor], turn: int = 0) -> Tensor:
         spectrogram = self.model.frontend(augment_waveform(batch, self.noises))
         logits = self._classify(mask(spectrogram, batch))
         classes = batch["class_index"]
@@ -211,22 +218,24 @@ class ClassifierTraining(Training):
         present = (counts > 0).to(losses.dtype)  # a value on the device, which nothing waits for
         weights = self.task_weights * present
         loss = (weights * losses).sum() / weights.sum()
-        self._note(losses.detach() * present, present, counts, step=step, turn=turn)
+        self._note(losses.detach() * present, present, counts, once=turn == 0 and self.processes.first)
         # The sum over the parts of a batch is its loss, and what is taken is their mean.
         loss = loss * (self.processes.count * self.config.accumulate)
         if self.config.stride_cost:
             loss = loss + self.config.stride_cost * stride_cost(self.model)
         return loss
 
-    def _note(self, losses: Tensor, present: Tensor, counts: Tensor, *, step: int, turn: int) -> None:
+    def graph_key(self) -> Hashable:
+        if self.config.compile:  # which has graphs of its own
+            return None
+        sizes = self.model.encoder.map_sizes(self.model.config.window_frames, self.model.config.n_mels)
+        return *sizes, *(layer.strides.requires_grad for layer in self.strided_layers)
+
+    def _note(self, losses: Tensor, present: Tensor, counts: Tensor, *, once: bool) -> None:
         """Add up what the history shows, on the device; a batch's tasks and excerpts count once, at its first turn."""
-        if self._sums.device != losses.device:
-            self._sums = self._sums.to(losses.device)
-            self._first_bad_step = self._first_bad_step.to(losses.device)
-        once = float(turn == 0 and self.processes.first)
-        self._sums = self._sums + torch.stack([losses, once * present, once * counts])
+        self._sums += torch.stack([losses, float(once) * present, float(once) * counts])
         new = (self._first_bad_step < 0) & ~losses.isfinite().all()
-        self._first_bad_step = torch.where(new, step, self._first_bad_step)
+        self._first_bad_step.copy_(torch.where(new, self._step, self._first_bad_step))
 
     def _task_losses(
         self, logits: dict[str, Tensor], classes: Tensor, batch: dict[str, Tensor]
@@ -309,7 +318,7 @@ class ClassifierTraining(Training):
             InputError: A loss is not finite.
         """
         sums, batches, counts = self.processes.sum(self._sums).tolist()
-        self._sums = torch.zeros_like(self._sums)
+        self._sums.zero_()
         if not all(math.isfinite(value) for value in sums):
             raise self._diverged("loss", step)
         means = [value / max(1.0, number) for value, number in zip(sums, batches, strict=True)]

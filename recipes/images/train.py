@@ -195,18 +195,26 @@ class ImageTraining(Training):
         processes: Those that train together, each on its part of a batch.
     """
 
+    _sums: Tensor
+    _step: Tensor
+    _first_bad_step: Tensor
+
     def __init__(self, model: ImageClassifier, config: ImageTrainConfig, n_images: int, processes: Processes) -> None:
         super().__init__()
         self.model, self.config, self.n_images, self.processes = model, config, n_images, processes
         self.strided_layers = diffstride_layers(model)
         # Sum of the losses, and their number.
-        self._sums = torch.zeros(2)
-        self._first_bad_step = torch.tensor(-1)
+        self.register_buffer("_sums", torch.zeros(2), persistent=False)
+        self.register_buffer("_step", torch.tensor(0), persistent=False)
+        self.register_buffer("_first_bad_step", torch.tensor(-1), persistent=False)
 
-    def forward(self, batch: dict[str, Tensor], step: int, turn: int = 0) -> Tensor:
+    def begin_step(self, step: int, turn: int = 0) -> None:
         # Dropout draws as a function of (seed, step) too, so that a run that is taken up again draws the same.
         key = [self.config.seed, DROPOUT, step, self.processes.rank]
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        self._step.fill_(step)
+
+    def forward(self, batch: dict[str, Tensor], turn: int = 0) -> Tensor:
         images, classes = prepare_images(batch["image"], self.model.image_size), batch["class_index"]
         if "share" in batch:
             # Images that are only mixed into others follow those that the loss is of.
@@ -215,19 +223,17 @@ class ImageTraining(Training):
             loss = mixed_cross_entropy(logits, classes, batch["partner_class"], batch["share"])
         else:
             loss = F.cross_entropy(self.model(images).float(), classes)
-        self._note(loss.detach(), step)
+        self._note(loss.detach())
         # Parts are of one size: the mean over the processes, which is what gradients are, is that of the batch.
         if self.config.stride_cost:
             loss = loss + self.config.stride_cost * stride_cost(self.model)
         return loss
 
-    def _note(self, loss: Tensor, step: int) -> None:
+    def _note(self, loss: Tensor) -> None:
         """Add up what the history shows, on the device."""
-        if self._sums.device != loss.device:
-            self._sums, self._first_bad_step = self._sums.to(loss.device), self._first_bad_step.to(loss.device)
-        self._sums = self._sums + torch.stack([loss, torch.ones_like(loss)])
+        self._sums += torch.stack([loss, torch.ones_like(loss)])
         new = (self._first_bad_step < 0) & ~loss.isfinite()
-        self._first_bad_step = torch.where(new, step, self._first_bad_step)
+        self._first_bad_step.copy_(torch.where(new, self._step, self._first_bad_step))
 
     def check_step(self, step: int) -> None:
         if not all(math.isfinite(stride) for layer in self.strided_layers for stride in layer.stride_values()):
@@ -242,7 +248,7 @@ class ImageTraining(Training):
             InputError: A loss is not finite.
         """
         total, count = self._check_losses(step)
-        self._sums = torch.zeros_like(self._sums)
+        self._sums.zero_()
         return total / max(1.0, count)
 
     def _check_losses(self, step: int) -> tuple[float, float]:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-PARTS = ["machine", "correctness", "step", "train", "infer", "layer", "images", "profile"]
+PARTS = ["machine", "correctness", "step", "train", "infer", "layer", "images", "profile", "products"]
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ def test_a_part_that_fails_is_listed_and_the_next_ones_run(
     # Of eight minutes: about its share for each part that takes no time at all, and all that is left for the last.
     limits = dict(calls)
     assert limits["machine"] == pytest.approx(20, abs=2)
-    assert limits["profile"] == pytest.approx(480, abs=5)
+    assert limits["products"] == pytest.approx(480, abs=5)
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_the_loss_is_that_of_the_mixed_classes_and_weights(
 ) -> None:
     module = make_module(class_weights=None if weights is None else [torch.tensor(weights)])
     batch = make_batch(config)
-    loss = module(batch, 0).item()
+    loss = module(batch).item()
 
     model = make_module().model  # the same weights, and batch norm before its first batch
     waveform = augment_waveform(batch, make_noises())
@@ -148,7 +148,7 @@ def watch_inputs(module: nn.Module) -> list[Tensor]:
 def test_masks_reach_the_encoder() -> None:
     module, batch = make_module(), make_batch(AugmentationConfig(time_masks=1, mel_masks=1), step=3)
     seen = watch_inputs(module.model.encoder)
-    module(batch, 0)
+    module(batch)
     assert seen[0].shape == (B, 1, 100, 64)
     stretches = [
         [slice(int(s), int(s + n)) for s, n in zip(batch[f"{axis}_mask_starts"], batch[f"{axis}_mask_lengths"])]  # noqa: B905

@@ -32,7 +32,10 @@ class Slope(Training):
         super().__init__()
         self.model, self.checked = Number(), list[int]()
 
-    def forward(self, batch: dict[str, Tensor], step: int, turn: int = 0) -> Tensor:
+    def begin_step(self, step: int, turn: int = 0) -> None:
+        pass
+
+    def forward(self, batch: dict[str, Tensor], turn: int = 0) -> Tensor:
         return batch["slope"] * (self.model.weight + 1)
 
     def make_optimizer(self) -> Any:

@@ -122,12 +122,12 @@ def prepare(config: TrainConfig) -> tuple[AudioClassifier, Any, ClassifierTraini
 def test_the_parts_of_a_batch_add_up_to_the_whole(several: Path, settings: dict[str, Any]) -> None:
     config = make_config(several, **settings)
     model, batches, training, _ = prepare(config)
-    whole = training(batches[3], 3)
+    whole = training(batches[3])
     grads = torch.autograd.grad(whole, list(model.parameters()), allow_unused=True)
     parts, summed = BatchParts(batches, turns=4), [torch.zeros_like(each) for each in model.parameters()]
     losses = []
     for turn in range(4):
-        loss = training(parts[3 * 4 + turn], 3, turn)
+        loss = training(parts[3 * 4 + turn], turn)
         losses.append(loss)
         for total, grad in zip(
             summed, torch.autograd.grad(loss, list(model.parameters()), allow_unused=True), strict=True

@@ -87,7 +87,7 @@ def gradients(batches: TrainingBatches, parts: int, *, weighted: bool) -> tuple[
     for turn in range(parts):
         item = BatchParts(batches, turns=parts)[4 * parts + turn]
         batch = {name: value.double() if value.is_floating_point() else value for name, value in item.items()}
-        (training(batch, 4, turn) / parts).backward()
+        (training(batch, turn) / parts).backward()
     means = training.take_mean_losses(5)
     assert [count for _, count in means.values()] == [8, int((item["class_index"][:, 1] >= 0).sum())]
     found = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}

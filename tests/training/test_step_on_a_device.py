@@ -28,6 +28,7 @@ from audiostride.strides.diffstride import diffstride_layers
 from audiostride.training import TrainConfig
 from audiostride.training.augmentation.drawing import AugmentationConfig
 from audiostride.training.batches import TrainingBatches
+from audiostride.training.graph import STEADY, StepGraph
 from audiostride.training.loop import Learner, launch_fabric
 from audiostride.training.loss import ClassifierTraining
 
@@ -41,6 +42,9 @@ NETWORKS = [
     {"pooling": "spectral"},
     {"pooling": "strided"},
 ]
+
+# Of six blocks the last maps have few bins, and their sizes change at every other step.
+SHORT: dict[str, Any] = {"channels": [64, 64, 64], "strides": [[2, 2]] * 3}
 
 # Operations that give the host a number, or a result whose size depends on the values.
 READS = {
@@ -162,7 +166,7 @@ def mode_of(device: str) -> Any:
 
 def step(training: ClassifierTraining, optimizer: torch.optim.Optimizer, batch: dict[str, Tensor]) -> None:
     """What the loop does at a step, but for the strides; fake tensors of a GPU have no backward pass."""
-    loss = training(batch, 0)
+    loss = training(batch)
     if loss.device.type == "meta":
         loss.backward()
     else:
@@ -246,7 +250,7 @@ def steps_of(training: ClassifierTraining, optimizer: torch.optim.Optimizer, cou
     batch = {name: values.to(weight) for name, values in NoiseBatches()[0].items()}
     losses = []
     for _ in range(count):
-        loss = training(batch, 0)
+        loss = training(batch)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -299,6 +303,106 @@ def test_a_checkpoint_of_a_cpu_goes_on_with_the_fused_optimizer_of_a_gpu() -> No
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
+class Rerun:
+    """Records nothing but what to run; like a graph it reads and writes the same tensors each time."""
+
+    def __init__(self, training: ClassifierTraining) -> None:
+        self.training, self.recorded = training, 0
+        self.places = self.where()
+
+    def where(self) -> list[int]:
+        return [tensor.data_ptr() for tensor in (*self.training.buffers(), *self.training.parameters())]
+
+    def __call__(self, compute: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
+        self.recorded += 1
+        buffers = [(buffer, buffer.clone()) for buffer in self.training.buffers()]
+        loss = compute()
+        for buffer, before in buffers:  # recording computes nothing
+            buffer.copy_(before)
+        parameters = list(self.training.parameters())
+        kept = [parameter.grad for parameter in parameters]
+
+        def replay() -> None:
+            shown = [parameter.grad for parameter in parameters]
+            for parameter in parameters:
+                parameter.grad = None
+            loss.copy_(compute())
+            for parameter, gradient, before in zip(parameters, kept, shown, strict=True):
+                if gradient is not None and parameter.grad is not None:
+                    gradient.copy_(parameter.grad)
+                parameter.grad = before
+
+        return loss, replay
+
+
+def learn(steps: int, *, graphs: bool, **settings: Any) -> tuple[list[float], ClassifierTraining, Rerun]:
+    """Losses of some steps, in the middle of which maps change their sizes."""
+    training = make_training(**settings)
+    learner, recorder = Learner(training, launch_fabric(device=torch.device("cpu"))), Rerun(training)
+    assert learner._graph is None  # a CPU has none
+    if graphs:
+        learner._graph = StepGraph(learner._learn, training, recorder)
+    for layer in diffstride_layers(training.model):
+        layer.set_strides_([2.2, 2.3])
+    learner.scheduler.base_lrs = [1e-3, 1e-4][: len(learner.scheduler.base_lrs)]
+    batches = [NoiseBatches()[number] for number in range(steps)]
+    losses, left = [], iter(batches)
+    for step in range(steps):
+        if step == 1:  # the first step has the rate of strides that the settings give
+            for layer in diffstride_layers(training.model):
+                layer.set_strides_([2.2, 2.3])
+        if step == steps // 2 and (layers := diffstride_layers(training.model)):
+            layers[0].set_strides_([1.6, 1.7])
+        losses.append(learner.take_step(left, step))
+    for number, batch in enumerate(batches):
+        assert torch.equal(batch["waveform"], NoiseBatches()[number]["waveform"]), "a batch stays what it was"
+    return [float(loss) for loss in losses], training, recorder
+
+
+@pytest.mark.parametrize(
+    ("settings", "recorded"), [({"size": "nominal", **SHORT}, 2), ({"pooling": "strided"}, 1)], ids=str
+)
+def test_steps_by_graphs_are_the_same_steps(settings: dict[str, Any], recorded: int) -> None:
+    steps = 4 * STEADY
+    (expected, eager, _), (found, replayed, recorder) = (
+        learn(steps, graphs=graphs, **settings) for graphs in (False, True)
+    )
+    assert recorder.recorded == recorded
+    assert found == expected
+    assert len(set(found)) == steps, "each step has a batch of its own"
+    assert recorder.places == recorder.where(), "what a graph writes stays where it lies"
+    assert replayed.take_mean_losses(steps) == eager.take_mean_losses(steps)
+    for name, values in eager.state_dict().items():
+        assert torch.equal(values, replayed.state_dict()[name]), name
+
+
+def test_a_step_without_a_loss_is_told_by_its_own_number() -> None:
+    training = make_training(pooling="strided")
+    learner = Learner(training, launch_fabric(device=torch.device("cpu")))
+    learner._graph = StepGraph(learner._learn, training, Rerun(training))
+    batches = [NoiseBatches()[number] for number in range(3 * STEADY)]
+    batches[2 * STEADY]["waveform"][:] = torch.nan
+    for step, batch in enumerate(batches):
+        learner.take_step(iter([batch]), step)
+    assert int(training._first_bad_step) == 2 * STEADY
+
+
+def test_where_no_graph_can_be_made_steps_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(compute: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
+        compute()
+        raise RuntimeError("operation not permitted when stream is capturing\nmore of it")
+
+    training = make_training(pooling="strided")
+    learner = Learner(training, launch_fabric(device=torch.device("cpu")))
+    learner._graph = StepGraph(learner._learn, training, refuse)
+    batches = iter([NoiseBatches()[number] for number in range(2 * STEADY)])
+    for step in range(2 * STEADY):
+        learner.take_step(batches, step)
+    assert learner._graph.failure == "operation not permitted when stream is capturing"
+    assert capsys.readouterr().out.count("kernel by kernel") == 1
+    assert all(parameter.grad is None for parameter in training.parameters())
+
+
 def to_gpu(training: ClassifierTraining) -> dict[str, Tensor]:
     """Move a training to the GPU; returns its batch there."""
     training.cuda()
@@ -343,7 +447,7 @@ def test_a_step_on_a_gpu_waits_for_its_strides_only(settings: dict[str, Any], pr
 
     def whole_step() -> None:
         with torch.autocast("cuda", precision) if precision else nullcontext():
-            loss = training(batch, 0)
+            loss = training(batch)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -377,7 +481,7 @@ def test_fused_steps_change_the_sizes_of_maps() -> None:
     optimizer.param_groups[1]["lr"] = 0.5
     before = encoder.map_sizes(100, 64)
     for _ in range(3):
-        training(batch, 0).backward()
+        training(batch).backward()
         for layer in layers:
             layer.strides.grad = -torch.ones_like(layer.strides)  # the first steps of Adam are its learning rate
         optimizer.step()
@@ -414,7 +518,7 @@ def test_a_step_with_held_strides_is_a_graph(held: str) -> None:
 
         def one_step() -> Tensor:
             training.model.zero_grad()
-            loss = training(batch, 0)
+            loss = training(batch)
             loss.backward()
             optimizer.step()
             return loss.detach()  # whose graph is not kept: its nodes know the stream that they were made on
@@ -438,6 +542,42 @@ def test_a_step_with_held_strides_is_a_graph(held: str) -> None:
     assert found[-1] != found[-2], "each replay learns"
     # Sums of atomic additions come in any order; TF32 convolutions round their inputs to 10 bits.
     assert found == pytest.approx(expected, rel=1e-2)
+
+
+@pytest.mark.gpu
+@on_gpu
+@pytest.mark.parametrize("precision", ["32", "bf16-mixed"])
+@pytest.mark.parametrize(
+    "settings", [{"size": "mixed"} | SHORT, {"size": "paper"} | SHORT, {"pooling": "strided"}], ids=str
+)
+def test_steps_on_a_gpu_are_graphs(settings: dict[str, Any], precision: str) -> None:
+    found = []
+    for graphs in (True, False):
+        training = make_training(**settings)
+        learner = Learner(training, launch_fabric(device=torch.device("cuda"), precision=precision))
+        assert learner._graph is not None
+        if not graphs:
+            learner._graph = None
+        for layer in diffstride_layers(training.model):  # from 2.0 a size would change at every other step
+            layer.set_strides_([2.2, 2.3])
+        learner.scheduler.base_lrs = [1e-3, 1e-4][: len(learner.scheduler.base_lrs)]
+        loader = iter([NoiseBatches()[number] for number in range(40)])
+        losses, sizes, kinds = [], [], []
+        for step in range(30):
+            if step == 15 and (layers := diffstride_layers(training.model)):  # maps of other sizes: another graph
+                layers[0].set_strides_([1.6, 1.7])
+            losses.append(float(learner.take_step(loader, step)))
+            sizes.append(training.model.encoder.map_sizes(100, 64))
+            kinds.append(learner._graph is not None and learner._graph._kept is not None)
+        assert learner._graph is None or learner._graph.failure is None
+        assert sum(kinds) > 12 if graphs else not any(kinds)
+        found.append((losses, training.take_mean_losses(30), sizes))
+    assert found[0][2] == found[1][2]
+    # Sums of atomic additions come in any order; TF32 convolutions and bfloat16 round.
+    assert found[0][0] == pytest.approx(found[1][0], rel=3e-2)
+    for task, (mean, count) in found[0][1].items():
+        assert mean == pytest.approx(found[1][1][task][0], rel=1e-2)
+        assert count == found[1][1][task][1]
 
 
 @pytest.mark.gpu

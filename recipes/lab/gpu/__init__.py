@@ -16,7 +16,7 @@ from lab.gpu.part import Part
 # What measures each part. Each module is loaded by its own parts only: a package that it misses ends no other.
 MODULES = {
     "machine": "checking", "correctness": "checking", "step": "steps", "train": "commands", "infer": "commands",
-    "layer": "networks", "images": "networks", "profile": "steps",
+    "layer": "networks", "images": "networks", "profile": "steps", "products": "products",
 }  # fmt: skip
 
 

@@ -59,14 +59,14 @@ class How(NamedTuple):
     compiled: bool = False
     """By torch.compile."""
     graph: bool = False
-    """Replayed as a CUDA graph, with strides that are held and not read."""
+    """Replayed as a CUDA graph, as a training does it; sizes of maps are not asked for."""
 
 
 # What matters most comes first; each compilation may take a minute.
 HOWS = [
     How("bf16-mixed", bf16=True),
+    How("bf16-mixed, CUDA graph", bf16=True, graph=True),
     How("float32"),
-    How("bf16-mixed, CUDA graph, strides held", bf16=True, graph=True),
     How("bf16-mixed, compiled", bf16=True, compiled=True),
     How("float32, TF32 products", tf32=True),
     How("float32, compiled", compiled=True),
@@ -81,8 +81,6 @@ def make_step(model: AudioClassifier, part: Part, how: How, *, batch: int) -> Ca
     classes = torch.stack([torch.arange(batch, device=device) % count for count in TASKS.values()], dim=1)
     strides = [parameter for name, parameter in model.named_parameters() if name.endswith("strides")]
     others = [parameter for name, parameter in model.named_parameters() if not name.endswith("strides")]
-    for parameter in strides:
-        parameter.requires_grad_(not how.graph)
     groups: list[dict[str, Any]] = [{"params": others}, *([{"params": strides, "lr": 0.0}] if strides else [])]
     optimizer = torch.optim.Adam(groups, lr=1e-4, fused=device.type == "cuda", capturable=how.graph)
     classify: Callable[[Tensor], dict[str, Tensor]] = model.classify_spectrogram
@@ -119,7 +117,12 @@ def capture(step: Callable[[], None]) -> Callable[[], object]:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()
-    return graph.replay
+
+    def replay() -> None:
+        graph.replay()
+        assert step  # whose model and batch the graph reads: they must live as long as it
+
+    return replay
 
 
 def first_steps(variant: str, part: Part, how: How, *, batch: int) -> tuple[Callable[[], object], float | None]:
@@ -151,7 +154,7 @@ def measure_step(part: Part) -> None:
         if part.smoke and (how.graph or how.name == "float32, compiled"):
             continue
         torch.set_float32_matmul_precision("high" if how.tf32 else "highest")
-        few = how.graph or (part.smoke and (how.compiled or how.tf32))
+        few = part.smoke and (how.compiled or how.tf32)
         reference: dict[str, Callable[[], object]] = {}
         strided_mib = None
         for variant in ("strided", "DiffStride mixed") if few else VARIANTS:
@@ -185,16 +188,25 @@ def measure_step(part: Part) -> None:
 
 
 def measure_profile(part: Part) -> None:
-    """The longest kernels of a DiffStride step, and the longest gaps in which the GPU waits for the host."""
-    count = part.size(5, 1)
-    step, _ = first_steps("DiffStride mixed", part, HOWS[0], batch=part.size(256, 4))
-    own_s = seconds_each({"step": step}, part)["step"]
-    found = profiled(step, part, steps=count)
-    events = device_events(found)
+    """The longest kernels of a step as it is trained, and the longest gaps of one that is started kernel by kernel."""
     for row in [row for table in part.earlier("train").get("tables", []) for row in table["rows"]][:1]:
         part.note(f"In the part train ({row[0]}) maps changed their size {row[-1]}: each time kernels of the layers "
                   "behind are chosen anew.")  # fmt: skip
-    title = "DiffStride mixed, bf16-mixed: the ten longest"
+    bf16, graph = HOWS[0], next(how for how in HOWS if how.graph)
+    for variant in ("DiffStride mixed", "strided"):
+        show_kernels(variant, part, graph if part.device.type == "cuda" else bf16)
+    if part.device.type == "cuda":
+        show_gaps("DiffStride mixed", part, bf16)
+
+
+def show_kernels(variant: str, part: Part, how: How) -> None:
+    """A table of the longest kernels of a step."""
+    count = part.size(5, 1)
+    step, _ = first_steps(variant, part, how, batch=part.size(256, 4))
+    own_s = seconds_each({"step": step}, part)["step"]
+    found = profiled(step, part, steps=count)
+    events = device_events(found)
+    title = f"{variant}, {how.name}: the ten longest"
     if not events:
         add = part.table(f"{title} operators of a CPU; no kernels of a GPU were seen.", ["operator", "calls", "ms"])
         rows = [row for row in found.key_averages() if row.key.startswith("aten::")]
@@ -209,17 +221,24 @@ def measure_profile(part: Part) -> None:
     for name, spent in sorted(kernels.items(), key=lambda item: -sum(item[1]))[:10]:
         us = sum(spent) / count
         add([name[:110], f"{len(spent) / count:.1f}", f"{us / 1e3:.3f}", f"{100 * us / busy_us:.1f} %"])
+    part.note(f"{variant}, {how.name}: {1e3 * own_s:.2f} ms without the profiler, {len(events) / count:.0f} kernels, "
+              f"which run for {busy_us / 1e3:.2f} ms.")  # fmt: skip
+
+
+def show_gaps(variant: str, part: Part, how: How) -> None:
+    """A table of the longest gaps in which the GPU waits for the host; under a profiler they are longer."""
+    count = part.size(5, 1)
+    step, _ = first_steps(variant, part, how, batch=part.size(256, 4))
+    found = profiled(step, part, steps=count)
     header = ["ms", "phase", "the host is in", "after kernel", "before kernel"]
-    add = part.table(f"{title} gaps in which no kernel runs, of {count} steps.", header)
+    add = part.table(f"{variant}, {how.name}: the ten longest gaps in which no kernel runs, of {count} steps.", header)
     host = [event for event in found.events() if event.device_type == DeviceType.CPU]
-    for length_us, middle, before, after in longest_gaps(events)[:10]:
+    for length_us, middle, before, after in longest_gaps(device_events(found))[:10]:
         around = [each for each in host if each.time_range.start <= middle <= each.time_range.end]
         around.sort(key=lambda each: each.time_range.elapsed_us())
         phase = next((each.name for each in around if each.name in PHASES), "between steps")
         inner = next((each.name for each in around if each.name not in PHASES), "Python")
         add([f"{length_us / 1e3:.3f}", phase, inner[:60], before[:60], after[:60]])
-    part.note(f"A step takes {1e3 * own_s:.2f} ms without the profiler; {len(events) / count:.0f} kernels run for "
-              f"{busy_us / 1e3:.2f} ms of it. Gaps are longer under the profiler.")  # fmt: skip
 
 
 def longest_gaps(events: list[Any]) -> list[tuple[float, float, str, str]]:

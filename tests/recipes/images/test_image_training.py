@@ -89,15 +89,15 @@ def test_a_run_that_was_stopped_ends_with_the_same_numbers(
 ) -> None:
     whole, stopped = configure("whole", **settings), configure("stopped", **settings)
     expected = train_images(whole, progress=False)
-    compute = ImageTraining.forward
+    begin = ImageTraining.begin_step
 
-    def interrupt(self: ImageTraining, batch: dict[str, Tensor], step: int, turn: int = 0) -> Tensor:
+    def interrupt(self: ImageTraining, step: int, turn: int = 0) -> None:
         if step == 6:  # between two validations, at steps 4 and 8
             os.kill(os.getpid(), signal.SIGINT)
-        return compute(self, batch, step, turn)
+        begin(self, step, turn)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ImageTraining, "forward", interrupt)
+        patch.setattr(ImageTraining, "begin_step", interrupt)
         found = train_images(stopped, progress=False)
     assert (found["steps"], found["stopped_early"]) == (7, True)
     torch.manual_seed(123)  # what was drawn elsewhere does not matter
