@@ -50,9 +50,9 @@ from audiostride.dataset.store import read_store_clips, verify_store
 from audiostride.dataset.unpacking import unpack
 from audiostride.errors import InputError
 from audiostride.inference import journal
-from audiostride.inference.granularity import PredictionSettings
 from audiostride.inference.job import PredictionJob
 from audiostride.inference.recordings import expand_paths
+from audiostride.inference.settings import PredictionSettings
 from audiostride.models import load_classifier
 from audiostride.reporting.runs import read_run
 from audiostride.training.config import TrainConfig

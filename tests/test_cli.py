@@ -85,13 +85,13 @@ def test_train_evaluate_predict_report(trained_run: Path, manifest: Path, tmp_pa
     assert run("evaluate", trained_run) == 0
     assert "95 % interval" in capsys.readouterr().out
     out = tmp_path / "predictions.csv"
-    assert run("predict", trained_run, manifest.parent / "audio", "-o", out) == 0
+    assert run("predict", trained_run, manifest.parent / "audio", "-o", out, "--per-clip") == 0
     table = pd.read_csv(out)
     assert table.columns.tolist() == ["path", "start_s", "end_s", "label", "score"]
     assert len(table) == 22
     assert set(table["label"]) <= {"noise", "tone"}
     assert table["score"].between(0.5, 1).all()
-    assert run("predict", trained_run, manifest.parent / "audio", "-o", out, "--per-window", "--overwrite") == 0
+    assert run("predict", trained_run, manifest.parent / "audio", "-o", out, "--overwrite") == 0
     assert len(pd.read_csv(out)) > 22
     page = tmp_path / "page.html"
     assert run("report", trained_run, trained_run, "-o", page) == 0

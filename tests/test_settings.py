@@ -15,7 +15,7 @@ import yaml
 
 from audiostride import AudioClassifier, ClassifierConfig, InputError
 from audiostride.checks import Range
-from audiostride.inference.granularity import PredictionSettings
+from audiostride.inference.settings import PredictionSettings
 from audiostride.models import save_classifier
 from audiostride.strides.pooling_config import PoolingConfig
 from audiostride.training.augmentation.drawing import AugmentationConfig
@@ -79,9 +79,9 @@ FIELDS = [(settings, name) for settings in LEAST for name in declarations(settin
 
 def test_all_fields_are_found() -> None:
     assert {settings: len(fields(settings)) for settings in LEAST} == {
-        TrainConfig: 82, ClassifierConfig: 25, PoolingConfig: 7, AugmentationConfig: 9, PredictionSettings: 6,
+        TrainConfig: 82, ClassifierConfig: 25, PoolingConfig: 7, AugmentationConfig: 9, PredictionSettings: 11,
     }  # fmt: skip
-    assert len(FIELDS) == 129
+    assert len(FIELDS) == 134
 
 
 @pytest.mark.parametrize(("settings", "name"), FIELDS, ids=lambda value: getattr(value, "__name__", value))

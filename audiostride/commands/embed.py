@@ -28,7 +28,7 @@ def run(arguments: Any) -> int:
     """
     # Not at the top: help and errors of options need not wait for torch.
     from audiostride.inference.embedding import Embedder
-    from audiostride.inference.granularity import PredictionSettings
+    from audiostride.inference.settings import PredictionSettings
 
     out = Path(arguments.out)
     if out.suffix.lower() not in SUFFIXES:

@@ -13,8 +13,8 @@ from audiostride.checks import check_count
 from audiostride.errors import BAD_INPUT, InputError
 
 if TYPE_CHECKING:
-    from audiostride.inference.granularity import PredictionSettings
     from audiostride.inference.model import Model
+    from audiostride.inference.settings import PredictionSettings
     from audiostride.models import AudioClassifier
 
 FORMATS = "csv, parquet, jsonl, raven or audacity; else by the suffix of -o (.csv, .parquet, .jsonl)"
@@ -29,9 +29,19 @@ def build_parser() -> ArgumentParser:
         help="file that is written; for raven and audacity without a suffix, a folder with a file per recording",
     )  # fmt: skip
     parser.add_argument("--format", default=None, help=FORMATS)
-    parser.add_argument("--per-window", action="store_true", help="rows for each window instead of each file")
+    parser.add_argument("--per-window", action="store_true", help="rows for each window; what a plain command writes")
+    parser.add_argument("--per-clip", action="store_true", help="rows for each file: the mean over its windows")
     parser.add_argument(
         "--events", action="store_true", help="one row per stretch whose windows have a class above the threshold"
+    )
+    parser.add_argument("--top", type=int, default=None, help="rows for so many of the most probable classes")
+    parser.add_argument("--min-score", type=float, default=None, help="leave out rows below this probability, 0 to 1")
+    parser.add_argument("--classes", nargs="+", metavar="CLASS", default=None, help="only these have rows and events")
+    parser.add_argument(
+        "--background", nargs="+", metavar="CLASS", default=None, help="these have no rows and no events"
+    )
+    parser.add_argument(
+        "--all-scores", action="store_true", help="one row per window or file, with a column for each class"
     )
     parser.add_argument(
         "--threshold",
@@ -85,13 +95,14 @@ def run(arguments: Any) -> int:
     A job that was stopped, in whatever way, goes on with the same command.
     """
     # Not at the top: help and errors of options need not wait for torch.
-    from audiostride.inference.formats import choose_format
-    from audiostride.inference.granularity import PredictionSettings
+    from audiostride.inference.formats import FILE_ENDINGS, choose_format
+    from audiostride.inference.settings import PredictionSettings
 
     format = choose_format(Path(arguments.out), arguments.format)
 
     def choose(thresholds: "Mapping[str, Mapping[str, float]]") -> PredictionSettings:
         return PredictionSettings.choose(
+            per_clip=arguments.per_clip,
             per_window=arguments.per_window,
             events=arguments.events,
             hop_s=arguments.hop,
@@ -99,9 +110,18 @@ def run(arguments: Any) -> int:
             thresholds=thresholds,
             merge_gap_s=arguments.merge_gap,
             min_windows=arguments.min_windows,
+            classes=arguments.classes,
+            background=arguments.background,
+            top=arguments.top,
+            min_score=arguments.min_score,
+            all_scores=arguments.all_scores,
         )
 
     settings = choose({"": {"": 0.5}})  # what is wrong is said before the model is read
+    if settings.all_scores and format in FILE_ENDINGS:
+        raise InputError(
+            f"predict: all-scores must go to csv, parquet or jsonl, got {format}, which holds one label a row"
+        )
     return run_job(arguments, format, settings, lambda model: (model, choose(model.thresholds.tasks)))
 
 

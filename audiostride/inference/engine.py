@@ -16,10 +16,11 @@ from torch import Tensor
 from audiostride.checks import check_count
 from audiostride.distributed import default_jobs
 from audiostride.errors import InputError
-from audiostride.inference.granularity import GRANULARITIES, PredictionSettings, RecordingResult
+from audiostride.inference.granularity import RecordingResult, make_result
 from audiostride.inference.model import Model
 from audiostride.inference.reading import Block, read_blocks
 from audiostride.inference.recordings import Recording
+from audiostride.inference.settings import PredictionSettings
 
 # Maps of 16 windows at width 1 stay in a processor's cache: 102 windows/s on one thread, against 79 with 64.
 BATCH_SIZE = {"cpu": 16, "cuda": 256}
@@ -206,14 +207,7 @@ def _predict(
                 yield from finished()
                 continue
             if current.result is None:
-                current.result = GRANULARITIES[settings.granularity](
-                    model.config.tasks,
-                    item.tiling,
-                    settings,
-                    multi_label=model.config.multi_label,
-                    background=model.config.background_class,
-                    clip_score=model.config.clip_score,
-                )
+                current.result = make_result(model.config, item.tiling, settings)
                 current.left = item.tiling.n_windows - item.first
                 if item.first and begun is not None:
                     current.result.restore(begun["state"])

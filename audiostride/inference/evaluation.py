@@ -23,7 +23,7 @@ from audiostride.dataset.readers import AudioReader
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
 from audiostride.inference.engine import predict_recordings
-from audiostride.inference.granularity import ClipResult, PredictionSettings
+from audiostride.inference.granularity import ClipResult
 from audiostride.inference.model import Model
 from audiostride.inference.multi_label import (
     THRESHOLD,
@@ -35,6 +35,7 @@ from audiostride.inference.multi_label import (
     macro_metrics,
 )
 from audiostride.inference.recordings import Recording
+from audiostride.inference.settings import PredictionSettings
 from audiostride.progress import progress_bar
 
 

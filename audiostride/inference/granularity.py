@@ -2,23 +2,21 @@
 
 import base64
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from audiostride.checks import ClipScore, Count, Range, check_settings
+from audiostride.checks import ClipScore
 from audiostride.errors import InputError
 from audiostride.inference.model import ModelSettings
-from audiostride.inference.multi_label import THRESHOLD
+from audiostride.inference.settings import Granularity, PredictionSettings
 
-AUTO = "auto"  # the thresholds that the model has
-Granularity = Literal["clip", "window", "event", "features", "scores"]
-# start_s, end_s, and task, label and score, or the features as `FeatureResult` packs them.
+# start_s, end_s, and task, label and score, or numbers as `pack_numbers` does.
 Row = tuple[float, float, str, str, float] | tuple[float, float, str]
 PLACE_COLUMNS = {"path": "str", "start_s": "float64", "end_s": "float64"}
 COLUMNS = PLACE_COLUMNS | {"task": "str", "label": "str", "score": "float64"}
@@ -30,122 +28,40 @@ N_HIGHEST: dict[ClipScore, int | None] = {"mean": None, "max": 1, "top-3": 3}
 TIME_DIGITS, SCORE_DIGITS = 4, 6
 
 
-def columns_of(config: ModelSettings, granularity: Granularity) -> dict[str, str]:
+def columns_of(config: ModelSettings, settings: PredictionSettings) -> dict[str, str]:
     """Columns of a model's predictions with their dtypes.
 
-    They are `COLUMNS`, of which ``task`` is there where it has several, or `PLACE_COLUMNS` and one for each feature.
-    """
-    if granularity == "features":
-        return PLACE_COLUMNS | dict.fromkeys(next(iter(config.tasks.values())), "float32")
-    return {name: kind for name, kind in COLUMNS.items() if name != "task" or len(config.tasks) > 1}
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictionSettings:
-    """Where windows lie, and the granularity of the rows that come of them.
+    They are `COLUMNS`, of which ``task`` is there where it has several, or `PLACE_COLUMNS` and one for each feature or
+    class, which is ``task:class`` where there are several tasks.
 
     Raises:
-        InputError: A value out of its range, or one that this granularity does not use.
+        InputError: A class with the name of another column.
     """
+    if settings.granularity == "features":
+        return PLACE_COLUMNS | dict.fromkeys(next(iter(config.tasks.values())), "float32")
+    if not settings.all_scores:
+        return {name: kind for name, kind in COLUMNS.items() if name != "task" or len(config.tasks) > 1}
+    names = [
+        f"{task}:{names[number]}" if len(config.tasks) > 1 else names[number]
+        for task, names in config.tasks.items()
+        for number in settings.asked(task, config)
+    ]
+    if taken := [name for name in names if name in PLACE_COLUMNS]:
+        raise InputError(
+            f"predict: with all-scores a class must not be called {taken[0]}, which is a column; rename it"
+        )
+    return PLACE_COLUMNS | dict.fromkeys(names, "float64")
 
-    granularity: Granularity = "clip"
-    """``clip``: one row per recording; ``window``: one per window; ``event``: see `EventResult`; ``features``: of an
-    `audiostride.inference.embedding.Embedder`, one row per window; ``scores``: no rows, see `ScoreResult`."""
-    hop_s: float | None = None
-    """From one window to the next, in seconds; None is the model's window."""
-    threshold: Annotated[float, Range(0, 1, what="a probability", advice="e.g. 0.5")] | None = None
-    """Least probability of an event, and of a class of a clip or window that may have several, in [0, 1]; None is
-    0.5."""
-    thresholds: dict[str, dict[str, float]] | None = None
-    """Thresholds of the classes of each task, in place of one for all; a class that is not there has 0.5."""
-    merge_gap_s: Annotated[float, Range(0, unit="s", advice="e.g. 0.5")] | None = None
-    """Events of a class with so many seconds between them, or less, are one; None is 0."""
-    min_windows: Count | None = None
-    """Windows in a row that an event needs; None is 1."""
 
-    def __post_init__(self) -> None:
-        check_settings("predict", self)
-        if self.granularity != "event":
-            self._refuse("merge-gap", self.merge_gap_s)
-            self._refuse("min-windows", self.min_windows)
-        if self.granularity in ("features", "scores"):
-            self._refuse("threshold", self.threshold if self.thresholds is None else AUTO)
-        if self.threshold is not None and self.thresholds is not None:
-            raise InputError("predict: either threshold or thresholds must be given, got both")
+def pack_numbers(values: NDArray[Any]) -> str:
+    """Numbers as text, which a journal keeps to the bit in a third of the room of JSON."""
+    return base64.b64encode(values.astype(values.dtype.newbyteorder("<")).tobytes()).decode()
 
-    def _refuse(self, name: str, value: float | str | None) -> None:
-        if value is not None:
-            raise InputError(
-                f"predict: {name} is for events only, got {value}; add --events (events=True), or leave it out"
-            )
 
-    def least(self, task: str, names: Sequence[str]) -> NDArray[np.float64]:
-        """The thresholds that count, of the classes of a task, ``(classes,)``."""
-        own = {} if self.thresholds is None else self.thresholds.get(task, {})
-        return np.array([own.get(name, THRESHOLD if self.threshold is None else self.threshold) for name in names])
-
-    def check_tasks(self, config: ModelSettings) -> None:
-        """Raise where there are thresholds that nothing uses: of a model all of whose tasks give one class each, or of
-        classes that it has not."""
-        if self.granularity != "event" and not config.multi_label:
-            self._refuse("threshold", self.threshold if self.thresholds is None else AUTO)
-        for task, own in (self.thresholds or {}).items():
-            unknown = [name for name in own if name not in config.tasks.get(task, ())]
-            if unknown or task not in config.tasks:
-                raise InputError(
-                    f"predict: thresholds must be of classes of the model, got {', '.join(unknown) or task}; it knows "
-                    + "; ".join(f"{known}: {', '.join(names)}" for known, names in config.tasks.items())
-                )
-
-    @classmethod
-    def choose(
-        cls,
-        *,
-        per_window: bool = False,
-        events: bool = False,
-        hop_s: float | None = None,
-        threshold: float | str | None = None,
-        thresholds: Mapping[str, Mapping[str, float]] | None = None,
-        merge_gap_s: float | None = None,
-        min_windows: int | None = None,
-    ) -> "PredictionSettings":
-        """Settings from the switches of the command; `thresholds` are those of the model, which ``auto`` takes."""
-        if per_window and events:
-            raise InputError("predict: --per-window and --events exclude each other; give one of them")
-        granularity: Granularity = "window" if per_window else "event" if events else "clip"
-        settings = cls(granularity=granularity, hop_s=hop_s, merge_gap_s=merge_gap_s, min_windows=min_windows)
-        if threshold is None:
-            return settings
-        if not isinstance(threshold, str):
-            return replace(settings, threshold=threshold)
-        if threshold != AUTO:
-            raise InputError(f"predict: threshold must be a probability or {AUTO}, got {threshold!r}; e.g. 0.5")
-        if not thresholds:
-            raise InputError(
-                "predict: threshold auto must find thresholds in the model, got one without; train stores them "
-                "(--calibrate), 'audiostride evaluate RUN --negatives DIR --alarms-per-hour 1' too; or give a number"
-            )
-        return replace(settings, thresholds={task: dict(own) for task, own in thresholds.items()})
-
-    def say(self, message: str) -> str:
-        """A message of what all granularities share, under the name of the command that asks."""
-        own = message.startswith("predict: ") and self.granularity == "features"
-        return f"embed: {message.removeprefix('predict: ')}" if own else message
-
-    def hop_samples(self, config: ModelSettings) -> int:
-        """From one window to the next, in samples.
-
-        Raises:
-            InputError: A hop that is not in (0, window], or shorter than a sample.
-        """
-        hop_s = config.window_s if self.hop_s is None else self.hop_s
-        samples = round(hop_s * config.sample_rate) if 0 < hop_s <= config.window_s else 0
-        if samples < 1:
-            raise InputError(
-                f"predict: hop must lie in (0, {config.window_s:g}] s, the model's window, and be at least a sample "
-                f"({1 / config.sample_rate:.2g} s), got {hop_s}; leave it out for windows side by side"
-            )
-        return samples
+def unpack_numbers(packed: str, kind: str) -> NDArray[Any]:
+    """The numbers of `pack_numbers`, whose dtype was `kind`."""
+    little = np.dtype(kind).newbyteorder("<")
+    return np.frombuffer(base64.b64decode(packed), dtype=little).astype(kind)
 
 
 @dataclass(frozen=True)
@@ -200,30 +116,19 @@ class RecordingResult(ABC):
     """What comes of a recording, taken in window by window.
 
     Args:
-        tasks: Class names of each task.
+        config: The model's.
         tiling: The windows of the recording.
-        settings: Granularity, and threshold and merge gap of events.
-        multi_label: Tasks that give every class of at least the threshold, and not the most probable one.
-        background: A class that gives no rows.
-        clip_score: What a recording has of the logits of its windows.
+        settings: What is asked for.
     """
 
     finite: bool = True
     """Whether all logits were; no row is right where one was not."""
     _taken: Any
 
-    def __init__(
-        self,
-        tasks: Mapping[str, Sequence[str]],
-        tiling: Tiling,
-        settings: PredictionSettings,
-        *,
-        multi_label: Collection[str] = (),
-        background: str | None = None,
-        clip_score: ClipScore = "mean",
-    ) -> None:
-        self.tasks, self.tiling, self.settings = tasks, tiling, settings
-        self.multi_label, self.background, self.clip_score = multi_label, background, clip_score
+    def __init__(self, config: ModelSettings, tiling: Tiling, settings: PredictionSettings) -> None:
+        self.config, self.tasks, self.tiling, self.settings = config, config.tasks, tiling, settings
+        self._asked = {task: settings.asked(task, config) for task in config.tasks}
+        self._background = {*settings.background, *filter(None, [config.background_class])}
         self._begin()
 
     def _begin(self) -> None:
@@ -232,18 +137,33 @@ class RecordingResult(ABC):
 
     def probs(self, task: str, logits: NDArray[np.float64]) -> NDArray[np.float64]:
         """Probabilities ``(B, classes)`` of a task from its logits."""
-        return expit(logits) if task in self.multi_label else softmax(logits)
+        return expit(logits) if task in self.config.multi_label else softmax(logits)
+
+    def scores(self, task: str, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Probabilities as rows have them."""
+        return self.probs(task, logits).round(SCORE_DIGITS)
 
     def classes(self, task: str, logits: NDArray[np.float64]) -> list[tuple[int, str, float]]:
         """The classes that are given, each with its row of the logits ``(B, classes)``, its name and its score."""
-        probs = self.probs(task, logits)
-        scores = probs.round(SCORE_DIGITS)
-        if task in self.multi_label:
-            places = np.argwhere(scores >= self.settings.least(task, self.tasks[task]))
-        else:
-            places = np.stack([np.arange(len(probs)), probs.argmax(axis=1)], axis=1)
-        found = [(row, self.tasks[task][index], float(scores[row, index])) for row, index in places.tolist()]
-        return [each for each in found if each[1] != self.background]
+        names, asked = self.tasks[task], self._asked[task]
+        own, several = self.scores(task, logits)[:, asked], task in self.config.multi_label
+        # Of several labels all of at least the threshold count, in the order of the model; else the most probable ones.
+        least = self.settings.least(task, names)[asked] if several else np.zeros(len(asked))
+        at_most = self.settings.top or (len(asked) if several else 1)
+        found = []
+        for row, scores in enumerate(own):
+            order = np.argsort(-scores, kind="stable")
+            chosen = [number for number in order if scores[number] >= least[number]][:at_most]
+            for number in sorted(chosen) if several else chosen:
+                name, score = names[asked[number]], float(scores[number])
+                if name not in self._background and score >= (self.settings.min_score or 0.0):
+                    found.append((row, name, score))
+        return found
+
+    def pack_scores(self, logits: Mapping[str, NDArray[np.float64]]) -> list[str]:
+        """All scores that are asked for, of each row of the logits ``(B, classes)``."""
+        own = [self.scores(task, values)[:, self._asked[task]] for task, values in logits.items()]
+        return [pack_numbers(values) for values in np.concatenate(own, axis=1)]
 
     def state(self) -> Any:
         """What was taken in so far, as values that JSON keeps to the bit."""
@@ -271,13 +191,13 @@ class ClipResult(RecordingResult):
 
     def _begin(self) -> None:
         # float64, so that how the windows came in batches does not show. Sums, or the highest logits (k, classes).
-        n_highest = N_HIGHEST[self.clip_score]
+        n_highest = N_HIGHEST[self.config.clip_score]
         empty = np.zeros if n_highest is None else partial(np.full, fill_value=-np.inf)
         self._taken = {task: empty((n_highest or 1, len(names))) for task, names in self.tasks.items()}
         self._weight = 0.0
 
     def state(self) -> Any:
-        if self.clip_score == "mean":
+        if self.config.clip_score == "mean":
             return [self._weight, {task: sums[0].tolist() for task, sums in self._taken.items()}]
         # JSON has no infinity: windows that were not there yet are left out.
         return [self._weight, {task: rows[: int(self._weight)].tolist() for task, rows in self._taken.items()}]
@@ -289,7 +209,7 @@ class ClipResult(RecordingResult):
             self._taken[task][: len(kept)] = kept
 
     def add(self, first: int, logits: Mapping[str, NDArray[np.float64]]) -> None:
-        if self.clip_score == "mean":
+        if self.config.clip_score == "mean":
             for offset in range(len(next(iter(logits.values())))):
                 share = self.tiling.share(first + offset)
                 self._weight += share
@@ -303,12 +223,15 @@ class ClipResult(RecordingResult):
 
     def clip_logits(self) -> dict[str, NDArray[np.float64]]:
         """Logits ``(classes,)`` of each task."""
-        if self.clip_score == "mean":
+        if self.config.clip_score == "mean":
             return {task: sums[0] / self._weight for task, sums in self._taken.items()}
         return {task: rows[: int(self._weight)].mean(axis=0) for task, rows in self._taken.items()}
 
     def rows(self) -> list[Row]:
         begin_s, end_s = self.tiling.seconds(0), self.tiling.seconds(self.tiling.n_samples)
+        if self.settings.all_scores:
+            (packed,) = self.pack_scores({task: logits[None] for task, logits in self.clip_logits().items()})
+            return [(begin_s, end_s, packed)]
         found: list[Row] = []
         for task, logits in self.clip_logits().items():
             found += [(begin_s, end_s, task, name, score) for _, name, score in self.classes(task, logits[None])]
@@ -328,26 +251,24 @@ class WindowResult(RecordingResult):
         return [row for rows in self._taken.values() for row in rows]
 
 
-class FeatureResult(RecordingResult):
-    """One row per window: its features, float32 as text, which a journal keeps to the bit in a third of the room."""
+class WideResult(RecordingResult):
+    """One row per window: its features, or the scores of all classes."""
 
     def _begin(self) -> None:
         self._taken: list[Row] = []
 
     def add(self, first: int, logits: Mapping[str, NDArray[np.float64]]) -> None:
-        (features,) = logits.values()
-        for number, values in enumerate(features.astype("<f4"), start=first):
+        if self.settings.all_scores:
+            packed = self.pack_scores(logits)
+        else:
+            (features,) = logits.values()
+            packed = [pack_numbers(values.astype(np.float32)) for values in features]
+        for number, values in enumerate(packed, start=first):
             start, end = self.tiling.span(number)
-            packed = base64.b64encode(values.tobytes()).decode()
-            self._taken.append((self.tiling.seconds(start), self.tiling.seconds(end), packed))
+            self._taken.append((self.tiling.seconds(start), self.tiling.seconds(end), values))
 
     def rows(self) -> list[Row]:
         return self._taken
-
-    @staticmethod
-    def unpack(packed: str) -> NDArray[np.float32]:
-        """The features ``(C,)`` of a row."""
-        return np.frombuffer(base64.b64decode(packed), dtype="<f4").astype(np.float32)
 
 
 class EventResult(RecordingResult):
@@ -371,7 +292,7 @@ class EventResult(RecordingResult):
 
     def add(self, first: int, logits: Mapping[str, NDArray[np.float64]]) -> None:
         for task, values in logits.items():
-            probs = self.probs(task, values).round(SCORE_DIGITS)
+            probs = self.scores(task, values)
             for offset, index in np.argwhere(probs >= self.settings.least(task, self.tasks[task])).tolist():
                 own, score = self._taken[task][index], float(probs[offset, index])
                 span = self.tiling.span(first + offset)
@@ -408,7 +329,7 @@ class EventResult(RecordingResult):
                 (start, index, end, score)
                 for index, own in enumerate(self._taken[task])
                 for start, end, score in self._events(own)
-                if names[index] != self.background
+                if names[index] not in self._background and index in self._asked[task]
             ]
             at = self.tiling.seconds
             found += [(at(start), at(end), task, names[index], score) for start, index, end, score in sorted(events)]
@@ -420,9 +341,9 @@ class ScoreResult(RecordingResult):
 
     def add(self, first: int, logits: Mapping[str, NDArray[np.float64]]) -> None:
         for task, values in logits.items():
-            self._taken[task].append(self.probs(task, values).round(SCORE_DIGITS))
+            self._taken[task].append(self.scores(task, values))
 
-    def scores(self, task: str) -> NDArray[np.float64]:
+    def window_scores(self, task: str) -> NDArray[np.float64]:
         """Probabilities ``(windows, classes)``, as rows have them."""
         return np.concatenate(self._taken[task])
 
@@ -450,6 +371,12 @@ GRANULARITIES: dict[Granularity, type[RecordingResult]] = {
     "clip": ClipResult,
     "window": WindowResult,
     "event": EventResult,
-    "features": FeatureResult,
+    "features": WideResult,
     "scores": ScoreResult,
 }
+
+
+def make_result(config: ModelSettings, tiling: Tiling, settings: PredictionSettings) -> RecordingResult:
+    """What takes in the windows of a recording."""
+    wide = settings.all_scores and settings.granularity == "window"
+    return (WideResult if wide else GRANULARITIES[settings.granularity])(config, tiling, settings)

@@ -20,7 +20,7 @@ from audiostride.distributed import Processes, needing_all
 from audiostride.errors import InputError
 from audiostride.inference.engine import predict_recordings
 from audiostride.inference.formats import check_files, check_replaceable, open_table, write_rows
-from audiostride.inference.granularity import PredictionSettings, columns_of, rows_of
+from audiostride.inference.granularity import columns_of, rows_of
 from audiostride.inference.journal import (
     Journal,
     Share,
@@ -32,6 +32,7 @@ from audiostride.inference.journal import (
 )
 from audiostride.inference.model import Model
 from audiostride.inference.recordings import Recording, describe_unheard
+from audiostride.inference.settings import PredictionSettings
 from audiostride.inference.table import rows_to_table
 from audiostride.progress import progress_bar
 
@@ -232,11 +233,11 @@ class PredictionJob:
         if result.is_dir():  # of a process that was killed here
             shutil.rmtree(result)
         rows = chain.from_iterable(_rows_of(entry) for entry in self._entries())
-        config, granularity = self.model.config, self.settings.granularity
-        columns = columns_of(config, granularity)
+        config = self.model.config
+        columns = columns_of(config, self.settings)
         with open_table(result, self.format, config=config, columns=columns, paths=paths) as write:
             while block := list(islice(rows, ROWS_AT_ONCE)):
-                write(rows_to_table(block, config, granularity))
+                write(rows_to_table(block, config, self.settings))
         replace_output(result, self.out)
         self.discard()
         return len(paths)

@@ -23,10 +23,11 @@ from typing import Any
 from audiostride.checks import read_json
 from audiostride.distributed import Processes
 from audiostride.errors import InputError, reason_of
-from audiostride.inference.granularity import AUTO, PredictionSettings, RecordingResult
+from audiostride.inference.granularity import RecordingResult
 from audiostride.inference.model import Model
 from audiostride.inference.multi_label import THRESHOLD
 from audiostride.inference.recordings import Recording
+from audiostride.inference.settings import AUTO, PredictionSettings
 from audiostride.writing import write_bytes, write_json
 
 JOB_FORMAT = 2  # in 1, of version 0.1.0, lines have no checksums
@@ -42,6 +43,9 @@ def errors_file(out: Path) -> Path:
     'predictions.errors.csv'
     """
     return out.with_name(f"{out.stem}.errors.csv")
+
+
+CHOICES = ("classes", "background", "top", "min_score", "all_scores")  # of the settings: which rows there are
 
 
 def partial_folder(out: Path) -> Path:
@@ -67,6 +71,7 @@ def describe_job(
         "threshold": _describe_threshold(settings) if event or model.config.multi_label else None,
         "merge_gap_s": (settings.merge_gap_s or 0.0) if event else None,
         **({"min_windows": settings.min_windows} if (settings.min_windows or 1) > 1 else {}),
+        **{name: value for name in CHOICES if (value := getattr(settings, name))},
         "processes": processes,
     }
 

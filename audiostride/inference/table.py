@@ -10,29 +10,21 @@ import pandas as pd
 from audiostride.checks import check_choice
 from audiostride.errors import InputError
 from audiostride.inference.engine import predict_recordings
-from audiostride.inference.granularity import (
-    COLUMNS,
-    PLACE_COLUMNS,
-    FeatureResult,
-    Granularity,
-    PredictionSettings,
-    Row,
-    columns_of,
-    rows_of,
-)
+from audiostride.inference.granularity import COLUMNS, PLACE_COLUMNS, Row, columns_of, rows_of, unpack_numbers
 from audiostride.inference.model import Model, ModelSettings
 from audiostride.inference.recordings import describe_unheard, take_recordings
+from audiostride.inference.settings import PredictionSettings
 from audiostride.progress import progress_bar
 
 
-def rows_to_table(rows: Sequence[tuple[str, Row]], config: ModelSettings, granularity: Granularity) -> pd.DataFrame:
+def rows_to_table(rows: Sequence[tuple[str, Row]], config: ModelSettings, settings: PredictionSettings) -> pd.DataFrame:
     """A table of rows with the path of each, whose columns are those of `columns_of`."""
-    kinds = columns_of(config, granularity)
-    if granularity == "features":
-        places = pd.DataFrame([(path, *row[:2]) for path, row in rows], columns=list(PLACE_COLUMNS))
-        features = np.array([FeatureResult.unpack(str(row[2])) for _, row in rows])
+    kinds = columns_of(config, settings)
+    if settings.granularity == "features" or settings.all_scores:
         names = list(kinds)[len(PLACE_COLUMNS) :]
-        table = pd.concat([places, pd.DataFrame(features.reshape(len(rows), len(names)), columns=names)], axis=1)
+        places = pd.DataFrame([(path, *row[:2]) for path, row in rows], columns=list(PLACE_COLUMNS))
+        numbers = np.array([unpack_numbers(str(row[2]), kinds[names[0]]) for _, row in rows])
+        table = pd.concat([places, pd.DataFrame(numbers.reshape(len(rows), len(names)), columns=names)], axis=1)
     else:
         table = pd.DataFrame([(path, *row) for path, row in rows], columns=list(COLUMNS))
     return table.astype({name: kind for name, kind in kinds.items() if kind != "str"})[list(kinds)]
@@ -72,6 +64,6 @@ def predict_table(
         warnings.warn(settings.say(f"{lost}.attrs['errors']; the first: {errors[0][1]}"), stacklevel=3)
     if unheard := describe_unheard(recordings, model.config.sample_rate):
         warnings.warn(settings.say(unheard), stacklevel=3)
-    table = rows_to_table(rows, model.config, settings.granularity)
+    table = rows_to_table(rows, model.config, settings)
     table.attrs["errors"] = errors
     return table

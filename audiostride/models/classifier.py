@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -137,12 +137,18 @@ class AudioClassifier(nn.Module):
         paths_or_arrays: Any,
         *,
         sample_rate: int | None = None,
+        per_clip: bool = False,
         per_window: bool = False,
         events: bool = False,
         hop_s: float | None = None,
         threshold: float | str | None = None,
         merge_gap_s: float | None = None,
         min_windows: int | None = None,
+        classes: Sequence[str] | None = None,
+        background: Sequence[str] | None = None,
+        top: int | None = None,
+        min_score: float | None = None,
+        all_scores: bool = False,
         batch_size: int | None = None,
         workers: int | None = None,
         on_error: str = "stop",
@@ -156,13 +162,21 @@ class AudioClassifier(nn.Module):
             paths_or_arrays: Audio files, folders of them, patterns, manifests (.csv), stores, arrays or tensors of
                 samples (1-D, float, in [-1, 1]); one or a sequence of them.
             sample_rate: Of arrays, in Hz; they are resampled to the model's where it differs.
-            per_window: One row per window instead of one per recording.
+            per_clip: Rows for each recording, of the mean over its windows.
+            per_window: Rows for each window: the default.
             events: One row per event, see `audiostride.inference.granularity.EventResult`.
             hop_s: From one window to the next, in seconds, at most the window; None is the window.
             threshold: Least probability of an event, in [0, 1], and of a class where clips have several; ``"auto"``
                 takes `thresholds`; None is 0.5.
             merge_gap_s: Events of a class at most so many seconds apart are one; None is 0.
             min_windows: Windows in a row that an event needs; None is 1.
+            classes: The only ones that have rows and events; None are all.
+            background: Classes without rows and events: where one of them is the most probable, there is none.
+            top: Rows for so many of the most probable classes of each window or recording; None is 1, or all of at
+                least the threshold where clips may have several.
+            min_score: Least probability of a row.
+            all_scores: One row per window or recording, with a column for each class in place of ``label`` and
+                ``score``, called ``task:class`` where there are several tasks.
             batch_size: Windows at a time; None is 16 on a CPU and 256 on a GPU.
             workers: Threads that read audio; None is one for each processor, 8 at most.
             on_error: ``"stop"``, or ``"skip"`` to leave out what cannot be read, with a warning; paths and reasons are
@@ -179,10 +193,11 @@ class AudioClassifier(nn.Module):
                 are not 1-D and float, or without a rate.
         """
         # Needs pandas and readers of audio, which the layers and the model itself do not.
-        from audiostride.inference.granularity import PredictionSettings
+        from audiostride.inference.settings import PredictionSettings
         from audiostride.inference.table import predict_table
 
         settings = PredictionSettings.choose(
+            per_clip=per_clip,
             per_window=per_window,
             events=events,
             hop_s=hop_s,
@@ -190,6 +205,11 @@ class AudioClassifier(nn.Module):
             thresholds=self.thresholds.tasks,
             merge_gap_s=merge_gap_s,
             min_windows=min_windows,
+            classes=classes,
+            background=background,
+            top=top,
+            min_score=min_score,
+            all_scores=all_scores,
         )
         return predict_table(
             self,
@@ -227,7 +247,7 @@ class AudioClassifier(nn.Module):
         """
         # As in `predict`.
         from audiostride.inference.embedding import Embedder
-        from audiostride.inference.granularity import PredictionSettings
+        from audiostride.inference.settings import PredictionSettings
         from audiostride.inference.table import predict_table
 
         settings = PredictionSettings(granularity="features", hop_s=hop_s)

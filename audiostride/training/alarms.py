@@ -13,8 +13,9 @@ from scipy.special import expit
 
 from audiostride.errors import InputError, explained
 from audiostride.inference.engine import predict_recordings
-from audiostride.inference.granularity import PredictionSettings, ScoreResult
+from audiostride.inference.granularity import ScoreResult
 from audiostride.inference.recordings import Recording, expand_paths
+from audiostride.inference.settings import PredictionSettings
 from audiostride.inference.thresholds import WindowScores, count_alarms, lowest_quiet, poisson_interval
 from audiostride.models import AudioClassifier, load_classifier, save_classifier
 from audiostride.models.classifier import Thresholds
@@ -135,7 +136,7 @@ def _hear(
         done_s += keep_s
         n_windows = max(1, min(tiling.n_windows, round(keep_s / hop)))
         for task, own in heard.items():
-            own.append(WindowScores(result.scores(task)[:n_windows], keep_s, model.config.window_s, hop))
+            own.append(WindowScores(result.window_scores(task)[:n_windows], keep_s, model.config.window_s, hop))
     return heard
 
 
@@ -163,7 +164,7 @@ def _found_at(
     window_s, hop = model.config.window_s, settings.hop_samples(model.config) / model.config.sample_rate
     counts = [
         count_alarms(
-            [WindowScores(result.scores(task), window_s, window_s, hop)],
+            [WindowScores(result.window_scores(task), window_s, window_s, hop)],
             THRESHOLDS,
             min_windows=settings.min_windows or 1,
         )

@@ -18,7 +18,7 @@ from audiostride.dataset.noise import load_noise
 from audiostride.dataset.sampling import class_weights, presence_weights, source_shares
 from audiostride.distributed import Processes
 from audiostride.errors import InputError, explained
-from audiostride.inference.granularity import PredictionSettings
+from audiostride.inference.settings import PredictionSettings
 from audiostride.models import AudioClassifier, load_classifier, save_classifier
 from audiostride.models.budget import classifier_budget
 from audiostride.models.config import fill_encoder

@@ -10,9 +10,10 @@ import pytest
 import soundfile
 import torch
 
-from audiostride import InputError, load_classifier
-from audiostride.inference.granularity import FeatureResult, PredictionSettings, Tiling
+from audiostride import ClassifierConfig, InputError, load_classifier
+from audiostride.inference.granularity import Tiling, WideResult, unpack_numbers
 from audiostride.inference.journal import Journal
+from audiostride.inference.settings import PredictionSettings
 
 Run = Callable[..., int]
 PLACES = ["path", "start_s", "end_s"]
@@ -138,7 +139,7 @@ def test_a_job_that_was_stopped_goes_on(
     assert run_command("embed", model_file, folder, "-o", tmp_path / "e.parquet", "--hop", "0.5") == 2
     assert "hop_s: 1.0 -> 0.5" in capsys.readouterr().err
     assert run_command("predict", model_file, folder, "-o", tmp_path / "e.parquet") == 2
-    assert "rows per: features -> clip" in capsys.readouterr().err
+    assert "rows per: features -> window" in capsys.readouterr().err
     assert run_command(*command, "-o", tmp_path / "e.parquet") == 0
     assert "goes on with a job that was stopped: 2 of 3 files are done" in capsys.readouterr().out
     assert (tmp_path / "e.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
@@ -149,14 +150,14 @@ def test_what_is_kept_of_a_long_recording_is_kept_to_the_bit() -> None:
     rng = np.random.default_rng(0)
     features = rng.standard_normal((7, 3)).astype(np.float32).astype(np.float64)
     tiling, settings = Tiling(7 * 100 - 30, 100, 100, 100), PredictionSettings(granularity="features")
-    whole, first, second = (FeatureResult({}, tiling, settings) for _ in range(3))
+    whole, first, second = (WideResult(ClassifierConfig(tasks={"t": ["a", "b"]}), tiling, settings) for _ in range(3))
     whole.add(0, {"features": features})
     first.add(0, {"features": features[:4]})
     second.restore(json.loads(json.dumps(first.state())))
     second.add(4, {"features": features[4:]})
     assert [tuple(row) for row in second.rows()] == whole.rows()
     assert [row[:2] for row in whole.rows()][-1] == (6, 6.7)
-    unpacked = np.stack([FeatureResult.unpack(row[2]) for row in whole.rows()])  # type: ignore[arg-type]
+    unpacked = np.stack([unpack_numbers(str(row[2]), "float32") for row in whole.rows()])
     assert unpacked.dtype == np.float32
     assert np.array_equal(unpacked, features)
 

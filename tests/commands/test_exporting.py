@@ -93,10 +93,10 @@ def test_the_recipe_says_what_predict_says(
     recordings = [manifest.parent / f"audio/test_{number}.{suffix}" for number, suffix in ((0, "flac"), (1, "wav"))]
     recordings.append(manifest.parent / "audio/train_2.wav")  # 1.2 s: a tail of a fifth
     tables = {}
-    for per_window in ([], ["--per-window"]):
-        out = tmp_path / f"predictions{len(per_window)}.csv"
-        assert run_command("predict", trained_run, *recordings, "-o", out, *per_window) == 0
-        tables[len(per_window)] = pd.read_csv(out)
+    for number, options in enumerate((["--per-clip"], ["--per-window"])):
+        out = tmp_path / f"predictions{number}.csv"
+        assert run_command("predict", trained_run, *recordings, "-o", out, *options) == 0
+        tables[number] = pd.read_csv(out)
     assert len(tables[1]) > len(recordings)
     for recording in recordings:
         *windows, clip = labels_of_recipe(exported, recording)

@@ -37,7 +37,7 @@ def predict(run_command: Run, run: Path, *paths: object, code: int = 0) -> pd.Da
 def test_parts_count_their_seconds_from_the_start_of_the_file(
     run_command: Run, trained_run: Path, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = predict(run_command, trained_run, parts)
+    found = predict(run_command, trained_run, parts, "--per-clip")
     assert f"4 of 4 files -> {tmp_path / 'predictions.csv'}" in capsys.readouterr().out
     assert found.columns.tolist() == COLUMNS
     assert [Path(path).name for path in found["path"]] == ["long.wav"] * 3 + ["short.flac"]
@@ -56,11 +56,11 @@ def test_windows_of_parts_count_from_the_start_of_the_file_too(
 def test_a_part_is_predicted_like_a_file_that_holds_it_alone(
     run_command: Run, trained_run: Path, parts: Path, tmp_path: Path
 ) -> None:
-    found = predict(run_command, trained_run, parts)
+    found = predict(run_command, trained_run, parts, "--per-clip")
     samples, _ = soundfile.read(tmp_path / "long.wav", dtype="int16")
     for number, (first, last) in enumerate([(8000, 28000), (48000, 104000), (72000, 104000)]):
         soundfile.write(str(tmp_path / f"{number}.wav"), samples[first:last], 16000, subtype="PCM_16")
-        alone = predict(run_command, trained_run, tmp_path / f"{number}.wav")
+        alone = predict(run_command, trained_run, tmp_path / f"{number}.wav", "--per-clip")
         assert alone[["label", "score"]].equals(found.loc[[number], ["label", "score"]].reset_index(drop=True))
     assert found["score"][:3].nunique() > 1  # they are not the same to the model
 
@@ -69,7 +69,7 @@ def test_a_store_is_predicted_like_its_manifest(
     run_command: Run, trained_run: Path, parts: Path, tmp_path: Path
 ) -> None:
     assert run_command("prepare", parts, "-o", tmp_path / "store") == 0
-    for options in ([], ["--per-window"]):
+    for options in (["--per-clip"], ["--per-window"]):
         from_manifest = predict(run_command, trained_run, parts, *options)
         assert predict(run_command, trained_run, tmp_path / "store", *options).equals(from_manifest)
     # The files themselves are not needed any more.
@@ -85,9 +85,8 @@ def test_files_folders_manifests_and_stores_go_together_in_order(
         soundfile.write(str(tmp_path / name), np.zeros(800), 16000)
     assert run_command("prepare", parts, "-o", tmp_path / "store") == 0
     (tmp_path / "list.csv").write_text("path,start_s\nlong.wav,1\nc.wav,0.01\n")
-    found = predict(
-        run_command, trained_run, tmp_path / "store", tmp_path / "c.wav", tmp_path / "folder", tmp_path / "list.csv"
-    )
+    given = [tmp_path / name for name in ("store", "c.wav", "folder", "list.csv")]
+    found = predict(run_command, trained_run, *given, "--per-clip")
     names = [*["long.wav"] * 3, "short.flac", "c.wav", "a.wav", "b.wav", "long.wav", "c.wav"]
     assert [Path(path).name for path in found["path"]] == names
 
@@ -106,7 +105,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_predicted(
     run_command: Run, trained_run: Path, parts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     add_bad_rows(parts)
-    found = predict(run_command, trained_run, parts, code=2)
+    found = predict(run_command, trained_run, parts, "--per-clip", code=2)
     assert found["start_s"].tolist() == [0.5, 3, 4.5, 0, 0.25]
     shown = capsys.readouterr()
     assert all(message in shown.err for message in BAD)
@@ -125,7 +124,7 @@ def test_the_first_bad_file_may_end_it_and_nothing_is_written(
     assert not any(message in shown for message in BAD[1:])
     assert not out.exists()
     assert run_command("predict", trained_run, tmp_path / "long.wav", "-o", out, "--on-error", "stop") == 0
-    assert len(pd.read_csv(out)) == 1
+    assert len(pd.read_csv(out)) == 7, "a row for each second"
 
 
 def test_when_nothing_can_be_read_nothing_is_written(

@@ -15,10 +15,11 @@ import torch
 
 from audiostride import AudioClassifier, InputError, load_classifier
 from audiostride.audio.decoding import probe_audio
-from audiostride.inference.granularity import EventResult, PredictionSettings, Tiling, softmax
+from audiostride.inference.granularity import EventResult, Tiling, softmax
 from audiostride.inference.job import PredictionJob
 from audiostride.inference.recordings import Recording
-from audiostride.models import save_classifier
+from audiostride.inference.settings import PredictionSettings
+from audiostride.models import ClassifierConfig, save_classifier
 
 Run = Callable[..., int]
 
@@ -28,7 +29,7 @@ def two_tasks(make_model_file) -> Path:
     return make_model_file(tasks={"kind": ["a", "b", "ü c"], "size": ["small", "large"]})
 
 
-@pytest.fixture(params=[["--per-window"], ["--events", "--threshold", "0.4", "--hop", "0.5"], []])
+@pytest.fixture(params=[[], ["--events", "--threshold", "0.4", "--hop", "0.5"], ["--per-clip"]])
 def level(request: pytest.FixtureRequest) -> list[str]:
     return request.param
 
@@ -112,7 +113,9 @@ def test_a_file_of_labels_is_for_one_recording(
     assert run_command("predict", model_file, sounds, "-o", out, "--format", "audacity") == 2
     assert f"got 3 audio files for {out}; give a folder for them: -o {tmp_path / 'p'}" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
-    assert run_command("predict", model_file, sounds / "one/a.wav", "-o", out, "--format", "audacity") == 0
+    assert (
+        run_command("predict", model_file, sounds / "one/a.wav", "-o", out, "--format", "audacity", "--per-clip") == 0
+    )
     start, end, label = out.read_text().splitlines()[0].split("\t")
     assert (float(start), float(end)) == (0, 9.3)
     assert label in "abc"
@@ -158,7 +161,7 @@ def test_ravens_time_counts_whole_files_that_could_be_read(
     rows = ["path,start_s,duration_s", "a.wav,0.5,1", "bad.wav,,", "b.wav,0,0.25", "c.wav,2,", "a.wav,0,0.5", "c.wav,,"]
     (tmp_path / "clips.csv").write_text("\n".join(rows) + "\n")
     out = tmp_path / "p.txt"
-    assert run_command("predict", model_file, tmp_path / "clips.csv", "-o", out, "--format", "raven") == 2
+    assert run_command("predict", model_file, tmp_path / "clips.csv", "-o", out, "--format", "raven", "--per-clip") == 2
     found = raven_rows(out)
     assert sorted(zip(found["Begin File"], found["File Offset (s)"], strict=True)) == [
         ("a.wav", 0.0), ("a.wav", 0.5), ("b.wav", 0.0), ("c.wav", 0.0), ("c.wav", 2.0),
@@ -173,10 +176,15 @@ def test_ravens_time_counts_whole_files_that_could_be_read(
     # A file that is gone before the table is made: nothing is lost.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("audiostride.inference.formats.probe_audio", lambda path: probe_audio(f"{path}.gone"))
-        assert run_command("predict", model_file, tmp_path, "-o", tmp_path / "q.txt", "--format", "raven") == 2
+        assert (
+            run_command("predict", model_file, tmp_path, "-o", tmp_path / "q.txt", "--format", "raven", "--per-clip")
+            == 2
+        )
     assert "counts time over its audio files, but one can no longer be read: " in capsys.readouterr().err
     assert not (tmp_path / "q.txt").exists()
-    assert run_command("predict", model_file, tmp_path, "-o", tmp_path / "q.txt", "--format", "raven") == 2
+    assert (
+        run_command("predict", model_file, tmp_path, "-o", tmp_path / "q.txt", "--format", "raven", "--per-clip") == 2
+    )
     assert "goes on with a job that was stopped: 4 of 4 files are done" in capsys.readouterr().out
     assert len(raven_rows(tmp_path / "q.txt")) == 3
 
@@ -187,7 +195,7 @@ def test_a_store_without_its_files_has_no_table_over_them(
     shutil.copytree(sounds / "one", tmp_path / "one")
     (tmp_path / "m.csv").write_text("path\none/a.wav\none/b.flac\n")
     assert run_command("prepare", tmp_path / "m.csv", "-o", tmp_path / "store") == 0
-    options = ["--format", "raven", "-o"]
+    options = ["--per-clip", "--format", "raven", "-o"]
     assert run_command("predict", model_file, tmp_path / "store", *options, tmp_path / "p.txt") == 0
     assert raven_rows(tmp_path / "p.txt")["Begin Time (s)"].tolist() == [0, 9.3]
     shutil.rmtree(tmp_path / "one")
@@ -324,7 +332,7 @@ def test_events_are_those_found_sample_by_sample(window: int, hop: int, gap: int
         logits = 1.5 * rng.standard_normal((tiling.n_windows, 3))
         for threshold in (0.3, 0.5, 0.8, 0.0, 1.0):
             settings = PredictionSettings(granularity="event", threshold=threshold, merge_gap_s=gap / 10)
-            events = EventResult({"t": ["a", "b", "c"]}, tiling, settings)
+            events = EventResult(ClassifierConfig(tasks={"t": ["a", "b", "c"]}), tiling, settings)
             for first in range(0, tiling.n_windows, 4):
                 events.add(first, {"t": logits[first : first + 4]})
             expected = [

@@ -15,9 +15,10 @@ import soundfile
 from audiostride import InputError, load_classifier
 from audiostride.distributed import Processes
 from audiostride.inference import journal
-from audiostride.inference.granularity import PredictionSettings, RecordingResult
+from audiostride.inference.granularity import RecordingResult
 from audiostride.inference.journal import Journal, Share, describe_job
 from audiostride.inference.recordings import expand_paths
+from audiostride.inference.settings import PredictionSettings
 
 Run = Callable[..., int]
 N_SHORT = 5

@@ -5,14 +5,16 @@ import pytest
 from numpy.typing import NDArray
 
 from audiostride.checks import ClipScore
-from audiostride.inference.granularity import ClipResult, PredictionSettings, Tiling
+from audiostride.inference.granularity import ClipResult, Tiling
+from audiostride.inference.settings import PredictionSettings
+from audiostride.models import ClassifierConfig
 
 LOGITS = np.random.default_rng(0).standard_normal((7, 4))
 
 
 def make_result(n_windows: int, clip_score: ClipScore) -> ClipResult:
     tiling = Tiling(n_samples=100 * n_windows - 40, window=100, hop=100, sample_rate=100)
-    return ClipResult({"t": list("abcd")}, tiling, PredictionSettings(), clip_score=clip_score)
+    return ClipResult(ClassifierConfig(tasks={"t": list("abcd")}, clip_score=clip_score), tiling, PredictionSettings())
 
 
 def expected(logits: NDArray[np.float64], clip_score: ClipScore) -> NDArray[np.float64]:

@@ -203,7 +203,7 @@ def test_predictions_per_window_and_per_file(tmp_path: Path, model: AudioClassif
     assert windows.columns.tolist() == ["path", "start_s", "end_s", "label", "score"]
     assert windows["start_s"].tolist() == list(range(71))
     assert windows["end_s"].iloc[-1] == pytest.approx(70.45, abs=1e-3)
-    clip = model.predict(tmp_path / "a.wav")
+    clip = model.predict(tmp_path / "a.wav", per_clip=True)
     assert len(clip) == 1
     (tmp_path / "m.csv").write_text("path,label\na.wav,noise\n")
     reader = open_reader(read_clips(tmp_path / "m.csv"), progress=False)

@@ -15,8 +15,9 @@ from audiostride.dataset.readers import open_reader
 from audiostride.errors import InputError
 from audiostride.inference.baseline import baseline_accuracies
 from audiostride.inference.evaluation import evaluate_label_sets
-from audiostride.inference.granularity import ClipResult, EventResult, PredictionSettings, Tiling, WindowResult
+from audiostride.inference.granularity import ClipResult, EventResult, Tiling, WindowResult
 from audiostride.inference.multi_label import LabelScores, _intervals, constant_metrics, draw_intervals, group_numbers
+from audiostride.inference.settings import PredictionSettings
 from audiostride.inference.thresholds import probabilities
 from audiostride.models import AudioClassifier, ClassifierConfig
 from audiostride.models.export import export_metadata
@@ -140,6 +141,7 @@ def test_the_classic_baseline_hears_each_class_on_its_own(manifest: Path) -> Non
 
 
 TASKS = {"many": ["a", "b", "c"], "one": ["x", "y"]}
+SEVERAL = ClassifierConfig(tasks=TASKS, multi_label=["many"])
 LOGITS = {
     "many": np.array([[2.0, 1.0, -2.0], [2.0, -1.0, -2.0], [-3.0, -3.0, -3.0]]),
     "one": np.array([[0.1, 0.0], [0.0, 2.0], [0.0, 0.1]]),
@@ -148,7 +150,7 @@ LOGITS = {
 
 def rows_of(kind: type, threshold: float | None = None, **settings: object) -> list[tuple[object, ...]]:
     chosen = PredictionSettings(threshold=threshold, **settings)
-    result = kind(TASKS, Tiling(30, 10, 10, 10), chosen, multi_label=["many"])
+    result = kind(SEVERAL, Tiling(30, 10, 10, 10), chosen)
     result.add(0, {task: logits[:1] for task, logits in LOGITS.items()})
     result.add(1, {task: logits[1:] for task, logits in LOGITS.items()})
     return [row[:4] for row in result.rows()]
@@ -166,7 +168,7 @@ def test_clips_and_windows_have_a_row_for_each_class_above_the_threshold() -> No
     # softmax(2, 1, -2) is 0.72, 0.27, 0.01: of single labels b would be none.
     events = rows_of(EventResult, granularity="event", threshold=0.6)
     assert events == [(0, 2, "many", "a"), (0, 1, "many", "b"), (1, 2, "one", "y")]
-    scores = ClipResult(TASKS, Tiling(10, 10, 10, 10), PredictionSettings(), multi_label=["many"])
+    scores = ClipResult(SEVERAL, Tiling(10, 10, 10, 10), PredictionSettings())
     scores.add(0, {task: logits[:1] for task, logits in LOGITS.items()})
     assert [row[4] for row in scores.rows()[:2]] == [0.880797, 0.731059]
 

@@ -13,9 +13,10 @@ import torch
 
 from audiostride import AudioClassifier, ClassifierConfig, InputError, load_classifier
 from audiostride.inference.engine import predict_recordings
-from audiostride.inference.granularity import PredictionSettings, RecordingResult, Tiling
+from audiostride.inference.granularity import RecordingResult, Tiling
 from audiostride.inference.reading import tile_blocks
 from audiostride.inference.recordings import Recording, expand_paths
+from audiostride.inference.settings import PredictionSettings
 from audiostride.models import save_classifier
 
 Run = Callable[..., int]
@@ -39,6 +40,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 OPTIONS = [
     ([], {}),
+    (["--per-clip"], {"per_clip": True}),
     (["--per-window"], {"per_window": True}),
     (["--per-window", "--hop", "0.3"], {"per_window": True, "hop_s": 0.3}),
     (
@@ -75,7 +77,7 @@ def test_arrays_are_predicted_like_their_files(saved: Path) -> None:
 
 def test_arrays_and_paths_go_together_in_order(saved: Path) -> None:
     model, path = load_classifier(saved), saved / "sounds" / "a.wav"
-    found = model.predict([np.zeros(800), path, torch.zeros(40000)], sample_rate=16000)
+    found = model.predict([np.zeros(800), path, torch.zeros(40000)], sample_rate=16000, per_clip=True)
     assert found["path"].tolist() == ["array 0"] * 2 + [str(path)] * 2 + ["array 1"] * 2
     assert found["end_s"].tolist() == [0.05] * 2 + [3.7] * 2 + [2.5] * 2
 
@@ -113,7 +115,7 @@ def test_bad_files_end_it_or_are_left_out_with_a_warning(saved: Path, tmp_path: 
     with pytest.raises(InputError, match=r"bad\.wav cannot be read"):
         model.predict([good, tmp_path / "bad.wav", good])
     with pytest.warns(UserWarning, match=r"1 of 3 recordings could not be read .*bad\.wav"):
-        found = model.predict([good, tmp_path / "bad.wav", good], on_error="skip")
+        found = model.predict([good, tmp_path / "bad.wav", good], on_error="skip", per_clip=True)
     assert found["path"].tolist() == [str(good)] * 4
     assert [path for path, _ in found.attrs["errors"]] == [str(tmp_path / "bad.wav")]
     with pytest.raises(InputError, match="none of 1 recordings could be read"):
@@ -206,7 +208,7 @@ def test_a_clip_is_the_mean_of_its_windows_by_their_share_of_audio(saved: Path) 
             with torch.no_grad():
                 total, weight = total + share * model(window[None])["kind"][0].double(), weight + share
         probs = (total / weight).softmax(dim=0)
-        row = model.predict(samples, sample_rate=16000, hop_s=hop / 16000).iloc[0]
+        row = model.predict(samples, sample_rate=16000, hop_s=hop / 16000, per_clip=True).iloc[0]
         assert row["label"] == "abc"[int(probs.argmax())]
         assert row["score"] == pytest.approx(float(probs.max()), abs=1e-5)
 

@@ -12,7 +12,7 @@ import soundfile
 import torch
 
 from audiostride.errors import InputError
-from audiostride.inference.granularity import PredictionSettings
+from audiostride.inference.settings import PredictionSettings
 from audiostride.inference.thresholds import f1_threshold, fit_temperature, precision_threshold, probabilities
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier, save_classifier
 from audiostride.models.classifier import Thresholds

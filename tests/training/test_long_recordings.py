@@ -77,7 +77,7 @@ def test_commands_read_a_long_recording_part_by_part(
         assert 16000 <= reads.largest <= 60 * 16000
         assert json.loads((run / "metrics.json").read_text())["n_clips"] == 7
         reads.largest = 0
-        assert run_command("predict", run, long_file, "-o", tmp_path / "p.csv") == 0
+        assert run_command("predict", run, long_file, "-o", tmp_path / "p.csv", "--per-clip") == 0
         assert 16000 <= reads.largest <= 70 * 16000
         assert pd.read_csv(tmp_path / "p.csv")["end_s"].tolist() == [SECONDS]
     # A shorter one is held, so that reading it again costs nothing; that shows that reading is watched.
