@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from audiostride.inference.settings import PredictionSettings
     from audiostride.models import AudioClassifier
 
-FORMATS = "csv, parquet, jsonl, raven or audacity; else by the suffix of -o (.csv, .parquet, .jsonl)"
+FORMATS = "csv, parquet, jsonl, raven, audacity or kaleidoscope; else by the suffix of -o (.csv, .parquet, .jsonl)"
 
 
 def build_parser() -> ArgumentParser:
@@ -43,6 +43,10 @@ def build_parser() -> ArgumentParser:
     parser.add_argument(
         "--all-scores", action="store_true", help="one row per window or file, with a column for each class"
     )
+    parser.add_argument(
+        "--date-time", action="store_true",
+        help="columns date and time of each start, of files whose names say it: 20240531_054500.WAV",
+    )  # fmt: skip
     parser.add_argument(
         "--threshold",
         default=None,
@@ -95,7 +99,7 @@ def run(arguments: Any) -> int:
     A job that was stopped, in whatever way, goes on with the same command.
     """
     # Not at the top: help and errors of options need not wait for torch.
-    from audiostride.inference.formats import FILE_ENDINGS, choose_format
+    from audiostride.inference.formats import LABELS, choose_format
     from audiostride.inference.settings import PredictionSettings
 
     format = choose_format(Path(arguments.out), arguments.format)
@@ -115,10 +119,11 @@ def run(arguments: Any) -> int:
             top=arguments.top,
             min_score=arguments.min_score,
             all_scores=arguments.all_scores,
+            date_time=arguments.date_time,
         )
 
     settings = choose({"": {"": 0.5}})  # what is wrong is said before the model is read
-    if settings.all_scores and format in FILE_ENDINGS:
+    if settings.all_scores and format in LABELS:
         raise InputError(
             f"predict: all-scores must go to csv, parquet or jsonl, got {format}, which holds one label a row"
         )

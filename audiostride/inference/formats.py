@@ -1,4 +1,4 @@
-"""Predictions as files: CSV, Parquet, JSON lines, selection tables of Raven, labels of Audacity."""
+"""Predictions as files: CSV, Parquet, JSON lines, tables of Raven and Kaleidoscope, labels of Audacity."""
 
 import csv
 import hashlib
@@ -17,12 +17,19 @@ import pyarrow.parquet as pq
 
 from audiostride.audio.decoding import probe_audio
 from audiostride.errors import InputError
+from audiostride.inference.granularity import TIME_DIGITS
 from audiostride.inference.model import ModelSettings
 
-SUFFIXES = {"csv": ".csv", "parquet": ".parquet", "jsonl": ".jsonl", "raven": ".txt", "audacity": ".txt"}
+SUFFIXES = {
+    "csv": ".csv", "parquet": ".parquet", "jsonl": ".jsonl",
+    "raven": ".txt", "audacity": ".txt", "kaleidoscope": ".csv",
+}  # fmt: skip
 FORMATS = tuple(SUFFIXES)
 FILE_ENDINGS = {"raven": ".selections.txt", "audacity": ".txt"}  # behind the name of the audio file, in a folder
+LABELS = (*FILE_ENDINGS, "kaleidoscope")  # which hold one label and its score in a row
 NAME_BYTES = 255  # of a file, in UTF-8: what the common file systems of Linux take, and less than others do
+
+KALEIDOSCOPE = ["INDIR", "FOLDER", "IN FILE", "OFFSET", "DURATION"]
 
 Write = Callable[[pd.DataFrame], None]
 
@@ -37,7 +44,7 @@ def choose_format(out: Path, given: str | None) -> str:
         raise InputError(f"predict: --format must be one of {', '.join(FORMATS)}, got {given!r}")
     named = [name for name, suffix in SUFFIXES.items() if suffix == out.suffix.lower()]
     if given is None:
-        if len(named) == 1:
+        if len(named) == 1 or "csv" in named:
             return named[0]
         known = "csv, .parquet, .jsonl" if not named else ""
         raise InputError(
@@ -109,7 +116,9 @@ def open_table(
         return _open_parquet(target, columns)
     if name == "jsonl":
         return _open_jsonl(target)
-    return _open_text(target, name, config, paths)
+    if name == "kaleidoscope":
+        return _open_kaleidoscope(target, columns)
+    return _open_text(target, name, config, columns, paths)
 
 
 @contextmanager
@@ -145,7 +154,27 @@ def _open_jsonl(target: Path) -> Iterator[Write]:
 
 
 @contextmanager
-def _open_text(target: Path, name: str, config: ModelSettings, paths: Sequence[str]) -> Iterator[Write]:
+def _open_kaleidoscope(target: Path, columns: Mapping[str, str]) -> Iterator[Write]:
+    """A table of Kaleidoscope (Wildlife Acoustics): a file by the folder above its own, that and its name, then offset
+    and duration in seconds. The names of these columns are those that BirdNET-Analyzer writes for it; others follow."""
+    more = [name for name in columns if name not in ("path", "start_s", "end_s")]
+    with _open_csv(target, [*KALEIDOSCOPE, *more]) as write_csv:
+
+        def write(table: pd.DataFrame) -> None:
+            places = [os.path.split(os.path.abspath(path)) for path in table["path"]]
+            own = pd.DataFrame(
+                [(*os.path.split(folder), name) for folder, name in places], columns=KALEIDOSCOPE[:3], index=table.index
+            )
+            lengths_s = (table["end_s"] - table["start_s"]).round(TIME_DIGITS)
+            write_csv(own.assign(OFFSET=table["start_s"], DURATION=lengths_s).join(table[more]))
+
+        yield write
+
+
+@contextmanager
+def _open_text(
+    target: Path, name: str, config: ModelSettings, columns: Mapping[str, str], paths: Sequence[str]
+) -> Iterator[Write]:
     """A file, or in a folder one for each audio file, named by its path below the folder that holds them all."""
     folder = is_folder_format(target, name)
     files = _files_below(target, paths, FILE_ENDINGS[name]) if folder else dict.fromkeys(paths, target)
@@ -153,15 +182,16 @@ def _open_text(target: Path, name: str, config: ModelSettings, paths: Sequence[s
     written: Counter[Path] = Counter()
     for file in dict.fromkeys([*files.values()] if folder else [target]):
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("\t".join(_raven_columns(config)) + "\n" if name == "raven" else "", encoding="utf-8")
+        file.write_text("\t".join(_raven_columns(columns)) + "\n" if name == "raven" else "", encoding="utf-8")
 
     def write(table: pd.DataFrame) -> None:
         for path, rows in table.groupby("path", sort=False):
             file = files[str(path)]
             if name == "raven":
-                lines = _raven_lines(rows, config, before=written[file], start_s=starts_s.get(str(path), 0.0))
+                start_s = starts_s.get(str(path), 0.0)
+                lines = _raven_lines(rows, _heard_hz(str(path), config), before=written[file], start_s=start_s)
             else:
-                lines = _audacity_lines(rows, config)
+                lines = _audacity_lines(rows)
             written[file] += len(rows)
             with file.open("a", encoding="utf-8") as opened:
                 opened.writelines("\t".join(line) + "\n" for line in lines)
@@ -204,27 +234,45 @@ def _starts_in_raven(paths: Sequence[str]) -> dict[str, float]:
     return dict(zip(files, accumulate(lengths_s, initial=0.0), strict=False))  # none: one length
 
 
-def _raven_columns(config: ModelSettings) -> list[str]:
-    columns = ["Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)"]
-    columns += ["Begin File", "Begin Path", "File Offset (s)", *(["Task"] if len(config.tasks) > 1 else [])]
-    return [*columns, "Label", "Score"]
+RAVEN_NAMES = {"date": "Begin Date", "time": "Begin Clock Time", "task": "Task", "label": "Label", "score": "Score"}
 
 
-def _raven_lines(rows: pd.DataFrame, config: ModelSettings, *, before: int, start_s: float) -> Iterator[list[str]]:
+def _raven_columns(columns: Mapping[str, str]) -> list[str]:
+    """What Raven asks for (Raven Pro 1.4 User's Manual, Cornell Lab of Ornithology, 2010, chapter 6), and ours."""
+    places = ["Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)"]
+    places += ["Begin File", "Begin Path", "File Offset (s)"]
+    return [*places, *(RAVEN_NAMES[name] for name in columns if name in RAVEN_NAMES)]
+
+
+def _heard_hz(path: str, config: ModelSettings) -> tuple[float, float]:
+    """The frequencies that a model hears of a recording, none above half its rate; Raven shows no such selection."""
+    try:
+        rate = probe_audio(path).sample_rate
+    except InputError:  # of a store whose files are gone
+        rate = config.sample_rate
+    high = min(config.fmax_hz, rate / 2)
+    return min(config.fmin_hz, high), high
+
+
+def _raven_lines(
+    rows: pd.DataFrame, heard_hz: tuple[float, float], *, before: int, start_s: float
+) -> Iterator[list[str]]:
     """The rows of a file that begins at `start_s` in the window, behind `before` others."""
-    low, high = config.fmin_hz, min(config.fmax_hz, config.sample_rate / 2)
+    low, high = heard_hz
     for number, row in enumerate(rows.to_dict("records"), start=before + 1):
         path = os.path.abspath(row["path"])
         begin_s, end_s = (f"{start_s + row[name]:.4f}" for name in ("start_s", "end_s"))
         line = [str(number), "Spectrogram 1", "1", begin_s, end_s, f"{low:.1f}", f"{high:.1f}"]
-        line += [os.path.basename(path), path, f"{row['start_s']:.4f}", *([row["task"]] if "task" in row else [])]
-        yield [_one_field(field) for field in [*line, row["label"], f"{row['score']:.6f}"]]
+        line += [os.path.basename(path), path, f"{row['start_s']:.4f}"]
+        line += [row[name] for name in RAVEN_NAMES if name in row and name != "score"]
+        yield [_one_field(field) for field in [*line, f"{row['score']:.6f}"]]
 
 
-def _audacity_lines(rows: pd.DataFrame, config: ModelSettings) -> Iterator[list[str]]:
+def _audacity_lines(rows: pd.DataFrame) -> Iterator[list[str]]:
+    """Start, end and label (Audacity Manual, "Importing and Exporting Labels"), with the score in brackets."""
     for row in rows.to_dict("records"):
         label = f"{row['task']}: {row['label']}" if "task" in row else row["label"]
-        yield [f"{row['start_s']:.6f}", f"{row['end_s']:.6f}", _one_field(label)]
+        yield [f"{row['start_s']:.6f}", f"{row['end_s']:.6f}", f"{_one_field(label)} ({row['score']:.2f})"]
 
 
 def _one_field(text: str) -> str:

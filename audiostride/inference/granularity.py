@@ -19,6 +19,7 @@ from audiostride.inference.settings import Granularity, PredictionSettings
 # start_s, end_s, and task, label and score, or numbers as `pack_numbers` does.
 Row = tuple[float, float, str, str, float] | tuple[float, float, str]
 PLACE_COLUMNS = {"path": "str", "start_s": "float64", "end_s": "float64"}
+CLOCK_COLUMNS = ("date", "time")
 COLUMNS = PLACE_COLUMNS | {"task": "str", "label": "str", "score": "float64"}
 
 # Windows whose logits are kept for each class; None are all, summed.
@@ -37,20 +38,21 @@ def columns_of(config: ModelSettings, settings: PredictionSettings) -> dict[str,
     Raises:
         InputError: A class with the name of another column.
     """
+    places = PLACE_COLUMNS | (dict.fromkeys(CLOCK_COLUMNS, "str") if settings.date_time else {})
     if settings.granularity == "features":
-        return PLACE_COLUMNS | dict.fromkeys(next(iter(config.tasks.values())), "float32")
+        return places | dict.fromkeys(next(iter(config.tasks.values())), "float32")
     if not settings.all_scores:
-        return {name: kind for name, kind in COLUMNS.items() if name != "task" or len(config.tasks) > 1}
+        return places | {name: kind for name, kind in COLUMNS.items() if name != "task" or len(config.tasks) > 1}
     names = [
         f"{task}:{names[number]}" if len(config.tasks) > 1 else names[number]
         for task, names in config.tasks.items()
         for number in settings.asked(task, config)
     ]
-    if taken := [name for name in names if name in PLACE_COLUMNS]:
+    if taken := [name for name in names if name in places]:
         raise InputError(
             f"predict: with all-scores a class must not be called {taken[0]}, which is a column; rename it"
         )
-    return PLACE_COLUMNS | dict.fromkeys(names, "float64")
+    return places | dict.fromkeys(names, "float64")
 
 
 def pack_numbers(values: NDArray[Any]) -> str:

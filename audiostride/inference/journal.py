@@ -45,7 +45,7 @@ def errors_file(out: Path) -> Path:
     return out.with_name(f"{out.stem}.errors.csv")
 
 
-CHOICES = ("classes", "background", "top", "min_score", "all_scores")  # of the settings: which rows there are
+CHOICES = ("classes", "background", "top", "min_score", "all_scores", "date_time")  # of the settings: what rows have
 
 
 def partial_folder(out: Path) -> Path:

@@ -51,6 +51,8 @@ class PredictionSettings:
     """Least probability of a row of a window or recording; None is 0."""
     all_scores: bool = False
     """One row per window or recording, with a column for each class."""
+    date_time: bool = False
+    """Columns with date and time of the start, where the name of the file says when it was recorded."""
 
     def __post_init__(self) -> None:
         check_settings("predict", self)
@@ -119,6 +121,7 @@ class PredictionSettings:
         top: int | None = None,
         min_score: float | None = None,
         all_scores: bool = False,
+        date_time: bool = False,
     ) -> "PredictionSettings":
         """Settings from the switches of the command; `thresholds` are those of the model, which ``auto`` takes."""
         switches = {"--per-clip": per_clip, "--per-window": per_window, "--events": events}
@@ -136,6 +139,7 @@ class PredictionSettings:
             top=top,
             min_score=min_score,
             all_scores=all_scores,
+            date_time=date_time,
         )
         if threshold is None:
             return settings

@@ -149,6 +149,7 @@ class AudioClassifier(nn.Module):
         top: int | None = None,
         min_score: float | None = None,
         all_scores: bool = False,
+        date_time: bool = False,
         batch_size: int | None = None,
         workers: int | None = None,
         on_error: str = "stop",
@@ -177,6 +178,8 @@ class AudioClassifier(nn.Module):
             min_score: Least probability of a row.
             all_scores: One row per window or recording, with a column for each class in place of ``label`` and
                 ``score``, called ``task:class`` where there are several tasks.
+            date_time: Columns ``date`` and ``time`` of the start, empty where the name of a file does not say when it
+                was recorded (``YYYYMMDD_HHMMSS``).
             batch_size: Windows at a time; None is 16 on a CPU and 256 on a GPU.
             workers: Threads that read audio; None is one for each processor, 8 at most.
             on_error: ``"stop"``, or ``"skip"`` to leave out what cannot be read, with a warning; paths and reasons are
@@ -210,6 +213,7 @@ class AudioClassifier(nn.Module):
             top=top,
             min_score=min_score,
             all_scores=all_scores,
+            date_time=date_time,
         )
         return predict_table(
             self,

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +96,62 @@ def test_raven_gets_a_folder_with_a_table_for_each_recording(predict, sounds: Pa
         assert found["Label"].tolist() == own["label"].tolist()
 
 
+def test_raven_sees_no_frequency_above_half_the_rate_of_a_recording(
+    run_command: Run, model_file: Path, tmp_path: Path
+) -> None:
+    for rate in (8000, 44100):
+        soundfile.write(str(tmp_path / f"{rate}.wav"), np.zeros(2 * rate), rate)
+    assert run_command("predict", model_file, tmp_path, "-o", tmp_path / "p.txt", "--format", "raven") == 0
+    found = raven_rows(tmp_path / "p.txt")
+    assert found.groupby("Begin File")["High Freq (Hz)"].unique().map(list).to_dict() == {
+        "44100.wav": [7800.0],
+        "8000.wav": [4000.0],
+    }
+
+
+def test_kaleidoscope_gets_folder_name_offset_and_duration(predict, sounds: Path) -> None:
+    table, found = pd.read_csv(predict("p.csv")), pd.read_csv(predict("k.csv", "--format", "kaleidoscope"))
+    assert found.columns.tolist()[:5] == ["INDIR", "FOLDER", "IN FILE", "OFFSET", "DURATION"]
+    places = found["INDIR"] + "/" + found["FOLDER"] + "/" + found["IN FILE"]
+    assert places.tolist() == table["path"].tolist()
+    assert set(found["FOLDER"]) == {"one", "two"}
+    assert found["OFFSET"].tolist() == table["start_s"].tolist()
+    np.testing.assert_allclose(found["DURATION"], table["end_s"] - table["start_s"], atol=1e-9)
+    assert found[["task", "label", "score"]].equals(table[["task", "label", "score"]])
+
+
+NAMES_WITH_TIMES = {
+    "20240531_235958.WAV": ("2024-05-31", "23:59:58"),
+    "SITE-7_20240531_235958.wav": ("2024-05-31", "23:59:58"),
+    "A_20240531T000000Z.wav": ("2024-05-31", "00:00:00"),
+    "rec 2024-05-31.wav": ("", ""),
+    "20241331_000000.wav": ("", ""),
+    "120240531_235958.wav": ("", ""),
+}
+
+
+@pytest.mark.parametrize(("name", "expected"), NAMES_WITH_TIMES.items())
+def test_names_of_recorders_say_when_it_was(
+    run_command: Run, model_file: Path, tmp_path: Path, name: str, expected: tuple[str, str]
+) -> None:
+    soundfile.write(str(tmp_path / name), np.zeros(48000), 16000)
+    given = ["predict", model_file, tmp_path / name, "--date-time", "--hop", "0.5"]
+    for options, out in ((["--top", "1"], "a.csv"), (["--all-scores"], "b.csv")):
+        assert run_command(*given, *options, "-o", tmp_path / out) == 0
+        found = pd.read_csv(tmp_path / out, dtype=str, keep_default_na=False)
+        assert found.columns.tolist()[:5] == ["path", "start_s", "end_s", "date", "time"]
+        assert (found["date"][0], found["time"][0]) == expected
+        if expected == ("2024-05-31", "23:59:58"):
+            assert found[["date", "time"]].to_numpy().tolist()[3:5] == [
+                ["2024-05-31", "23:59:59.500"], ["2024-06-01", "00:00:00"],
+            ]  # fmt: skip
+    assert run_command(*given, "-o", tmp_path / "p.txt", "--format", "raven") == 0
+    table = pd.read_csv(tmp_path / "p.txt", sep="\t", dtype=str, keep_default_na=False)
+    assert (table["Begin Date"][0], table["Begin Clock Time"][0]) == expected
+    assert run_command(*given, "-o", tmp_path / "p.parquet") == 0
+    assert pd.read_parquet(tmp_path / "p.parquet")["date"][0] == expected[0]
+
+
 def test_audacity_gets_a_folder_with_labels_for_each_recording(predict, sounds: Path) -> None:
     table, folder = pd.read_csv(predict("p.csv")), predict("labels", "--format", "audacity")
     for name in ("one/a.wav", "one/b.flac", "two/a.wav"):
@@ -103,7 +160,8 @@ def test_audacity_gets_a_folder_with_labels_for_each_recording(predict, sounds: 
         assert [(float(start), float(end)) for start, end, _ in lines] == list(
             zip(own["start_s"], own["end_s"], strict=True)
         )
-        assert [label for _, _, label in lines] == (own["task"] + ": " + own["label"]).tolist()
+        scores = own["score"].map("{:.2f}".format)
+        assert [label for _, _, label in lines] == (own["task"] + ": " + own["label"] + " (" + scores + ")").tolist()
 
 
 def test_a_file_of_labels_is_for_one_recording(
@@ -118,7 +176,7 @@ def test_a_file_of_labels_is_for_one_recording(
     )
     start, end, label = out.read_text().splitlines()[0].split("\t")
     assert (float(start), float(end)) == (0, 9.3)
-    assert label in "abc"
+    assert re.fullmatch(r"[abc] \([01]\.\d\d\)", label)
 
 
 def test_recordings_without_events_have_empty_files_and_a_table_its_head(

@@ -22,6 +22,8 @@ TIMES = ("Begin Time (s)", "End Time (s)", "File Offset (s)")
 
 # As much of a file as shows what it is.
 _HEAD_BYTES = 65536
+# What `audiostride predict` puts behind a label of Audacity.
+_SCORE = re.compile(r" \([01]\.\d\d\)$")
 _NUMBER = re.compile(r"-?\d+(\.\d*)?([eE][-+]?\d+)?")
 
 
@@ -102,7 +104,7 @@ def read_audacity(file: Path, *, label_column: str | None, group: str | None) ->
                 }
             continue
         start_s, end_s = map(_number, fields[:2])
-        label = " ".join(fields[2:]).strip()
+        label = _SCORE.sub("", " ".join(fields[2:]).strip())
         if np.isnan([start_s, end_s]).any():
             faults.append(
                 (line, f"it must be start, end and label with tabs between, as in 1.5 2.5 wren, got {text!r}")
