@@ -1,5 +1,6 @@
 """``audiostride predict``."""
 
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -58,6 +59,13 @@ def build_parser() -> ArgumentParser:
     )
     parser.add_argument(
         "--min-windows", type=int, default=None, help="windows in a row that an event needs (default: 1)"
+    )
+    parser.add_argument(
+        "--clips", metavar="DIR", default=None,
+        help="cut what is found out of its recordings: WAV files by class, the surest first, and a manifest",
+    )  # fmt: skip
+    parser.add_argument(
+        "--clip-margin", type=float, default=None, help="seconds that clips have before and behind (default: 0.5)"
     )
     add_job_options(parser)
     return parser
@@ -127,6 +135,12 @@ def run(arguments: Any) -> int:
         raise InputError(
             f"predict: all-scores must go to csv, parquet or jsonl, got {format}, which holds one label a row"
         )
+    if arguments.clip_margin is not None and (arguments.clips is None or not 0 <= arguments.clip_margin < math.inf):
+        raise InputError(
+            f"predict: clip-margin must be seconds, 0 or more, beside --clips DIR, got {arguments.clip_margin}"
+        )
+    if settings.all_scores and arguments.clips is not None:
+        raise InputError("predict: either clips or all-scores must be given, got both; clips are of one class each")
     return run_job(arguments, format, settings, lambda model: (model, choose(model.thresholds.tasks)))
 
 
@@ -161,6 +175,11 @@ def run_job(
     from audiostride.training.hardware import choose_device
 
     out, devices, n_nodes = Path(arguments.out), arguments.devices, arguments.num_nodes
+    cutting: dict[str, Any] = {}
+    if getattr(arguments, "clips", None) is not None:  # `embed` finds nothing that could be cut out
+        cutting["clips"] = Path(arguments.clips)
+        if arguments.clip_margin is not None:
+            cutting["margin_s"] = arguments.clip_margin
     given = {name: getattr(arguments, name) for name in ("batch_size", "workers")}
     given = {name: value for name, value in given.items() if value is not None}
     check_count("predict", devices=devices, num_nodes=n_nodes, **given)
@@ -197,6 +216,7 @@ def run_job(
         n_nodes=n_nodes,
         batch_size=arguments.batch_size,
         workers=arguments.workers,
+        **cutting,
     )
     try:
         n_done = job.run(

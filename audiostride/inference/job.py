@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from audiostride.distributed import Processes, needing_all
 from audiostride.errors import InputError
+from audiostride.inference.cutting import MARGIN_S, cut_clips
 from audiostride.inference.engine import predict_recordings
 from audiostride.inference.formats import check_files, check_replaceable, open_table, write_rows
 from audiostride.inference.granularity import columns_of, rows_of
@@ -71,6 +72,10 @@ class PredictionJob:
     """Windows at a time; None is 16 on a CPU and 256 on a GPU."""
     workers: int | None = None
     """Threads of each process that read audio; None is one for each processor, 8 at most."""
+    clips: Path | None = None
+    """A folder that gets what was found as WAV files, see `audiostride.inference.cutting.cut_clips`."""
+    margin_s: float = MARGIN_S
+    """What these have before and behind, in seconds."""
 
     def __post_init__(self) -> None:
         stored = [recording.path for recording in self.recordings if recording.store]
@@ -130,6 +135,8 @@ class PredictionJob:
             if not overwrite:
                 raise InputError(f"predict: {self.out} exists; choose another -o, or give --overwrite")
             check_replaceable(self.out, self.format)
+        if self.clips is not None and self.clips.exists():
+            raise InputError(f"predict: --clips must be a folder that is not there yet, got {self.clips}; name another")
         begin_job(self.out, self._job, anew=anew)
 
     def work(self) -> int:
@@ -238,6 +245,14 @@ class PredictionJob:
         with open_table(result, self.format, config=config, columns=columns, paths=paths) as write:
             while block := list(islice(rows, ROWS_AT_ONCE)):
                 write(rows_to_table(block, config, self.settings))
+        if self.clips is not None:
+            made = self._folder / "clips"
+            shutil.rmtree(made, ignore_errors=True)  # of a process that was killed here
+            found = ((entry["path"], *row) for entry in self._entries() for row in entry.get("rows", []))
+            n_clips = cut_clips(found, made, margin_s=self.margin_s)
+            self.clips.parent.mkdir(parents=True, exist_ok=True)
+            replace_output(made, self.clips)
+            print(f"{n_clips} clips -> {self.clips}")
         replace_output(result, self.out)
         self.discard()
         return len(paths)
