@@ -4,6 +4,7 @@ import argparse
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         message = str(error)
     except argparse.ArgumentError as error:
-        message = f"{command}: {reason_of(error)}; audiostride {command} --help lists the options"
+        message = f"{command}: {_what_is_wrong(command, reason_of(error))}"
     except KeyboardInterrupt:
         print("audiostride: interrupted", file=sys.stderr)
         return 130
@@ -82,6 +83,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Control characters in names would move the cursor, or hide what is wrong.
     print("audiostride:", escape(message, keep="\n"), file=sys.stderr)
     return BAD_INPUT
+
+
+def _what_is_wrong(command: str, said: str) -> str:
+    """What a parser says of options that are not right, and what to do about it."""
+    if found := re.search(r'Parser key "(\w+)": .*?(?:Got value|Given value): (\S+)$', said):
+        from audiostride.commands.train import describe_setting  # the only one with such keys
+
+        return f"--{found[1].replace('_', '-')} must be {describe_setting(found[1])}, got {found[2]}"
+    return f"{said}; {_way_out(command, said)}"
+
+
+def _way_out(command: str, said: str) -> str:
+    """What to do about options that are not right: the one that is like a misspelt one, or where they are listed."""
+    if found := re.search(r"unrecognized arguments: (--[^\s=]+)", said):
+        known = [name for action in build_parser(command)._actions for name in action.option_strings]
+        if near := get_close_matches(found[1], [name for name in known if not name.endswith("+")], n=1):
+            return f"did you mean {near[0]}?"
+    return f"audiostride {command} --help lists the options"
 
 
 def overview() -> str:

@@ -42,6 +42,13 @@ def count_of(number: float, noun: str) -> str:
     return f"{number:,.12g} {noun}{'' if number == 1 else 's'}"
 
 
+def advice_of(metrics: Mapping[str, Any]) -> str:
+    """What to do about a network that a classic baseline equals: no more steps where the best of them came early."""
+    if (metrics.get("best_step") or 0) < (metrics.get("steps") or 0) / 2:
+        return "look at the data first"
+    return "train longer (--max-steps), or look at the data"
+
+
 METRICS = {
     "accuracy": "accuracy",
     "average_precision": "macro average precision",

@@ -1,4 +1,8 @@
+import re
 import shutil
+import subprocess
+import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +13,8 @@ import yaml
 
 from audiostride import __version__
 from audiostride.cli import COMMANDS, main
+from audiostride.commands.train import choose_folder
+from audiostride.training import TrainConfig
 
 BAD_INPUT = 2
 
@@ -74,11 +80,61 @@ def test_an_unknown_command_is_answered_with_what_there_is(
 
 
 def test_every_setting_has_an_option_with_a_help_text(capsys: pytest.CaptureFixture[str]) -> None:
-    run("train", "--help")
+    run("train", "--help-all")
     shown = capsys.readouterr().out
     for option in ("--max-steps", "--stride-lr", "--batch-size", "--time-shift-s", "--random-split", "--resume"):
         assert option in shown
     assert "Learning rate of the strides." in shown
+    for word in ("Sequence[", "null", "NoneType", "Literal", "Optional", "+ "):
+        assert word not in shown, word
+    flat = " ".join(shown.split())
+    assert "a list of lists of numbers" in flat
+    assert "(yes or no, default: no)" in flat
+    every = set(re.findall(r"^  (--[\w-]+)", shown, flags=re.MULTILINE))
+    assert {f"--{field.name.replace('_', '-')}" for field in fields(TrainConfig)} <= every
+    run("train", "--help")
+    short = capsys.readouterr().out
+    some = set(re.findall(r"^  (--[\w-]+)", short, flags=re.MULTILINE))
+    assert {"--label", "--out", "--width", "--pooling", "--max-steps", "--resume"} < some < every
+    assert short.endswith(f"--help-all lists {len(every) - len(some)} more options.\n")
+
+
+def test_a_training_has_a_folder_of_its_own_where_none_is_given(
+    manifest: Path, tmp_path: Path, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ["--max-steps", "2", *tiny]
+    assert run("train", manifest, "--label", "kind", *options) == 0
+    assert run("train", manifest, "--label", "kind", *options) == 0
+    name = manifest.parent.name if manifest.stem == "manifest" else manifest.stem
+    found = {path.name for path in (tmp_path / "runs").iterdir()}
+    assert found == {f"{name}-kind", f"{name}-kind-2"}
+    assert choose_folder(None, "label", ["a=x.csv:y", "b=z.csv:y"], resume=False) == "runs/a-b"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["gone.csv", "--label", "kind"], "gone.csv does not exist"),
+        (["m.csv", "--label", "knd"], "must have a column 'knd', got path, kind; name the column of labels"),
+        (["--task", "a=m.csv:kind", "b=m.csv:knd"], "must have a column 'knd'"),
+        (["m.csv", "--manifest", "m.csv"], "either MANIFEST or --manifest must be given"),
+        (["m.csv", "--label", "kind", "--resume"], "--resume must go with the folder of the run"),
+        (["m.csv", "--labl", "kind"], "unrecognized arguments: --labl kind; did you mean --label?"),
+    ],
+)
+def test_what_is_a_mistake_of_one_word_is_known_before_libraries_load(
+    tmp_path: Path, given: list[str], said: str
+) -> None:
+    (tmp_path / "m.csv").write_text("path,kind\na.wav,x\n")
+    code = "import sys; from audiostride.cli import main; found = main(['train', *sys.argv[1:]]); "
+    code += "sys.exit(3 if {'torch', 'lightning', 'matplotlib'} & {*sys.modules} else found)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *given], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert said in done.stderr
+    assert done.returncode == BAD_INPUT, "no torch"
+    assert [path.name for path in tmp_path.iterdir()] == ["m.csv"]
 
 
 def test_train_evaluate_predict_report(trained_run: Path, manifest: Path, tmp_path: Path, capsys) -> None:
@@ -218,7 +274,15 @@ def test_a_folder_of_class_folders_trains(manifest: Path, tmp_path: Path, tiny: 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["train", "--out", "o", "--manifest", "m", "--lr", "fast"], "train: Parser key"),
+        (["train", "--out", "o", "--manifest", "m", "--lr", "fast"], "train: --lr must be a number, got fast"),
+        (["train", "m", "--max-steps", "3.5"], "train: --max-steps must be a whole number, got 3.5"),
+        (["train", "m", "--calibrate", "maybe"], "train: --calibrate must be yes or no, got maybe"),
+        (["train", "m", "--pooling", "big"], "train: --pooling must be strided or spectral or diffstride, got big"),
+        (
+            ["train", "m", "--strides", "x"],
+            "train: --strides must be a list of lists of numbers, as '[[2, 2], [2, 2]]'",
+        ),
+        (["predict", "m", "x", "-o", "y.csv", "--per-windw"], "did you mean --per-window?"),
         (["train", "--out", "o", "--no-such-option", "1"], "unrecognized arguments: --no-such-option 1"),
         (["train", "--resume", "--out"], "argument --out"),
         (["train", "--out", "o", "--config"], "argument --config"),

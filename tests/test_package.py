@@ -126,6 +126,10 @@ HEAVY += ["torchaudio", "torchmetrics", "lightning", "matplotlib", "jinja2", "js
         ("from audiostride import DiffStride2d", ["numpy", "torch"]),
         ("from audiostride import AudioClassifier, LogMel, load_classifier", ["numpy", "torch"]),
         ("from audiostride.cli import main", ["jsonargparse"]),
+        (
+            "from audiostride.commands.train import build_parser; build_parser()",
+            ["numpy", "pandas", "pyarrow", "soundfile", "jsonargparse"],
+        ),
     ],
 )
 def test_an_import_loads_what_it_needs_and_nothing_else(statement: str, expected: list[str]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from audiostride.errors import InputError
-from audiostride.wording import metric_of
+from audiostride.wording import advice_of, metric_of
 
 
 def build_parser() -> ArgumentParser:
@@ -150,7 +150,7 @@ def print_metrics(metrics: dict[str, Any]) -> None:
             + (f", log-mel statistics + SVM {100 * classic:.1f} %" if classic is not None else "")
         )
         if classic is not None and classic >= metrics["accuracy"]:
-            print("the classic baseline is as good or better: train longer (--max-steps), or look at the data first")
+            print(f"the classic baseline is as good or better: {advice_of(metrics)}")
 
 
 def _describe_macro(metrics: dict[str, Any], name: str) -> str:

@@ -126,7 +126,9 @@ def run(arguments: Any) -> int:
     write_manifest(imported, root, out)
     for line in [*imported.contradictions, *imported.findings]:
         print(f"- {line}")
-    print(f"split scheme: {imported.splits}" + (f", seed {arguments.seed}" if arguments.splits != "official" else ""))
+    if name != "folder" or arguments.splits != "official":  # nobody has published a split of somebody's folder
+        seed = f", seed {arguments.seed}" if arguments.splits != "official" else ""
+        print(f"split scheme: {imported.splits}{seed}")
     for column in imported.labels:
         print("\n".join(describe_counts(imported.clips, column, separator=";" if arguments.multi_label else None)))
     print(f"{len(imported.clips):,} clips -> {out}\nnext:\n  audiostride check {quote(str(out))}")

@@ -7,6 +7,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from audiostride.errors import InputError
+from audiostride.wording import count_of
 
 
 def build_parser() -> ArgumentParser:
@@ -60,7 +61,7 @@ def run(arguments: Any) -> int:
     if summary.scaled:
         print(f"{summary.scaled} clips go beyond full scale and are stored divided by a factor of their own")
     if summary.skipped:
-        print(f"{len(summary.skipped)} bad clips are left out: {Path(arguments.out) / 'skipped.csv'}")
+        print(f"{count_of(len(summary.skipped), 'bad clip')} left out: {Path(arguments.out) / 'skipped.csv'}")
     if arguments.verify:
         damaged = verify_store(arguments.out, jobs=arguments.jobs)
         if damaged:

@@ -3,19 +3,23 @@
 import argparse
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
+from itertools import chain, count
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import docstring_parser
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
 
 from audiostride.commands.evaluate import print_metrics
+from audiostride.dataset.manifest import check_columns
 from audiostride.errors import InputError
 from audiostride.training.config import BEFORE, TrainConfig, is_of_a_run
 from audiostride.training.presets import DEFAULT_PRESET, PRESETS, preset_settings
 from audiostride.training.run_files import read_yaml
+from audiostride.training.tasks import split_task
 
 INTERRUPTED = 130
 # In --help: each group of settings, in the order of `TrainConfig`, and the first of them.
@@ -31,11 +35,88 @@ GROUPS = {
 }
 
 
+# What --help shows; --help-all shows the others too.
+SHORT = (
+    "help", "help_all", "config", "preset", "manifest", "label", "out", "multi_label", "background", "task",
+    "random_split", "encoder", "width", "init", "pooling", "budget", "epochs", "max_steps", "seed", "seeds", "resume",
+    "device", "precision",
+)  # fmt: skip
+
+
+PLURALS = {"a number": "numbers", "a whole number": "whole numbers", "text": "texts"}
+
+
+def in_words(declared: Any) -> str:
+    """What an option takes.
+
+    >>> in_words(float | None), in_words(Sequence[Sequence[int]]), in_words(Literal["a", "b"])
+    ('a number', 'a list of lists of whole numbers', 'a or b')
+    """
+    origin, parts = get_origin(declared), get_args(declared)
+    if origin is Annotated:
+        return in_words(parts[0])
+    if type(None) in parts:
+        return in_words(next(part for part in parts if part is not type(None)))
+    if origin is Literal:
+        return " or ".join(parts)
+    if origin in (Sequence, list):
+        return f"a list of {PLURALS.get(in_words(parts[0]), 'lists' + in_words(parts[0]).removeprefix('a list'))}"
+    return {bool: "yes or no", int: "a whole number", float: "a number", str: "text"}[declared]
+
+
+def describe_setting(name: str) -> str:
+    """What the option of a setting takes, with an example of a list."""
+    words = in_words(get_type_hints(TrainConfig).get(name, str))
+    example = "[[2, 2], [2, 2]]" if "lists" in words else "[1, 2]" if "numbers" in words else '["a", "b"]'
+    return f"{words}, as '{example}'" if words.startswith("a list") else words
+
+
+class WordsFormatter(DefaultHelpFormatter):
+    """Help that says what options take in words."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, declared = action.help or "", getattr(action, "_typehint", action.type or str)
+        if isinstance(action, ActionConfigFile) or action.default == argparse.SUPPRESS:
+            return text
+        words = [] if action.choices or in_words(declared) == "text" else [in_words(declared)]
+        words = [] if get_origin(declared) is Literal else words
+        shown = ("no", "yes")[action.default] if isinstance(action.default, bool) else action.default
+        if action.default is not None and "(default: " not in text:
+            words.append(f"default: {shown}")
+        return f"{text} ({', '.join(words)})" if words else text
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        # jsonargparse has a second name for options with lists, which adds to them.
+        text: str = super()._format_action_invocation(action)
+        return re.sub(r", --[\w-]+\+.*", "", text)
+
+
 class TrainParser(ArgumentParser):
     """Options whose defaults a preset replaces, and over it the run of --init; a file and options stand over both."""
 
+    shows_all = False
+
+    def format_help(self, formatter: Any = None) -> str:
+        """The options that most trainings need, or all of them."""
+        shown = [each for each in self._actions if each.help != argparse.SUPPRESS]
+        hidden = [] if self.shows_all else [each for each in shown if each.dest not in SHORT]
+        kept = [each.help for each in hidden]
+        for each in hidden:
+            each.help = argparse.SUPPRESS
+        try:
+            text: str = super().format_help(formatter)
+        finally:
+            for each, before in zip(hidden, kept, strict=True):
+                each.help = before
+        return text + (f"\n--help-all lists {len(hidden)} more options.\n" if hidden else "")
+
     def parse_args(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> Namespace:  # type: ignore[override]
         given = list(args or [])
+        self.shows_all = "--help-all" in given
+        if given and not given[0].startswith("-"):  # as the other commands have it
+            if any(item.split("=")[0] == "--manifest" for item in given):
+                raise InputError(f"train: either MANIFEST or --manifest must be given, got {given[0]} and --manifest")
+            given = ["--manifest", *given]
         for option in ("--task", "--logger", "--multi-label", "--label-columns"):
             given = join_values(given, option)
         finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -88,7 +169,10 @@ def join_values(arguments: list[str], option: str) -> list[str]:
 
 def build_parser() -> ArgumentParser:
     """The options of ``audiostride train``."""
-    parser = TrainParser(description=run.__doc__)
+    parser = TrainParser(
+        description=run.__doc__, formatter_class=WordsFormatter, usage="audiostride train MANIFEST [options]"
+    )
+    parser.add_argument("--help-all", action="help", help="show all options and exit")
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these settings")
     parser.add_argument(
         "--preset",
@@ -103,8 +187,9 @@ def build_parser() -> ArgumentParser:
         if setting.name in GROUPS:
             group = parser.add_argument_group(GROUPS[setting.name])
         option: dict[str, Any] = {"default": setting.default}
-        if setting.default is MISSING:
-            option = {"required": True}
+        if setting.default is MISSING:  # the folder of the run
+            option, types[setting.name] = {"default": None}, str | None
+            helps[setting.name] = f"{helps[setting.name]} (default: a new one in runs/)"
         elif types[setting.name] is bool:
             option |= {"nargs": "?", "const": True}  # a switch that may have a value
         group.add_argument(
@@ -118,10 +203,35 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
+def choose_folder(manifest: str | None, label: str, task: Sequence[str] | None, *, resume: bool) -> str:
+    """A new folder in ``runs`` for a run without one: called by its data and labels, with a number where that is taken.
+
+    >>> choose_folder("data/birds/manifest.csv", "label", None, resume=False)
+    'runs/birds'
+    >>> choose_folder("notes.csv", "pitch", None, resume=False)
+    'runs/notes-pitch'
+    """
+    if resume:
+        raise InputError("train: --resume must go with the folder of the run that goes on; give --out RUN")
+    if task:
+        name = "-".join(split_task(entry)[0] for entry in task)[:80]
+    else:
+        file = Path(os.path.abspath(manifest or "run"))
+        stem = file.parent.name if file.stem == "manifest" else file.stem
+        name = stem if label == "label" else f"{stem}-{label}"
+    numbers = chain([""], (f"-{number}" for number in count(2)))
+    return next(folder for number in numbers if not os.path.exists(folder := f"runs/{name}{number}"))
+
+
 def run(arguments: Any) -> int:
     """Train a classifier on a manifest or on a folder of class folders, and report on its test clips."""
     names = {field.name for field in fields(TrainConfig)}
+    if arguments.out is None:
+        arguments.out = choose_folder(arguments.manifest, arguments.label, arguments.task, resume=arguments.resume)
     config = TrainConfig(**{key: value for key, value in vars(arguments).items() if key in names})
+    if not arguments.resume and not config.label_columns:
+        for source in config.sources():
+            check_columns(source.manifest, source.labels.values())
     if arguments.seeds is not None:
         return _run_seeds(config, arguments.seeds, jobs=1 if arguments.jobs is None else arguments.jobs)
     if arguments.jobs is not None:

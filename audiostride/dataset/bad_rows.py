@@ -1,10 +1,13 @@
 """Rows of a manifest that cannot be used, all reported at once, with their lines."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audiostride.errors import InputError
+from audiostride.wording import count_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,8 +55,13 @@ class BadRows:
 
 
 def describe_bad_rows(where: str, rows: list[tuple[int, str]], way_out: str) -> str:
-    """One message that lists bad rows by line number, the first 20 of them in words."""
-    listed = [f"  {f'line {line}: ' * (line > 0)}{message}" for line, message in sorted(rows)[:MAX_LISTED]]
+    """One message that lists bad rows by line number, the first 20 of them in words; a folder has no lines."""
+    place = Path(where.removeprefix("manifest ").split(", ")[0])
+    of_folder = os.path.isdir(place) and not os.path.isfile(place / "store.json")
+    listed = [
+        f"  {f'line {line}: ' * (line > 0 and not of_folder)}{message}" for line, message in sorted(rows)[:MAX_LISTED]
+    ]
     if len(rows) > MAX_LISTED:
         listed.append(f"  ... and {len(rows) - MAX_LISTED} more")
-    return "\n".join([f"{where}: {len(rows)} bad row{'s' if len(rows) > 1 else ''}", *listed, way_out])
+    way_out = way_out.replace("these rows", "these files") if of_folder else way_out
+    return "\n".join([f"{where}: {count_of(len(rows), 'bad file' if of_folder else 'bad row')}", *listed, way_out])

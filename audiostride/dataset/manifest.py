@@ -1,7 +1,7 @@
 """Manifests: the table of clips with their labels and splits, checked for form; bad rows are reported together."""
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -15,7 +15,7 @@ from audiostride.dataset.folders import UNWRITABLE, FolderWalk, find_name_fault,
 from audiostride.dataset.labels import LabelSets, read_label_sets
 from audiostride.dataset.scores import has_scores, is_score_column, read_scores
 from audiostride.dataset.store import is_store, read_store_clips
-from audiostride.dataset.text_table import RESERVED, is_of_raven, read_table
+from audiostride.dataset.text_table import RESERVED, is_of_raven, read_columns, read_table
 from audiostride.errors import InputError
 from audiostride.wording import count_of, escape, name_some
 
@@ -66,6 +66,9 @@ def inspect_manifest(
             `read_label_sets`.
     """
     manifest, bad, several = Path(manifest), BadRows(), several or {}
+    if (held := manifest_in(manifest)) is not None:
+        bad.notes.append(f"folder {manifest} holds {held.name}, which is taken and not its folders")
+        manifest = held
     if is_store(manifest):
         table, root = read_store_clips(manifest), None
     else:
@@ -129,6 +132,26 @@ def inspect_manifest(
     return pd.concat([clips, pd.DataFrame(rest, index=clips.index)], axis=1), bad
 
 
+def manifest_in(folder: str | Path) -> Path | None:
+    """The ``manifest.csv`` of a folder that is no store, if there is one."""
+    file = Path(folder) / "manifest.csv"
+    return file if os.path.isfile(file) and not is_store(folder) else None
+
+
+def check_columns(manifest: str | Path, labels: Iterable[str]) -> None:
+    """Raise as `inspect_manifest` unless a manifest is there and has columns of labels; of a table its head is read.
+
+    What is a mistake of one word is known at once so, before libraries load.
+    """
+    manifest = manifest_in(manifest) or Path(manifest)
+    if is_store(manifest) or os.path.isdir(manifest):
+        return
+    names = read_columns(manifest)
+    for column in labels if "path" in names else ():  # else there is more to say of it
+        if column not in names:
+            _raise_missing(manifest, pd.DataFrame(columns=names), column, is_label=True)
+
+
 def _raise_missing(manifest: Path, table: pd.DataFrame, column: str, *, is_label: bool) -> NoReturn:
     names, hot = [name for name in table.columns if name != "line"], multi_hot_columns(table)
     if column == "path":
@@ -187,12 +210,18 @@ def _find_missing(clips: pd.DataFrame, bad: BadRows) -> None:
     bad.add(clips.loc[odd, "line"], "row", messages)
     missing = clips.loc[~odd & ~_exist(clips["path"])]
     bad.add(missing["line"], "missing", [f"audio file {path} {_why_missing(path)}" for path in missing["path"]])
+    if len(missing) == len(clips) > 1:
+        bad.notes.append("no file is where the table says; --audio-root FOLDER names what its paths are relative to")
 
 
 def _why_missing(path: str) -> str:
     try:
         os.stat(path)
     except FileNotFoundError:
+        if "\\" in path and os.path.isfile(path.replace("\\", "/")):
+            return "does not exist, but does with / in the place of \\; write / in paths"
+        if "/~" in path:
+            return "does not exist; ~ means nothing in a table: write the folder out, or give --audio-root"
         return "does not exist"
     except (OSError, ValueError) as error:
         return f"cannot be read: {error.strerror if isinstance(error, OSError) else error}"

@@ -76,6 +76,16 @@ def read_table(manifest: Path, root: str, bad: BadRows, *, may_be_empty: bool = 
     return table
 
 
+def read_columns(manifest: Path) -> list[str]:
+    """The names of the columns of a file that `read_table` reads; a list of paths has none."""
+    form = _look_at(manifest, os.path.abspath(manifest.parent))
+    if form.is_list:
+        return []
+    with manifest.open(encoding="utf-8-sig", newline="") as file:
+        lines = islice(csv.reader(file, delimiter=form.separator, quoting=form.quoting), form.skipped, None)
+        return [name.strip() for name in next(lines, [])]
+
+
 def is_of_raven(columns: Iterable[str]) -> bool:
     """Whether columns are those of a selection table of Raven."""
     return {"Selection", "Begin Time (s)"} <= {*columns}

@@ -19,6 +19,7 @@ from audiostride.reporting.measuring import largest_difference, measure_gains
 from audiostride.reporting.runs import RunFolder
 from audiostride.reporting.summary import run_metric, summary_table
 from audiostride.reporting.tables import accuracy_table, cutoffs_table, paper_table, runs_table, strides_table
+from audiostride.wording import advice_of
 
 MOST_GROUPS = 4  # that get drawings of their own
 TOLERANCE = 0.01  # of full scale, within which measured gains and masks must agree
@@ -82,10 +83,9 @@ def accuracy_section(folders: Sequence[RunFolder]) -> Section:
             blocks.append(Text(f"{folder.name} has no test results yet: audiostride evaluate {folder.path}"))
     beaten = data.loc[data["classic"] >= data["accuracy"], "task"].unique()
     if len(beaten):
-        text = (
-            f"The classic baseline is as good as this network or better: {', '.join(beaten)}. Train longer, or look at "
-            "the data first."
-        )
+        advice = {advice_of(folder.metrics) for folder in folders if folder.metrics}
+        text = f"The classic baseline is as good as this network or better: {', '.join(beaten)}. "
+        text += f"{' or '.join(sorted(advice)).capitalize()}."
         blocks.append(Text(text, strong=True))
     return Section("accuracy", metric.capitalize() if metric == "accuracy" else "How well it does", blocks)
 

@@ -2,15 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from audiostride.checks import ModelSize, Pooling, PoolingPlace, RampBins, Size, Stride, check_settings
-from audiostride.strides.diffstride import DiffStride1d, DiffStride2d, DiffStride3d
-from audiostride.strides.spectral_pool import SpectralPool1d, SpectralPool2d, SpectralPool3d
 
-DIFFSTRIDE = {1: DiffStride1d, 2: DiffStride2d, 3: DiffStride3d}
-SPECTRAL = {1: SpectralPool1d, 2: SpectralPool2d, 3: SpectralPool3d}
+if TYPE_CHECKING:
+    from torch import nn
 
 # "mixed", of maps over time and mel: slow modulations are what tells sounds apart, so time is low-passed; the fine
 # structure over mel is kept, in part by folding, as strided convolution keeps all of it. The ramps, in bins, decide how
@@ -48,13 +45,17 @@ class PoolingConfig:
     def __post_init__(self) -> None:
         check_settings(type(self).__name__, self)
 
-    def make_layer(self, strides: Sequence[float]) -> nn.Module | None:
+    def make_layer(self, strides: Sequence[float]) -> "nn.Module | None":
         """The layer that pools as many axes as there are strides, from them on; None where convolutions carry them."""
+        # Not at the top: settings, which help and errors of the command line need, load no torch.
+        from audiostride.strides.diffstride import DiffStride1d, DiffStride2d, DiffStride3d
+        from audiostride.strides.spectral_pool import SpectralPool1d, SpectralPool2d, SpectralPool3d
+
         if self.pooling == "strided":
             return None
         if self.pooling == "spectral":
-            return SPECTRAL[len(strides)](strides)
-        return DIFFSTRIDE[len(strides)](
+            return (SpectralPool1d, SpectralPool2d, SpectralPool3d)[len(strides) - 1](strides)
+        return (DiffStride1d, DiffStride2d, DiffStride3d)[len(strides) - 1](
             strides,
             ramp_bins=self.ramp_bins,
             size=MIXED if self.size == "mixed" else self.size,

@@ -29,6 +29,7 @@ from audiostride.training.clips import (
 from audiostride.training.config import TrainConfig
 from audiostride.training.run_files import RunMetrics, read_table
 from audiostride.training.tasks import Source
+from audiostride.wording import count_of
 from audiostride.writing import write_json, write_text
 
 
@@ -284,4 +285,4 @@ def evaluate_run(
 def _note_skipped(run: Path, sets: Sets, *, suffix: str = "", progress: bool) -> None:
     n_skipped = write_skipped(run, sets, suffix=suffix)
     if progress and n_skipped:
-        print(f"{n_skipped} bad clips are left out: {run / f'skipped{suffix}.csv'}", flush=True)
+        print(f"{count_of(n_skipped, 'bad clip')} left out: {run / f'skipped{suffix}.csv'}", flush=True)

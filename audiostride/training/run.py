@@ -58,6 +58,7 @@ from audiostride.training.resuming import check_same_settings
 from audiostride.training.run_files import read_metrics
 from audiostride.training.settings import Data, check_run_folder, check_same_data, describe_data
 from audiostride.training.tasks import Source, check_task_names
+from audiostride.wording import count_of
 from audiostride.writing import make_folder, write_json, write_text
 
 NARROWED = ("separable", "resnet18", "preact_resnet18")  # encoders whose full width is much for a CPU
@@ -155,7 +156,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         for note in notes:
             print(note, flush=True)
         if n_skipped:
-            print(f"{n_skipped} bad clips are left out: {run / 'skipped.csv'}", flush=True)
+            print(f"{count_of(n_skipped, 'bad clip')} left out: {run / 'skipped.csv'}", flush=True)
         for task, classes in names.items():
             counts = ", ".join(f"{len(data[task].reader)} {split}" for split, data in sets.items())
             print(f"{task + ': ' if len(names) > 1 else ''}{len(classes)} classes; {counts} clips", flush=True)
@@ -195,7 +196,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     )
     n_lost = write_skipped(run, sets) - n_skipped
     if progress and n_lost:
-        print(f"{n_lost} clips could no longer be read during the run: {run / 'skipped.csv'}", flush=True)
+        print(f"{count_of(n_lost, 'clip')} could no longer be read during the run: {run / 'skipped.csv'}", flush=True)
     return metrics
 
 

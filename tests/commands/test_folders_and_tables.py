@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import soundfile
 
+from audiostride.commands.evaluate import print_metrics
 from audiostride.training.clips import read_source
 from audiostride.training.config import TrainConfig
 from audiostride.training.tasks import Source
@@ -192,3 +193,89 @@ def test_training_keeps_rare_classes_and_says_so_and_that_labels_are_several(
     )
     assert "classes with all clips in train, too few to be in valid and test: rare, single" in said
     assert "5 classes; 20 train, 3 valid, 3 test clips" in said
+
+
+def test_a_folder_with_a_manifest_is_that_manifest(
+    run_command: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_files(tmp_path, "set/dog/a.wav", "set/cat/b.wav", "set/cat/c.wav")
+    (tmp_path / "set" / "manifest.csv").write_text("path,species\ndog/a.wav,wolf\n")
+    said = "holds manifest.csv, which is taken and not its folders"
+    run_command("check", tmp_path / "set", "--json")
+    document = json.loads(capsys.readouterr().out)
+    assert document["summary"]["clips"] == 1
+    assert any(said in note["message"] for note in document["notes"])
+    assert run_command("prepare", tmp_path / "set", "-o", tmp_path / "store") == 0
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert "1 clips" in shown.out or "1 clip" in shown.out
+    clips, notes = read_source(
+        Source(str(tmp_path / "set"), {"s": "species"}), TrainConfig(manifest="m", out="o"), own=False
+    )
+    assert clips["label of s"].tolist() == ["wolf"]
+    assert any(said in note for note in notes)
+    assert run_command("train", tmp_path / "set", "--label", "kind") == 2
+    assert "must have a column 'kind', got path, species" in capsys.readouterr().err
+    run_command("check", tmp_path / "store", "--json")  # a store has clips of its own
+    assert json.loads(capsys.readouterr().out)["summary"]["clips"] == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("dog\\\\a.wav", "but does with / in the place of"),
+        ("~/dog/a.wav", "~ means nothing in a table: write the folder out, or give --audio-root"),
+    ],
+)
+def test_paths_of_other_systems_are_named_with_the_cure(
+    run_command: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str, said: str
+) -> None:
+    make_files(tmp_path, "dog/a.wav")
+    (tmp_path / "m.csv").write_text(f"path,label\n{path},x\n".replace("\\\\", "\\"))
+    run_command("check", tmp_path / "m.csv")
+    assert said in capsys.readouterr().out
+    assert run_command("train", tmp_path / "m.csv", "--random-split", "0", "--out", tmp_path / "o") == 2
+    assert said in capsys.readouterr().err
+
+
+def test_where_no_file_is_found_the_root_is_asked_for(
+    run_command: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "m.csv").write_text("path,label\na.wav,x\nb.wav,y\n")
+    run_command("check", tmp_path / "m.csv")
+    said = "no file is where the table says; --audio-root FOLDER names what its paths are relative to"
+    assert said in capsys.readouterr().out
+    make_files(tmp_path, "a.wav")
+    run_command("check", tmp_path / "m.csv")
+    assert said not in capsys.readouterr().out
+
+
+def test_bad_files_of_a_folder_are_named_without_lines(
+    run_command: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_files(tmp_path, *(f"set/{name}/{number}.wav" for name in ("cat", "dog") for number in range(4)))
+    (tmp_path / "set" / "dog" / "bad.wav").write_text("no audio")
+    for command in (["train", tmp_path / "set", "--random-split", "0", "--out", tmp_path / "o"],
+                    ["prepare", tmp_path / "set", "-o", tmp_path / "store"]):  # fmt: skip
+        assert run_command(*command) == 2
+        shown = capsys.readouterr().err
+        assert "1 bad file\n  audio file " in shown
+        assert "line" not in shown
+        assert "mend or remove these files" in shown
+
+
+def test_a_folder_has_no_official_split(run_command: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_files(tmp_path, "set/dog/a.wav", "set/cat/b.wav")
+    assert run_command("import", "folder", tmp_path / "set", "-o", tmp_path / "set" / "m.csv") == 0
+    assert "split scheme" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("best_step", "advice"), [(100, "look at the data first"), (900, "train longer (--max-steps), or look at the data")]
+)
+def test_more_steps_are_advised_where_they_may_help(
+    best_step: int, advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = {"task": "kind", "split": "test", "accuracy": 0.5, "interval": (0.4, 0.6), "n_clips": 9, "steps": 1000}
+    print_metrics({**metrics, "best_step": best_step, "baseline_majority": 0.3, "baseline_classic": 0.6})
+    assert capsys.readouterr().out.splitlines()[-1] == f"the classic baseline is as good or better: {advice}"

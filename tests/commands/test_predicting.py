@@ -224,7 +224,7 @@ def test_patterns_match_files_and_folders(
         (["--events", "--per-window"], "exclude each other"),
         (["--batch-size", "0"], "batch_size must be a whole number >= 1, got 0"),
         (["--workers", "0"], "workers must be a whole number >= 1, got 0"),
-        (["--format", "xls"], "--format must be one of csv, parquet, jsonl, raven, audacity, got 'xls'"),
+        (["--format", "xls"], "--format must be one of csv, parquet, jsonl, raven, audacity, kaleidoscope, got 'xls'"),
         (["--format", "raven"], "-o must end in .txt for --format raven"),
         (["-o", "p.xlsx"], "-o must end in .csv, .parquet, .jsonl, or --format must say what it is, got p.xlsx"),
         (["-o", "p.txt"], ".txt may be raven or audacity, got p.txt; say which with --format"),

@@ -116,12 +116,12 @@ def test_bad_clips_are_left_out_and_listed_on_request(
     store = tmp_path / "store"
     assert run_command("prepare", manifest, "-o", store, "--on-error", "skip") == 0
     shown = capsys.readouterr().out.splitlines()
-    assert shown[-1] == f"2 bad clips are left out: {store / 'skipped.csv'}"
+    assert shown[-1] == f"2 bad clips left out: {store / 'skipped.csv'}"
     assert "4 clips, " in shown[-3]
     assert pd.read_csv(store / "skipped.csv")["line"].tolist() == [6, 7]
     assert read_clips(store)["label"].tolist() == ["x", "y", "x", "y"]
     assert run_command("prepare", manifest, "-o", store, "--on-error", "skip") == 0
-    assert f"2 bad clips are left out: {store / 'skipped.csv'}" in capsys.readouterr().out
+    assert f"2 bad clips left out: {store / 'skipped.csv'}" in capsys.readouterr().out
 
 
 def test_rows_that_say_nothing_usable_are_never_left_out(

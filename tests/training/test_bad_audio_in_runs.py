@@ -68,7 +68,7 @@ def test_bad_files_may_be_skipped_and_are_listed(
     run = tmp_path / "run"
     assert quick_run(manifest, run, "--on-error", "skip") == 0
     shown = capsys.readouterr().out
-    assert f"4 bad clips are left out: {run / 'skipped.csv'}" in shown
+    assert f"4 bad clips left out: {run / 'skipped.csv'}" in shown
     assert "8 train, 4 valid, 6 test clips" in shown
 
     def check_list() -> None:
@@ -82,13 +82,14 @@ def test_bad_files_may_be_skipped_and_are_listed(
     assert metrics["n_clips"] == 6
     for split, n_skipped in (("valid", 1), ("test", 3)):  # with test come the training clips, for the baselines
         assert run_command("evaluate", run, "--split", split) == 0
-        assert f"{n_skipped} bad clips are left out: {run / 'skipped.csv'}" in capsys.readouterr().out
+        clips = "clip" if n_skipped == 1 else "clips"
+        assert f"{n_skipped} bad {clips} left out: {run / 'skipped.csv'}" in capsys.readouterr().out
         check_list()
     assert json.loads((run / "metrics.json").read_text()) == metrics
     assert run_command("evaluate", run, "--split", "valid", "--on-error", "stop") == 2
     assert "does not exist" in capsys.readouterr().err
     assert run_command("evaluate", run, "--manifest", manifest, "--split", "train") == 0
-    assert f"2 bad clips are left out: {run / 'skipped_train_m.csv'}" in capsys.readouterr().out
+    assert f"2 bad clips left out: {run / 'skipped_train_m.csv'}" in capsys.readouterr().out
     assert len(pd.read_csv(run / "skipped_train_m.csv")) == 2
 
 

@@ -186,10 +186,10 @@ def test_several_tasks_learn_their_targets_in_whole_batches_and_in_parts(
             for task, target in zip(config.tasks(), targets, strict=True)
         ]
     ).mean()
-    torch.testing.assert_close(ClassifierTraining(model, config)(whole, 0), expected)
+    torch.testing.assert_close(ClassifierTraining(model, config)(whole), expected)
     config.accumulate = 4
     training = ClassifierTraining(model, config)
-    parts = [training(BatchParts(batches, turns=4)[12 + turn], 3, turn) / 4 for turn in range(4)]
+    parts = [training(BatchParts(batches, turns=4)[12 + turn], turn) / 4 for turn in range(4)]
     torch.testing.assert_close(sum(parts), expected)
 
 

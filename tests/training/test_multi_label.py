@@ -257,7 +257,7 @@ def test_tasks_of_one_label_and_of_several_share_a_run(
     assert metrics["accuracy"] == pytest.approx(np.mean([found["accuracy"] for found in metrics["tasks"].values()]))
     assert load_classifier(tmp_path / "run").config.multi_label == ("sound",)
     assert report(tmp_path / "run").headline.startswith("3 tasks: ")
-    assert run_command("predict", tmp_path / "run", few, "-o", tmp_path / "p.csv", "--threshold", 0) == 0
+    assert run_command("predict", tmp_path / "run", few, "-o", tmp_path / "p.csv", "--threshold", 0, "--per-clip") == 0
     rows = pd.read_csv(tmp_path / "p.csv").groupby(["path", "task"]).size().unstack()
     assert rows.max().to_dict() == {"few": 1, "kind": 1, "sound": 4}
     assert rows.min().to_dict() == {"few": 1, "kind": 1, "sound": 4}

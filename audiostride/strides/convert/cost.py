@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from audiostride.errors import InputError
 from audiostride.strides.convert.axes import AxisTracker, Factor
@@ -119,8 +118,10 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts every operation on its way to the device, but for those of pooling layers."""
 
     def __init__(self, cost: NetworkCost) -> None:
+        from torch.utils.flop_counter import flop_registry  # it loads Triton, which nothing else here needs
+
         super().__init__()  # type: ignore[no-untyped-call]
-        self.cost, self.depth = cost, 0
+        self.cost, self.depth, self._counters = cost, 0, flop_registry
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -129,8 +130,8 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tracker = self.cost.tracker
         tracker.follow(func, args, out)
         packet = func.overloadpacket
-        if packet in flop_registry:
-            count = flop_registry[packet](*args, **(kwargs or {}), out_val=out) // 2
+        if packet in self._counters:
+            count = self._counters[packet](*args, **(kwargs or {}), out_val=out) // 2
             result = out[0] if isinstance(out, tuple) else out
             axes = list(tracker.of(result))
             if packet.__name__ in PRODUCTS:  # what is summed over may have places too
