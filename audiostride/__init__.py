@@ -18,7 +18,8 @@ if TYPE_CHECKING:
         load_classifier,
     )
     from audiostride.reporting import cutoff_table, report
-    from audiostride.strides.diffstride import DiffStride1d, DiffStride2d, DiffStride3d, stride_cost
+    from audiostride.strides.convert import convert_downsampling, freeze_downsampling
+    from audiostride.strides.diffstride import DiffStride1d, DiffStride2d, DiffStride3d, project_strides_, stride_cost
     from audiostride.strides.spectral_pool import SpectralPool1d, SpectralPool2d, SpectralPool3d
     from audiostride.strides.strided_conv import StridedConv2d
 

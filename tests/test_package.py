@@ -305,3 +305,66 @@ def test_the_comparison_recipe_prints_its_table_and_resumes(manifest: Path, tmp_
     assert "1.00 x" in rows[2]
     assert rows == [line for line in second.splitlines() if line.startswith("|")]
     assert (tmp_path / "runs" / "report.html").exists()
+
+
+USER_SCRIPT = """
+import audiostride
+from torch import nn
+
+reveal_type(audiostride.convert_downsampling)
+reveal_type(audiostride.freeze_downsampling)
+reveal_type(audiostride.project_strides_)
+reveal_type(audiostride.stride_cost)
+reveal_type(audiostride.cutoff_table)
+reveal_type(audiostride.report)
+reveal_type(audiostride.load_classifier("runs/mine").predict("a.wav", top=3))
+reveal_type(audiostride.DiffStride2d(2.0))
+network: nn.Module = nn.Conv2d(1, 2, 3)
+audiostride.project_strides_(network, 3)
+"""
+
+
+@pytest.mark.slow
+def test_a_user_sees_types(tmp_path: Path) -> None:
+    """The public names have types for whoever checks a script of their own, and a wrong call is told."""
+    (tmp_path / "script.py").write_text(USER_SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "script.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    revealed = [line.split('Revealed type is "')[1] for line in done.stdout.splitlines() if "Revealed type" in line]
+    assert len(revealed) == USER_SCRIPT.count("reveal_type(")
+    assert not [shown for shown in revealed if shown.startswith(("Any", "def (*Any")) or shown == 'Any"']
+    assert 'error: Too many arguments for "project_strides_"' in done.stdout
+
+
+def test_all_public_names_have_types() -> None:
+    source = (ROOT / "audiostride" / "__init__.py").read_text(encoding="utf-8")
+    (block,) = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.If)][:1]
+    imported = {alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert imported == set(audiostride.__all__)
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_all_that_the_package_needs(tmp_path: Path) -> None:
+    """Built from the tree without what lies beside it, put into an empty folder, used from elsewhere."""
+    tree = tmp_path / "tree"
+    for name in ("audiostride", "data_manifests"):
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path, tree], check=True)
+    (wheel,) = tmp_path.glob("audiostride-*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", tmp_path / "site", wheel], check=True)
+    metadata = next((tmp_path / "site").glob("*.dist-info")) / "METADATA"
+    assert "Classifier: Typing :: Typed" in metadata.read_text(encoding="utf-8")
+    assert (tmp_path / "site" / "audiostride" / "py.typed").is_file()
+    code = "import audiostride; from audiostride.dataset.cards import read_card; from audiostride.cli import main; "
+    code += "print(audiostride.__file__, sorted(read_card('ripples'))); main(['train', '--help'])"
+    done = run_python(code, cwd=tmp_path, PYTHONPATH=str(tmp_path / "site"))
+    assert done.stdout.startswith(str(tmp_path / "site")), done.stderr
+    assert "--help-all lists" in done.stdout

@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser
 def build_parser() -> ArgumentParser:
     """The options of ``audiostride demo``."""
     parser = ArgumentParser(description=run.__doc__)
-    parser.add_argument("--out", default="audiostride-demo", help="folder that is written")
+    parser.add_argument("--out", default="runs/demo", help="folder that is written")
     parser.add_argument("--seed", type=int, default=0, help="seed of sounds and networks")
     return parser
 
