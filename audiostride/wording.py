@@ -1,7 +1,9 @@
 """Words of messages: names in a line, numbers with their nouns, and text that can be printed anywhere."""
 
+import html
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from itertools import islice
 from typing import Any
 
@@ -63,3 +65,22 @@ def metric_of(metrics: Mapping[str, Any]) -> str:
     ('macro average precision', 'accuracy')
     """
     return METRICS.get(str(metrics.get("metric", "accuracy")), str(metrics.get("metric")))
+
+
+def html_table(caption: str, rows: Iterable[tuple[str, object]]) -> str:
+    """Names and values as a small table, for notebooks.
+
+    >>> html_table("a", [("b", "<c>")])
+    '<table><caption>a</caption><tr><th>b</th><td>&lt;c&gt;</td></tr></table>'
+    """
+    cells = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>" for name, value in rows)
+    return f"<table><caption>{html.escape(caption)}</caption>{cells}</table>"
+
+
+def settings_html(settings: Any) -> str:
+    """The settings of a dataclass that are not as they are by default, for notebooks."""
+    values = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    changed = [field.name for field in fields(settings) if values[field.name] != field.default]
+    rows: list[tuple[str, object]] = [(name, values[name]) for name in changed]
+    others = len(values) - len(changed)
+    return html_table(type(settings).__name__, [*rows, ("as by default", count_of(others, "other setting"))])

@@ -20,6 +20,7 @@ from audiostride.models.foreign import ForeignEncoder
 from audiostride.models.packages import package_of
 from audiostride.models.pooled import PooledEncoder
 from audiostride.models.resnet import ResNetEncoder
+from audiostride.wording import html_table, name_some
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,6 +92,21 @@ class AudioClassifier(nn.Module):
         size = f" {config.size}" if config.pooling == "diffstride" else ""
         kind = "" if config.encoder == "separable" else f"{config.encoder}, "
         return f"{tasks}; {kind}{config.pooling}{size}, width {config.width:g}, windows of {config.window_s:g} s"
+
+    def _repr_html_(self) -> str:
+        """What notebooks show."""
+        config, sizes = self.config, self.encoder.map_sizes(self.config.window_frames, self.config.n_mels)
+        rows: list[tuple[str, object]] = [
+            (task, f"{len(names)} classes: {name_some(names)}") for task, names in config.tasks.items()
+        ]
+        rows += [
+            ("hears", f"{config.window_s:g} s at {config.sample_rate:,} Hz, {config.n_mels} mel bands from "
+             f"{config.fmin_hz:g} to {config.fmax_hz:g} Hz"),
+            ("network", f"{config.encoder}, {config.pooling}, width {config.width:g}"),
+            ("parameters", f"{sum(parameter.numel() for parameter in self.parameters()):,}"),
+            ("maps, frames x mel bands", ", ".join(f"{frames} x {mels}" for frames, mels in sizes)),
+        ]  # fmt: skip
+        return html_table(type(self).__name__, rows)
 
     def forward(self, waveform: Tensor) -> dict[str, Tensor]:
         if waveform.ndim != 2:

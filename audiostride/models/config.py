@@ -19,6 +19,7 @@ from audiostride.checks import (
 from audiostride.errors import InputError
 from audiostride.models.packages import PACKAGES, check_network_name, package_of
 from audiostride.strides.pooling_config import PoolingConfig
+from audiostride.wording import settings_html
 
 BACKGROUND = "background"  # the class of clips of ``audiostride train --background``
 PAPER_CHANNELS = (64, 128, 256, 256, 512, 512)
@@ -273,6 +274,9 @@ class ClassifierConfig(PoolingConfig):
     def window_frames(self) -> int:
         """Frames of the log-mel spectrogram of one window."""
         return -(-self.window_samples // self.hop_length)
+
+    def _repr_html_(self) -> str:
+        return settings_html(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as values that JSON and YAML know."""

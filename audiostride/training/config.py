@@ -34,6 +34,7 @@ from audiostride.models.config import ClassifierConfig, fill_encoder
 from audiostride.training.augmentation.drawing import AugmentationConfig
 from audiostride.training.settings import read_settings
 from audiostride.training.tasks import Source, absolute_task, split_task
+from audiostride.wording import settings_html
 
 Schedule = Literal["cosine", "constant"]
 Precision = Literal["auto", "32", "bf16-mixed", "16-mixed"]
@@ -413,6 +414,9 @@ class TrainConfig:
     def kept_from(self) -> int:
         """The first step whose weights may be kept: with a budget, strides must have come to rest within it."""
         return 0 if self.budget is None else self.search_steps
+
+    def _repr_html_(self) -> str:
+        return settings_html(self)
 
     def sources(self) -> list[Source]:
         """The manifests to train on, each with its tasks; the one-task form is one manifest with one task."""
