@@ -16,7 +16,7 @@ from audiostride.reporting.blocks import Drawings, Pictures, Section, Table, fil
 from audiostride.reporting.class_figures import draw_confusion
 from audiostride.reporting.runs import RunFolder, group_runs, name_runs, read_run, summarise_runs
 from audiostride.reporting.sections import build_sections, draw_top
-from audiostride.reporting.summary import describe_cutoffs, describe_results
+from audiostride.reporting.summary import describe_beside, describe_cutoffs, describe_results
 from audiostride.training.run_files import read_table, reading_table
 from audiostride.writing import make_folder, write_bytes, write_text
 
@@ -26,6 +26,7 @@ class Report:
     """What a report says; in a notebook it shows its page."""
 
     results: str  # how well the runs did
+    beside: str  # what needs no network
     cutoffs: str  # what their first layer passes
     summary: pd.DataFrame  # the cut-offs: mean and standard deviation over runs, per group, layer and axis
     top: Drawings  # the figure at the top
@@ -203,6 +204,7 @@ def build_report(folders: Sequence[RunFolder], *, intro: str = "", title: str | 
     more = f" and {len(folders) - 1} more" if len(folders) > 1 else ""
     return Report(
         results=describe_results(groups),
+        beside=describe_beside(groups),
         cutoffs=describe_cutoffs(summary),
         summary=summary,
         top=draw_top(groups, summary),

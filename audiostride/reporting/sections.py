@@ -56,9 +56,11 @@ def build_sections(
     folders: Sequence[RunFolder], groups: Mapping[str, Sequence[RunFolder]], summary: pd.DataFrame
 ) -> list[Section]:
     """All sections below the top of the page."""
-    overview = Section("summary", "Summary", [summary_table(folders)] + [runs_table(folders)] * (len(folders) > 1))
-    sections = [overview, accuracy_section(folders), layers_section(groups, summary), strides_section(groups)]
-    sections += [cost_section(groups), training_section(groups), class_section(groups), alarms_section(folders)]
+    facts = [summary_table(folders)] + [runs_table(folders)] * (len(folders) > 1)
+    # How well it does and where it errs, then what it listens to, then how it was made.
+    sections = [accuracy_section(folders), class_section(groups), alarms_section(folders)]
+    sections += [layers_section(groups, summary), strides_section(groups), cost_section(groups)]
+    sections += [training_section(groups), Section("summary", "How it was made", facts)]
     return [section for section in sections if section is not None]
 
 

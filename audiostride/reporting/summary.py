@@ -1,6 +1,7 @@
 """What a report says in words: how its runs were made, and what was learned."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -118,14 +119,37 @@ def _describe_result(run: RunFolder) -> str:
     metrics, clips = run.metrics, count_of(run.metrics["n_clips"], "clip")
     if len(run.tasks) == 1:
         (task, names), (low, high) = next(iter(run.tasks.items())), metrics["interval"]
-        return (
-            f"{task}: {100 * metrics['accuracy']:.1f} % {_describe_share(metrics)} ({100 * low:.0f} to "
-            f"{100 * high:.0f}) on {clips}, {count_of(len(names), 'class')}"
-        )
+        share = f"{100 * metrics['accuracy']:.1f} % {_describe_share(metrics)} ({100 * low:.0f} to {100 * high:.0f})"
+        return f"{title_of(task, run.source)}: {share} on {clips}, {count_of(len(names), 'class')}"
     parts = [f"{task} {100 * found['accuracy']:.1f} %" for task, found in metrics["tasks"].items()]
     shown = ", ".join(parts[:MOST_NAMED]) + (" …" if len(parts) > MOST_NAMED else "")
     what = _describe_share(metrics)
     return f"{count_of(len(parts), 'task')}: {100 * metrics['accuracy']:.1f} % {what} on average ({shown}) on {clips}"
+
+
+def title_of(task: str, source: str) -> str:
+    """What a task is called in a headline: its name, or that of its data where it is called after a column ``label``.
+
+    >>> title_of("label", "data/birds/manifest.csv"), title_of("species", "birds.csv")
+    ('birds', 'species')
+    """
+    file = Path(source)
+    return task if task != "label" else file.parent.name if file.stem == "manifest" and file.parent.name else file.stem
+
+
+def describe_beside(groups: Mapping[str, Sequence[RunFolder]]) -> str:
+    """What needs no network, beside the results of one run with one task; else nothing."""
+    runs = [run for members in groups.values() for run in members]
+    metrics = runs[0].metrics
+    if len(runs) > 1 or len(runs[0].tasks) > 1 or metrics.get("baseline_majority") is None:
+        return ""
+    several = runs[0].model.config.multi_label
+    always = "always the shares of the classes" if several else "always the most frequent class"
+    majority, classic = f"{always} would have {100 * metrics['baseline_majority']:.1f} %", metrics["baseline_classic"]
+    if classic is None:
+        return majority
+    verdict = "less" if classic < metrics["accuracy"] else "as much or more, so that this network has learned no better"
+    return f"a support vector machine on log-mel statistics has {100 * classic:.1f} %, {verdict}; {majority}"
 
 
 def _describe_share(metrics: Mapping[str, Any]) -> str:

@@ -106,8 +106,8 @@ def test_the_check_finds_faults(page: str) -> None:
     assert PageCheck(page).wrong
 
 
-SINGLE = ["summary", "accuracy", "cutoffs", "first_layer", "gains", "strides", "multiply_adds"]
-SINGLE += ["per_class", "calibration", "mistakes"]
+SINGLE = ["accuracy", "per_class", "calibration", "mistakes", "cutoffs", "first_layer", "gains", "strides"]
+SINGLE += ["multiply_adds", "summary"]
 
 
 def test_a_run_on_two_classes_has_all_parts(make_run: MakeRun, tmp_path: Path) -> None:
@@ -123,6 +123,11 @@ def test_a_run_on_two_classes_has_all_parts(make_run: MakeRun, tmp_path: Path) -
     for fact in ("train 100, test 30", "a CPU, 1 thread", "audiostride train", "torch 2.14", "8 steps"):
         assert fact in made.html, fact
     assert made.headline.startswith("kind: ")
+    assert re.match(
+        r"a support vector machine on log-mel statistics has [\d.]+ %, as much or more, so that", made.beside
+    )
+    assert made.beside.endswith("always the most frequent class would have 50.0 %")
+    assert made.beside.replace(" %", "\u00a0%")[1:] in made.html
     assert re.search(r"% correct \(\d+ to \d+\) on 30 clips, 2 classes; layer 1 passes modulations up to 25.0 Hz and "
                      r"0.25 cycles/mel$", made.headline)  # fmt: skip
 
