@@ -206,8 +206,8 @@ def test_settings_of_augmentation_arrive() -> None:
         (["--time-masks", "1", "--time-mask-s", "5"], "time_mask_s must be from one frame, 0.01 s, to the window, 1 s"),
         (["--mel-masks", "1", "--mel-mask-bands", "65"], "mel_mask_bands must be at most the 64 mel bands, got 65"),
         (["--noise", "no/such/folder"], "noise: must be a folder of recordings or 'synthetic', got"),
-        (["--balance", "speaker"], "'none', 'class', 'group'"),
-        (["--class-weights", "yes"], "'none', 'balanced'"),
+        (["--balance", "speaker"], "--balance must be none or class or group, got speaker"),
+        (["--class-weights", "yes"], "--class-weights must be none or balanced, got yes"),
     ],
 )
 def test_bad_settings_end_with_code_2_before_anything_is_written(

@@ -122,7 +122,8 @@ def test_other_encoders_train_from_weights_and_go_on_with_the_same_numbers(
 def test_a_missing_file_of_weights_ends_a_training_before_anything_is_read(
     run_command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--manifest", tmp_path / "none.csv", "--out", tmp_path / "run", "--weights", tmp_path / "none.pt"]
+    (tmp_path / "m.csv").write_text("path,label\nnone.wav,a\n")  # whose file is not there either
+    options = ["--manifest", tmp_path / "m.csv", "--out", tmp_path / "run", "--weights", tmp_path / "none.pt"]
     assert run_command("train", *options) == 2
     assert "--weights must be a file that exists and ends in .safetensors, .pt, .pth" in capsys.readouterr().err
 

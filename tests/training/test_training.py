@@ -353,7 +353,7 @@ def test_overlapping_windows_evaluate_a_run(manifest: Path, tmp_path: Path) -> N
         metrics = json.loads((tmp_path / name / "metrics.json").read_text())
         losses.append(metrics["loss"])
         assert evaluate_run(tmp_path / name, progress=False)["loss"] == metrics["loss"]
-        predicted = load_classifier(tmp_path / name).predict(manifest, hop_s=hop_s)  # what the user gets
+        predicted = load_classifier(tmp_path / name).predict(manifest, hop_s=hop_s, per_clip=True)  # what the user gets
         assert len(predicted) == 22
     assert losses[0] == losses[1] != losses[2]  # clips are of up to 1.5 s
     with pytest.raises(InputError, match=r"hop must lie in \(0, 1\] s, the model's window"):
