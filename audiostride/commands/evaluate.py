@@ -34,7 +34,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--merge-gap", type=float, help="with --negatives: as for predict --events")
     parser.add_argument("--min-windows", type=int, help="with --negatives: as for predict --events")
     parser.add_argument("--on-error", choices=["stop", "skip"], help="what bad audio does (default: as in training)")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="where to compute")
     return parser
 
 

@@ -94,7 +94,7 @@ def add_job_options(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--batch-size", type=int, default=None, help="windows at a time (default: 16, on a GPU 256)")
     parser.add_argument("--workers", type=int, default=None, help="threads that read audio (default: the processors)")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="where to compute")
     parser.add_argument(
         "--devices", type=int, default=1, help="processes on each machine, one per GPU, each with a part of the files"
     )

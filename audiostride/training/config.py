@@ -38,7 +38,7 @@ from audiostride.wording import settings_html
 
 Schedule = Literal["cosine", "constant"]
 Precision = Literal["auto", "32", "bf16-mixed", "16-mixed"]
-Device = Literal["auto", "cpu", "cuda"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
 Balance = Literal["none", "class", "group"]
 ClassWeights = Literal["none", "balanced"]
 OnError = Literal["stop", "skip"]

@@ -22,7 +22,7 @@ def choose_device(name: str, *, devices: int = 1) -> torch.device:
     """The device of a name; ``auto`` is a GPU where there is one.
 
     Args:
-        name: auto, cpu or cuda.
+        name: auto, cpu, cuda, or mps, the GPU of an Apple computer.
         devices: How many of them are needed.
 
     Raises:
@@ -30,6 +30,12 @@ def choose_device(name: str, *, devices: int = 1) -> torch.device:
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda needs a CUDA GPU that torch can use, got none; use --device cpu")
+    if name == "mps":  # never tried: nothing asks for float64 there
+        if not torch.backends.mps.is_available():
+            raise InputError("--device mps needs an Apple GPU that torch can use, got none; use --device cpu")
+        if devices > 1:
+            raise InputError(f"--devices must be 1 with --device mps, got {devices}; an Apple computer has one GPU")
+        return torch.device("mps")
     device = torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
     if device.type == "cuda" and devices > torch.cuda.device_count():
         raise InputError(

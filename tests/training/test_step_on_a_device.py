@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from audiostride import AudioClassifier, ClassifierConfig
 from audiostride.checks import ModelSize
+from audiostride.errors import InputError
 from audiostride.inference.engine import copy_logits
 from audiostride.strides import matrices
 from audiostride.strides.diffstride import diffstride_layers
@@ -29,6 +30,7 @@ from audiostride.training import TrainConfig
 from audiostride.training.augmentation.drawing import AugmentationConfig
 from audiostride.training.batches import TrainingBatches
 from audiostride.training.graph import STEADY, StepGraph
+from audiostride.training.hardware import choose_device, choose_precision
 from audiostride.training.loop import Learner, launch_fabric
 from audiostride.training.loss import ClassifierTraining
 
@@ -401,6 +403,25 @@ def test_where_no_graph_can_be_made_steps_go_on(capsys: pytest.CaptureFixture[st
     assert learner._graph.failure == "operation not permitted when stream is capturing"
     assert capsys.readouterr().out.count("kernel by kernel") == 1
     assert all(parameter.grad is None for parameter in training.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "devices", "message"),
+    [
+        ("cuda", 1, "--device cuda needs a CUDA GPU that torch can use, got none"),
+        ("mps", 1, "--device mps needs an Apple GPU that torch can use, got none"),
+        ("mps", 2, "--devices must be 1 with --device mps, got 2"),
+    ],
+)
+def test_devices_that_are_not_there(name: str, devices: int, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: devices > 1)
+    with pytest.raises(InputError, match=message):
+        choose_device(name, devices=devices)
+    assert choose_device("auto") == torch.device("cpu")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device("mps") == torch.device("mps")
+    assert choose_precision("auto", torch.device("mps")) == "32"
 
 
 def to_gpu(training: ClassifierTraining) -> dict[str, Tensor]:
