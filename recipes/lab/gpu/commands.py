@@ -184,8 +184,8 @@ def measure_predict(models: dict[str, AudioClassifier], part: Part) -> None:
             save_classifier(model, Path(saved))
             model.predict(arrays[0][: 20 * RATE], sample_rate=RATE)  # libraries load
             jobs: dict[str, Callable[[], object]] = {
-                "arrays": partial(model.predict, arrays, sample_rate=RATE),
-                "files": partial(command_line, "predict", saved, f"{folder}/wav", "-o", f"{folder}/{variant}.csv",
+                "arrays": partial(model.predict, arrays, sample_rate=RATE, per_clip=True),
+                "files": partial(command_line, "predict", saved, f"{folder}/wav", "--per-clip", "-o", f"{folder}/{variant}.csv",
                                  "--device", part.device.type),
             }  # fmt: skip
             for source, job in jobs.items():

@@ -36,7 +36,7 @@ def test_an_archive_becomes_a_report(
     assert json.loads((run / "metrics.json").read_text())["n_clips"] == n_test
     # Evaluated and predicted from the files, after training from the store.
     assert main(["evaluate", str(run), "--manifest", str(manifest)]) == 0
-    assert main(["predict", str(run), str(manifest), "-o", str(tmp_path / "p.csv")]) == 0
+    assert main(["predict", str(run), str(manifest), "--per-clip", "-o", str(tmp_path / "p.csv")]) == 0
     predictions = pd.read_csv(tmp_path / "p.csv")
     assert len(predictions) == len(rows)
     assert set(predictions["label"].astype(str)) <= set(rows[label].astype(str))
