@@ -185,8 +185,8 @@ def measure_predict(models: dict[str, AudioClassifier], part: Part) -> None:
             model.predict(arrays[0][: 20 * RATE], sample_rate=RATE)  # libraries load
             jobs: dict[str, Callable[[], object]] = {
                 "arrays": partial(model.predict, arrays, sample_rate=RATE, per_clip=True),
-                "files": partial(command_line, "predict", saved, f"{folder}/wav", "--per-clip", "-o", f"{folder}/{variant}.csv",
-                                 "--device", part.device.type),
+                "files": partial(command_line, "predict", saved, f"{folder}/wav", "-o", f"{folder}/{variant}.csv",
+                                 "--per-clip", "--device", part.device.type),
             }  # fmt: skip
             for source, job in jobs.items():
                 if part.left_s() < 5:
