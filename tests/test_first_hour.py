@@ -73,7 +73,8 @@ def test_from_a_folder_to_detections_in_raven(run_command: Run, home: Path, caps
     clips = pd.read_csv("ecoutes/manifest.csv")
     assert len(clips) == len(table)
     assert all((home / "ecoutes" / path).is_file() for path in clips["path"])
-    assert f"{len(table)} clips -> ecoutes" in shown
+    assert re.search(rf"^{len(table)} clips? -> ecoutes$", shown, flags=re.MULTILINE)
+    assert clips["path"].str.startswith("coq _ poule/00001_").any()
 
     assert "page: " in said("report", run, "-o", "page.html", code=0)
     page = (home / "page.html").read_text(encoding="utf-8")

@@ -36,6 +36,7 @@ from audiostride.inference.recordings import Recording, describe_unheard
 from audiostride.inference.settings import PredictionSettings
 from audiostride.inference.table import rows_to_table
 from audiostride.progress import progress_bar
+from audiostride.wording import count_of
 
 ROWS_AT_ONCE = 20000
 
@@ -248,11 +249,16 @@ class PredictionJob:
         if self.clips is not None:
             made = self._folder / "clips"
             shutil.rmtree(made, ignore_errors=True)  # of a process that was killed here
-            found = ((entry["path"], *row) for entry in self._entries() for row in entry.get("rows", []))
+            several = len(config.tasks) > 1
+            rows = chain.from_iterable(_rows_of(entry) for entry in self._entries())
+            found = (
+                (os.path.abspath(path), start_s, end_s, task if several else "", label, score)
+                for path, (start_s, end_s, task, label, score) in rows
+            )
             n_clips = cut_clips(found, made, margin_s=self.margin_s)
             self.clips.parent.mkdir(parents=True, exist_ok=True)
             replace_output(made, self.clips)
-            print(f"{n_clips} clips -> {self.clips}")
+            print(f"{count_of(n_clips, 'clip')} -> {self.clips}")
         replace_output(result, self.out)
         self.discard()
         return len(paths)

@@ -56,6 +56,7 @@ def test_the_command_cuts_its_rows_and_check_takes_the_manifest(
     events = pd.read_csv(tmp_path / "p.csv")
     clips = pd.read_csv(tmp_path / "found" / "manifest.csv")
     assert f"{len(events)} clips -> {tmp_path / 'found'}" in capsys.readouterr().out
+    assert {Path(path).parent.as_posix() for path in clips["path"]} == set(events["label"]), "one task needs no name"
     same = ["label", "score"]
     order = ["recording", "found_from", "label"]
     found = clips.sort_values(order, ignore_index=True)
