@@ -62,21 +62,23 @@ def demo(out: str | Path, *, seed: int = 0) -> pd.DataFrame:
         report_run(out / task)
     folders = [read_run(out / task) for task in card["tasks"]]
     table = compare_with_truth(card, {folder.name: (folder.metrics, folder.cutoffs) for folder in folders})
+    shown = table.assign(accuracy=table["accuracy"].map("{:.1%}".format).str.replace("%", " %"))
     intro = (
         "<p>Two classifiers, the same network and settings, on sounds made by audiostride: ripples whose spectrograms "
         "are modulated at known rates over time and known densities over mel frequency. "
         f"{describe_outcome(table)}</p>"
         '<figure><div class="drawing" role="img" aria-label="Modulations of both tasks, and what the first layer '
         f'passes">{inline_svg(render(draw_modulation_plane(table), format="svg"))}</div>'
-        "<figcaption>Crosses: the modulations that the sounds truly contain. Areas: what the first layer passes."
+        "<figcaption>Crosses: the modulations that the sounds truly contain. Areas: what the first layer passes; a "
+        "class whose cross lies outside is told apart by traces that the convolution in front leaves inside."
         '</figcaption></figure><div class="scroll">'
-        + table.to_html(index=False, border=0, float_format=lambda value: f"{value:.3g}")
+        + shown.to_html(index=False, border=0, float_format=lambda value: f"{value:.3g}")
         + "</div>"
     )
     titled = [replace(folder, variant=card["tasks"][folder.name]["title"]) for folder in folders]
     page = render_page(titled, intro=intro, title="audiostride demo")
     write_text(out / "report.html", page)
-    print(f"\n{table.to_string(index=False, float_format=lambda value: f'{value:.3g}')}")
+    print(f"\n{shown.to_string(index=False, float_format=lambda value: f'{value:.3g}')}")
     print(f"\n{describe_outcome(table)}")
     print(f"{time.monotonic() - started:.0f} s; page: {out / 'report.html'}")
     return table
@@ -99,8 +101,8 @@ def compare_with_truth(card: dict[str, Any], results: dict[str, tuple[dict[str, 
         rows.append(
             {
                 "task": settings["title"],
-                "rates (Hz)": " ".join(f"{rate:g}" for rate in settings["rates_hz"]),
-                "densities (c/mel)": " ".join(f"{value:.3f}" for value in settings["densities_cycles_per_mel"]),
+                "rates (Hz)": ", ".join(f"{rate:g}" for rate in settings["rates_hz"]),
+                "densities (c/mel)": ", ".join(f"{value:.3f}" for value in settings["densities_cycles_per_mel"]),
                 "accuracy": metrics["accuracy"],
                 "stride time": first.loc["time", "stride"],
                 "stride mel": first.loc["mel", "stride"],
