@@ -148,19 +148,19 @@ class RecordingResult(ABC):
     def classes(self, task: str, logits: NDArray[np.float64]) -> list[tuple[int, str, float]]:
         """The classes that are given, each with its row of the logits ``(B, classes)``, its name and its score."""
         names, asked = self.tasks[task], self._asked[task]
-        own, several = self.scores(task, logits)[:, asked], task in self.config.multi_label
-        # Of several labels all of at least the threshold count, in the order of the model; else the most probable ones.
-        least = self.settings.least(task, names)[asked] if several else np.zeros(len(asked))
+        scores, several = self.scores(task, logits)[:, asked], task in self.config.multi_label
+        ranked = np.where(scores >= self.settings.least(task, names)[asked], scores, -1.0) if several else scores
         at_most = self.settings.top or (len(asked) if several else 1)
-        found = []
-        for row, scores in enumerate(own):
-            order = np.argsort(-scores, kind="stable")
-            chosen = [number for number in order if scores[number] >= least[number]][:at_most]
-            for number in sorted(chosen) if several else chosen:
-                name, score = names[asked[number]], float(scores[number])
-                if name not in self._background and score >= (self.settings.min_score or 0.0):
-                    found.append((row, name, score))
-        return found
+        if not asked:
+            return []
+        order = ranked.argmax(axis=1)[:, None] if at_most == 1 else np.argsort(-ranked, axis=1, kind="stable")
+        order = order[:, :at_most]
+        if several:  # in the order of the model; else the most probable first
+            order = np.sort(order, axis=1)
+        given = np.array([names[number] not in self._background for number in asked])[order]
+        given &= np.take_along_axis(ranked, order, axis=1) >= (self.settings.min_score or 0.0)
+        found = [(row, int(order[row, place])) for row, place in np.argwhere(given).tolist()]
+        return [(row, names[asked[number]], float(scores[row, number])) for row, number in found]
 
     def pack_scores(self, logits: Mapping[str, NDArray[np.float64]]) -> list[str]:
         """All scores that are asked for, of each row of the logits ``(B, classes)``."""
