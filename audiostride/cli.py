@@ -88,9 +88,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _what_is_wrong(command: str, said: str) -> str:
     """What a parser says of options that are not right, and what to do about it."""
     if found := re.search(r'Parser key "(\w+)": .*?(?:Got value|Given value): (\S+)$', said):
-        from audiostride.commands.train import describe_setting  # the only one with such keys
+        from audiostride.commands.train import describe_option  # which has nearly all of them
 
-        return f"--{found[1].replace('_', '-')} must be {describe_setting(found[1])}, got {found[2]}"
+        (option,) = [each for each in build_parser(command)._actions if each.dest == found[1]]
+        return f"--{found[1].replace('_', '-')} must be {describe_option(option)}, got {found[2]}"
     return f"{said}; {_way_out(command, said)}"
 
 

@@ -283,6 +283,8 @@ def test_a_folder_of_class_folders_trains(manifest: Path, tmp_path: Path, tiny: 
             "train: --strides must be a list of lists of numbers, as '[[2, 2], [2, 2]]'",
         ),
         (["predict", "m", "x", "-o", "y.csv", "--per-windw"], "did you mean --per-window?"),
+        (["predict", "m", "x", "-o", "y.csv", "--top", "z"], "predict: --top must be a whole number, got z"),
+        (["predict", "m", "x", "-o", "y.csv", "--min-score", "z"], "predict: --min-score must be a number, got z"),
         (["train", "--out", "o", "--no-such-option", "1"], "unrecognized arguments: --no-such-option 1"),
         (["train", "--resume", "--out"], "argument --out"),
         (["train", "--out", "o", "--config"], "argument --config"),

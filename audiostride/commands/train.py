@@ -64,9 +64,14 @@ def in_words(declared: Any) -> str:
     return {bool: "yes or no", int: "a whole number", float: "a number", str: "text"}[declared]
 
 
-def describe_setting(name: str) -> str:
-    """What the option of a setting takes, with an example of a list."""
-    words = in_words(get_type_hints(TrainConfig).get(name, str))
+def type_of(option: argparse.Action) -> Any:
+    """The type of an option's value."""
+    return getattr(option, "_typehint", option.type or str)
+
+
+def describe_option(option: argparse.Action) -> str:
+    """What an option takes, with an example of a list."""
+    words = in_words(type_of(option))
     example = "[[2, 2], [2, 2]]" if "lists" in words else "[1, 2]" if "numbers" in words else '["a", "b"]'
     return f"{words}, as '{example}'" if words.startswith("a list") else words
 
@@ -75,7 +80,7 @@ class WordsFormatter(DefaultHelpFormatter):
     """Help that says what options take in words."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        text, declared = action.help or "", getattr(action, "_typehint", action.type or str)
+        text, declared = action.help or "", type_of(action)
         if isinstance(action, ActionConfigFile) or action.default == argparse.SUPPRESS:
             return text
         words = [] if action.choices or in_words(declared) == "text" else [in_words(declared)]
