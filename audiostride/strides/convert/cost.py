@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from audiostride.errors import InputError
 from audiostride.strides.convert.axes import AxisTracker, Factor
-from audiostride.strides.convert.example import Example, as_arguments, without_log, without_values
+from audiostride.strides.convert.example import Example, strip_example, without_log, without_values
 from audiostride.strides.diffstride import _DiffStride, read_strides_
 from audiostride.strides.frozen_pool import FrozenPool
 from audiostride.strides.masks import smooth_length
@@ -173,17 +173,9 @@ def _labels(axes: Any) -> list[int]:
 def _follow(model: nn.Module, example: Example, fake: FakeTensorMode | None) -> NetworkCost:
     cost = NetworkCost()
     counter = _Counter(cost)
-    args, kwargs = as_arguments(example)
-
-    def strip(each: Any) -> Any:
-        if not isinstance(each, Tensor):
-            return each
-        stripped = torch.empty_like(each, device="meta") if fake is None else fake.from_tensor(each)
-        cost.tracker.name_input(stripped)
-        return stripped
 
     with without_values(model, fake), ExitStack() as cleaning:
-        args, kwargs = tuple(map(strip, args)), {name: strip(each) for name, each in kwargs.items()}
+        args, kwargs = strip_example(example, fake, cost.tracker.name_input)
         for module in model.modules():
             if isinstance(module, POOLS):
                 before = module.register_forward_pre_hook(lambda layer, args: counter.enter(layer, args[0]))

@@ -1,7 +1,7 @@
 """What a network is called with, and computing with the sizes of tensors only."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -17,6 +17,22 @@ def as_arguments(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(example, dict):
         return (), dict(example)
     return (tuple(example), {}) if isinstance(example, tuple | list) else ((example,), {})
+
+
+def strip_example(
+    example: Example, fake: FakeTensorMode | None, name_input: Callable[[Tensor], object]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call with tensors that have no values, each of which is named; others stay what they are."""
+
+    def strip(each: Any) -> Any:
+        if not isinstance(each, Tensor):
+            return each
+        stripped = torch.empty_like(each, device="meta") if fake is None else fake.from_tensor(each)
+        name_input(stripped)
+        return stripped
+
+    args, kwargs = as_arguments(example)
+    return tuple(map(strip, args)), {name: strip(each) for name, each in kwargs.items()}
 
 
 def tensors_of(result: Any) -> list[Tensor]:

@@ -5,14 +5,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from audiostride.errors import InputError
 from audiostride.strides.convert.axes import AxisTracker, Factor, keep_places
-from audiostride.strides.convert.example import Example, as_arguments, without_log, without_values
+from audiostride.strides.convert.example import Example, strip_example, without_log, without_values
 from audiostride.strides.convert.steps import CONVOLUTIONS, KINDS, POOLS, TRANSPOSED, Call, Place, Step, read_call
 
 
@@ -177,17 +176,9 @@ def record(model: nn.Module, example: Example, *, also: Collection[str] = ()) ->
 def _follow(model: nn.Module, example: Example, also: Collection[str], fake: FakeTensorMode | None) -> Recording:
     recording = Recording(fake=fake)
     stack = [_Running("", model)]
-    args, kwargs = as_arguments(example)
-
-    def strip(each: Any) -> Any:
-        if not isinstance(each, Tensor):
-            return each
-        stripped = torch.empty_like(each, device="meta") if fake is None else fake.from_tensor(each)
-        recording.tracker.name_input(stripped)
-        return stripped
 
     with without_values(model, fake):
-        args, kwargs = tuple(map(strip, args)), {name: strip(each) for name, each in kwargs.items()}
+        args, kwargs = strip_example(example, fake, recording.tracker.name_input)
         recording.arguments[""] = (args, kwargs)
         try:
             with watch_modules(model, stack, recording, also), _Recorder(recording, stack):
