@@ -5,6 +5,7 @@ learned strides leave maps of any length. A product with a matrix of a hundred r
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import triton  # type: ignore[import-untyped]
@@ -25,11 +26,11 @@ SHAPES = [
 ]
 
 
-@triton.jit  # type: ignore[misc]
-def _multiply(
+@triton.jit  # type: ignore[untyped-decorator]
+def _multiply(  # type: ignore[no-untyped-def]
     matrix, x, out, rows, n, inner, row_stride, column_stride,
     ADD: tl.constexpr, ROWS: tl.constexpr, BINS: tl.constexpr, INNER: tl.constexpr,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """A tile of the result: ROWS rows of the matrix, INNER places of one leading index."""
     tiles = tl.cdiv(inner, INNER)
     outer = (tl.program_id(0) // tiles).to(tl.int64)
@@ -63,7 +64,7 @@ def multiply_on_gpu(matrix: Tensor, x: Tensor, into: Tensor | None = None) -> Te
     rows = min(128, max(16, triton.next_power_of_2(len(matrix))))
     columns = min(128, max(16, triton.next_power_of_2(inner)))
     grid = (outer * triton.cdiv(inner, columns), triton.cdiv(len(matrix), rows))
-    with torch.cuda.device_of(x):
+    with torch.cuda.device(x.device):
         _multiply[grid](
             matrix, x, out, len(matrix), n, inner, *matrix.stride(),
             ADD=into is not None, ROWS=rows, BINS=32, INNER=columns, num_warps=8 if rows * columns > 8192 else 4,
@@ -84,8 +85,8 @@ def measure_products(part: Part) -> None:
         matrix = torch.randn(rows, n, device=part.device, dtype=torch.bfloat16)
         x = torch.randn(outer, n, inner, device=part.device, dtype=torch.bfloat16)
         tasks: dict[str, Callable[[], Tensor]] = {
-            "cuBLAS": lambda matrix=matrix, x=x: torch.bmm(matrix.expand(len(x), -1, -1), x),
-            "Triton": lambda matrix=matrix, x=x: multiply_on_gpu(matrix, x),
+            "cuBLAS": partial(torch.bmm, matrix.expand(outer, -1, -1), x),
+            "Triton": partial(multiply_on_gpu, matrix, x),
         }
         if part.smoke:  # a CPU has no Triton
             del tasks["Triton"]

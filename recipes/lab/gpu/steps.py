@@ -118,9 +118,9 @@ def capture(step: Callable[[], None]) -> Callable[[], object]:
     with torch.cuda.graph(graph):
         step()
 
-    def replay() -> None:
+    # It keeps the step: the model and the batch, which the graph reads, must live as long as it.
+    def replay(kept: object = step) -> None:
         graph.replay()
-        assert step  # whose model and batch the graph reads: they must live as long as it
 
     return replay
 
