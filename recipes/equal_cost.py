@@ -4,7 +4,7 @@ Data: any manifests with a train/valid/test split, each given as NAME=MANIFEST:C
 Command: python recipes/equal_cost.py words=SPEECH.csv:label pitch=NOTES.csv:pitch --width 0.25 --jobs 2
 Expected: for each set and budget the paired difference of test accuracy with its 95 % interval, the share of starts
     that learning improved, and the best of the first k fixed starts, chosen by validation, beside one learned run from
-    the worst third; a figure of accuracy against cost, an arrow for each start. Not run at full size yet.
+    the worst third; a figure of accuracy against cost, an arrow for each start. See recipes/RESULTS.md.
 Resumable: numbers of finished runs stand in --cells, a table that can travel; other runs go on.
 
 More ways of learning are compared with --ways: to the end of the training, and weights anew with the strides found.
