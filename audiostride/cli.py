@@ -90,8 +90,9 @@ def _what_is_wrong(command: str, said: str) -> str:
     if found := re.search(r'Parser key "(\w+)": .*?(?:Got value|Given value): (\S+)$', said):
         from audiostride.commands.train import describe_option  # which has nearly all of them
 
-        (option,) = [each for each in build_parser(command)._actions if each.dest == found[1]]
-        return f"--{found[1].replace('_', '-')} must be {describe_option(option)}, got {found[2]}"
+        for option in build_parser(command)._actions:
+            if option.dest == found[1]:
+                return f"{option.option_strings[0]} must be {describe_option(option)}, got {found[2]}"
     return f"{said}; {_way_out(command, said)}"
 
 

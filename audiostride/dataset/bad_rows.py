@@ -57,7 +57,8 @@ class BadRows:
 def describe_bad_rows(where: str, rows: list[tuple[int, str]], way_out: str) -> str:
     """One message that lists bad rows by line number, the first 20 of them in words; a folder has no lines."""
     place = Path(where.removeprefix("manifest ").split(", ")[0])
-    of_folder = os.path.isdir(place) and not os.path.isfile(place / "store.json")
+    tables = ("store.json", "manifest.csv")  # which have lines
+    of_folder = os.path.isdir(place) and not any(os.path.isfile(place / name) for name in tables)
     listed = [
         f"  {f'line {line}: ' * (line > 0 and not of_folder)}{message}" for line, message in sorted(rows)[:MAX_LISTED]
     ]

@@ -130,7 +130,7 @@ class RecordingResult(ABC):
     def __init__(self, config: ModelSettings, tiling: Tiling, settings: PredictionSettings) -> None:
         self.config, self.tasks, self.tiling, self.settings = config, config.tasks, tiling, settings
         self._asked = {task: settings.asked(task, config) for task in config.tasks}
-        self._background = {*settings.background, *filter(None, [config.background_class])}
+        self._background = {*(settings.background or ()), config.background_class}
         self._begin()
 
     def _begin(self) -> None:
@@ -148,11 +148,11 @@ class RecordingResult(ABC):
     def classes(self, task: str, logits: NDArray[np.float64]) -> list[tuple[int, str, float]]:
         """The classes that are given, each with its row of the logits ``(B, classes)``, its name and its score."""
         names, asked = self.tasks[task], self._asked[task]
+        if not asked:
+            return []
         scores, several = self.scores(task, logits)[:, asked], task in self.config.multi_label
         ranked = np.where(scores >= self.settings.least(task, names)[asked], scores, -1.0) if several else scores
         at_most = self.settings.top or (len(asked) if several else 1)
-        if not asked:
-            return []
         order = ranked.argmax(axis=1)[:, None] if at_most == 1 else np.argsort(-ranked, axis=1, kind="stable")
         order = order[:, :at_most]
         if several:  # in the order of the model; else the most probable first

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,7 @@ class PredictionSettings:
     """Windows in a row that an event needs; None is 1."""
     classes: Sequence[str] | None = None
     """The classes that are asked for, of any task; None are all. The others are as if the model had not given them."""
-    background: Sequence[str] = ()
+    background: Sequence[str] | None = None
     """Classes that have no rows and no events, beside that of the model: where one of them is the most probable, none
     is given."""
     top: Count | None = None
@@ -56,6 +56,8 @@ class PredictionSettings:
 
     def __post_init__(self) -> None:
         check_settings("predict", self)
+        if self.classes is not None and not self.classes:
+            raise InputError("predict: classes must name at least one class, got none; leave it out for all")
         if self.granularity != "event":
             self._refuse("merge-gap", self.merge_gap_s)
             self._refuse("min-windows", self.min_windows)
@@ -89,7 +91,7 @@ class PredictionSettings:
         """Raise where there are thresholds that nothing uses: of a model all of whose tasks give one class each, or of
         classes that it has not; and where classes are asked for that it has not."""
         known = dict.fromkeys(name for names in config.tasks.values() for name in names)
-        for option, names in (("classes", self.classes or ()), ("background", self.background)):
+        for option, names in (("classes", self.classes or ()), ("background", self.background or ())):
             if unknown := [name for name in names if name not in known]:
                 raise InputError(
                     f"predict: {option} must be of the model, got {', '.join(unknown)}; it knows {', '.join(known)}"
@@ -111,36 +113,20 @@ class PredictionSettings:
         per_clip: bool = False,
         per_window: bool = False,
         events: bool = False,
-        hop_s: float | None = None,
         threshold: float | str | None = None,
         thresholds: Mapping[str, Mapping[str, float]] | None = None,
-        merge_gap_s: float | None = None,
-        min_windows: int | None = None,
-        classes: Sequence[str] | None = None,
-        background: Sequence[str] | None = None,
-        top: int | None = None,
-        min_score: float | None = None,
-        all_scores: bool = False,
-        date_time: bool = False,
+        **others: Any,
     ) -> "PredictionSettings":
-        """Settings from the switches of the command; `thresholds` are those of the model, which ``auto`` takes."""
+        """Settings from the switches of the command; `thresholds` are those of the model, which ``auto`` takes.
+
+        The others are settings as they are.
+        """
         switches = {"--per-clip": per_clip, "--per-window": per_window, "--events": events}
         given = [name for name, on in switches.items() if on]
         if len(given) > 1:
             raise InputError(f"predict: {' and '.join(given)} exclude each other; give one of them")
         granularity: Granularity = "clip" if per_clip else "event" if events else "window"
-        settings = cls(
-            granularity=granularity,
-            hop_s=hop_s,
-            merge_gap_s=merge_gap_s,
-            min_windows=min_windows,
-            classes=classes,
-            background=background or (),
-            top=top,
-            min_score=min_score,
-            all_scores=all_scores,
-            date_time=date_time,
-        )
+        settings = cls(granularity=granularity, **others)
         if threshold is None:
             return settings
         if not isinstance(threshold, str):

@@ -145,7 +145,8 @@ def describe_beside(groups: Mapping[str, Sequence[RunFolder]]) -> str:
         return ""
     several = runs[0].model.config.multi_label
     always = "always the shares of the classes" if several else "always the most frequent class"
-    majority, classic = f"{always} would have {100 * metrics['baseline_majority']:.1f} %", metrics["baseline_classic"]
+    majority = f"{always} would have {100 * metrics['baseline_majority']:.1f} %"
+    classic = metrics.get("baseline_classic")
     if classic is None:
         return majority
     verdict = "less" if classic < metrics["accuracy"] else "as much or more, so that this network has learned no better"

@@ -262,6 +262,11 @@ def test_bad_files_of_a_folder_are_named_without_lines(
         assert "1 bad file\n  audio file " in shown
         assert "line" not in shown
         assert "mend or remove these files" in shown
+    # With a manifest in it there are lines again.
+    rows = [f"{name}/{number}.wav,{name}" for name in ("cat", "dog") for number in range(4)]
+    (tmp_path / "set" / "manifest.csv").write_text("\n".join(["path,label", "dog/bad.wav,dog", *rows]) + "\n")
+    assert run_command("prepare", tmp_path / "set", "-o", tmp_path / "store") == 2
+    assert "1 bad row\n  line 2: audio file " in capsys.readouterr().err
 
 
 def test_a_folder_has_no_official_split(run_command: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -145,6 +145,7 @@ def test_of_several_labels_the_most_probable_above_their_threshold_have_rows(sam
     ("options", "message"),
     [
         ({"top": 0}, "top must be"),
+        ({"classes": []}, "classes must name at least one class, got none"),
         ({"min_score": 1.5}, r"min_score must be a probability in \[0, 1\]"),
         (
             {"classes": ["owl", "crow"]},
