@@ -120,6 +120,7 @@ def test_a_training_has_a_folder_of_its_own_where_none_is_given(
         (["--task", "a=m.csv:kind", "b=m.csv:knd"], "must have a column 'knd'"),
         (["m.csv", "--manifest", "m.csv"], "either MANIFEST or --manifest must be given"),
         (["m.csv", "--label", "kind", "--resume"], "--resume must go with the folder of the run"),
+        (["m.csv", "--label", "kind", "--devices", "2"], "several processes must write one run folder; give --out RUN"),
         (["m.csv", "--labl", "kind"], "unrecognized arguments: --labl kind; did you mean --label?"),
     ],
 )

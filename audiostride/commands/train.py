@@ -232,6 +232,8 @@ def run(arguments: Any) -> int:
     """Train a classifier on a manifest or on a folder of class folders, and report on its test clips."""
     names = {field.name for field in fields(TrainConfig)}
     if arguments.out is None:
+        if arguments.devices > 1 or arguments.num_nodes > 1:  # each would choose, and the first one makes its folder
+            raise InputError("train: several processes must write one run folder; give --out RUN")
         arguments.out = choose_folder(arguments.manifest, arguments.label, arguments.task, resume=arguments.resume)
     config = TrainConfig(**{key: value for key, value in vars(arguments).items() if key in names})
     if not arguments.resume and not config.label_columns:
