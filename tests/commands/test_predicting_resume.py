@@ -167,6 +167,8 @@ def test_a_stopped_job_with_other_settings_is_not_taken_up(
     kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     for options, lines in [
         (["--hop", "0.5"], ["  hop_s: 1.0 -> 0.5"]),
+        (["--top", "2"], ["  top: None -> 2"]),
+        (["--all-scores"], ["  all_scores: None -> True"]),
         (["--events"], ["  rows per: window -> event", "  threshold: None -> 0.5", "  merge_gap_s: None -> 0.0"]),
         ([], [f"  files: {N_FILES} (list ", " -> 1 (list "]),
     ]:
