@@ -68,7 +68,7 @@ def demo(out: str | Path, *, seed: int = 0) -> pd.DataFrame:
         "are modulated at known rates over time and known densities over mel frequency. "
         f"{describe_outcome(table)}</p>"
         '<figure><div class="drawing" role="img" aria-label="Modulations of both tasks, and what the first layer '
-        f'passes">{inline_svg(render(draw_modulation_plane(table), format="svg"))}</div>'
+        f'passes">{inline_svg(render(draw_modulation_plane(card, table), format="svg"))}</div>'
         "<figcaption>Crosses: the modulations that the sounds truly contain. Areas: what the first layer passes; a "
         "class whose cross lies outside is told apart by traces that the convolution in front leaves inside."
         '</figcaption></figure><div class="scroll">'
@@ -134,16 +134,19 @@ def describe_outcome(table: pd.DataFrame) -> str:
     return sentence
 
 
-def draw_modulation_plane(table: pd.DataFrame) -> Figure:
-    """The true modulations of each task and the region that its first layer passes."""
+def draw_modulation_plane(card: dict[str, Any], table: pd.DataFrame) -> Figure:
+    """The true modulations of each task and the region that its first layer passes.
+
+    Args:
+        card: The card of the ripples.
+        table: From ``compare_with_truth``: a row per task of the card, in its order.
+    """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         panel = figure.subplots()
-        for place, (_, row) in enumerate(table.iterrows()):
+        for place, (task, row) in enumerate(zip(card["tasks"].values(), table.to_dict("records"), strict=True)):
             color = f"C{place}"
-            rates = [float(rate) for rate in row["rates (Hz)"].split()]
-            densities = [float(density) for density in row["densities (c/mel)"].split()]
-            points = [(density, rate) for rate in rates for density in densities]
+            points = [(density, rate) for rate in task["rates_hz"] for density in task["densities_cycles_per_mel"]]
             x, y = zip(*points, strict=True)
             panel.scatter(x, y, marker="x", s=60, color=color, zorder=3, label=row["task"])
             edge = row["cut-off (c/mel)"], row["cut-off (Hz)"]
