@@ -7,7 +7,13 @@ import torch
 
 from audiostride.audio.log_mel import log_mel_spectrogram
 from audiostride.commands.demo.ripples import class_label, synthesise_ripple, write_ripples
-from audiostride.commands.demo.two_tasks import SETTINGS, compare_with_truth, demo, describe_outcome
+from audiostride.commands.demo.two_tasks import (
+    SETTINGS,
+    compare_with_truth,
+    demo,
+    describe_outcome,
+    draw_modulation_plane,
+)
 from audiostride.dataset.cards import card_folder, read_card
 from audiostride.errors import InputError
 
@@ -77,6 +83,13 @@ def test_the_demo_does_not_write_into_a_folder_in_use(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(InputError, match="must be a new or empty folder"):
         demo(tmp_path)
+
+
+def test_the_plane_shows_the_modulations_of_the_card_and_what_the_first_layers_pass() -> None:
+    (panel,) = draw_modulation_plane(CARD, fake_results((10, 0.1), (40, 0.3))).axes
+    shown = [(rate, density) for marks in panel.collections for density, rate in marks.get_offsets()]
+    assert sorted(shown) == sorted(CLASSES)
+    assert [line.get_xydata()[1].tolist() for line in panel.lines] == [[0.1, 10], [0.3, 40]]
 
 
 @pytest.mark.slow
