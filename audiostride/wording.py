@@ -44,11 +44,11 @@ def count_of(number: float, noun: str) -> str:
     return f"{number:,.12g} {noun}{'' if number == 1 else 's'}"
 
 
-def advice_of(metrics: Mapping[str, Any]) -> str:
-    """What to do about a network that a classic baseline equals: no more steps where the best of them came early."""
+def advice_of(metrics: Mapping[str, Any], option: str = "") -> str:
+    """What to do about a network that a support vector machine equals: no more steps where the best was early."""
     if (metrics.get("best_step") or 0) < (metrics.get("steps") or 0) / 2:
         return "look at the data first"
-    return "train longer (--max-steps), or look at the data"
+    return f"train longer{option}, or look at the data"
 
 
 METRICS = {

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -349,16 +350,22 @@ def test_all_public_names_have_types() -> None:
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_all_that_the_package_needs(tmp_path: Path) -> None:
-    """Built from the tree without what lies beside it, put into an empty folder, used from elsewhere."""
+def test_what_is_published_holds_all_that_the_package_needs(tmp_path: Path) -> None:
+    """A source archive, a wheel from it alone, put into an empty folder, used from elsewhere."""
     tree = tmp_path / "tree"
-    for name in ("audiostride", "data_manifests"):
+    for name in ("audiostride", "data_manifests", "recipes", "tests"):
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
+    code = f"from hatchling.build import build_sdist; build_sdist({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=tree, check=True, stdout=subprocess.DEVNULL)
+    shutil.rmtree(tree)
+    (archive,) = tmp_path.glob("audiostride-*.tar.gz")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path, tree], check=True)
+    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, archive], check=True)
     (wheel,) = tmp_path.glob("audiostride-*.whl")
+    with zipfile.ZipFile(wheel) as parts:
+        assert {Path(name).parts[0].split("-")[0] for name in parts.namelist()} == {"audiostride"}
     subprocess.run([*pip, "install", "--no-deps", "--target", tmp_path / "site", wheel], check=True)
     metadata = next((tmp_path / "site").glob("*.dist-info")) / "METADATA"
     assert "Classifier: Typing :: Typed" in metadata.read_text(encoding="utf-8")

@@ -147,10 +147,10 @@ def print_metrics(metrics: dict[str, Any]) -> None:
         always = "always the shares of the classes" if several else "always the most frequent class"
         print(
             f"for comparison: {always} {100 * metrics['baseline_majority']:.1f} %"
-            + (f", log-mel statistics + SVM {100 * classic:.1f} %" if classic is not None else "")
+            + (f", support vector machine on log-mel statistics {100 * classic:.1f} %" if classic is not None else "")
         )
         if classic is not None and classic >= metrics["accuracy"]:
-            print(f"the classic baseline is as good or better: {advice_of(metrics)}")
+            print(f"the support vector machine is as good or better: {advice_of(metrics, ' (--max-steps)')}")
 
 
 def _describe_macro(metrics: dict[str, Any], name: str) -> str:

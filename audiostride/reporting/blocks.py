@@ -69,12 +69,13 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Picture:
-    """A small picture with lines of text below it."""
+    """A spectrogram with lines of text below it."""
 
     name: str
     alt: str
     png: bytes
     lines: Sequence[str]
+    limits: tuple[str, str, str]  # of its axes: frequency above and below, time at the right
 
     @property
     def source(self) -> str:

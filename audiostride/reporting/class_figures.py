@@ -22,7 +22,7 @@ from audiostride.models.config import ClassifierConfig
 from audiostride.reporting.style import COLORS, INK, SOFT, STYLE, legend_below, new_panel, render
 
 ALWAYS_WHITE = "#fefefe"  # unlike the paper's white, which turns dark in a dark page
-MOST_NAMES, MOST_COUNTS = 60, 30
+MOST_NAMES, MOST_COUNTS, MOST_LONG_NAMES = 60, 30, 12  # classes whose names, counts, long names there is room for
 LONGEST_S = 10.0  # of a clip that is shown
 RANGE = 10.0  # from the darkest to the brightest value of a picture, in nepers of power: 43 dB
 
@@ -38,15 +38,16 @@ def draw_confusion_figure(confusion: pd.DataFrame) -> Figure:
     counts = confusion.to_numpy()
     n_classes = len(counts)
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    side = min(10.0, max(3.4, 1.6 + 0.34 * n_classes))
-    figure, panel = new_panel("", "predicted", "true", height=side, width=side)
+    side = min(10.0, max(3.6, 1.6 + 0.34 * n_classes))
+    figure, panel = new_panel("Confusion", "predicted", "true", height=side, width=side)
     # One colour, ever less transparent: it stands on light and on dark.
     colors = np.empty((n_classes, n_classes, 4))
     colors[..., :3], colors[..., 3] = to_rgb(COLORS[0]), shares
     panel.imshow(colors, interpolation="nearest")
     size = 9 if n_classes <= MOST_COUNTS else 6
     if n_classes <= MOST_NAMES:
-        names = [name if len(name) <= 16 else f"{name[:15]}…" for name in map(str, confusion.columns)]
+        longest = 24 if n_classes <= MOST_LONG_NAMES else 16
+        names = [name if len(name) <= longest else f"{name[: longest - 1]}…" for name in map(str, confusion.columns)]
         panel.set_xticks(range(n_classes), names, rotation=90 if n_classes > 3 else 0, fontsize=size)
         panel.set_yticks(range(n_classes), names, fontsize=size)
     if n_classes <= MOST_COUNTS:

@@ -34,7 +34,7 @@ def class_section(groups: Mapping[str, Sequence[RunFolder]]) -> Section | None:
         for task in run.tables:
             whose, which = [run.name] * (len(chosen) > 1), [task] * (len(run.tables) > 1)
             if whose or which:
-                blocks.append(Heading(" · ".join([*whose, task])))
+                blocks.append(Heading(" · ".join([*whose, run.title_of(task)])))
             blocks += task_blocks(run, task, suffix="".join(f"_{name}" for name in whose + which))
     return Section("classes", "Classes", blocks)
 
@@ -121,9 +121,9 @@ def label_table(run: RunFolder, task: str, suffix: str) -> Table:
     shown = per_class[["class", "clips"]].assign(share=per_class["share"].map(percent)).join(numbers)
     shown = shown.rename(columns={"average_precision": "average precision", "roc_auc": "ROC AUC", "f1": "F1"})
     caption = (
-        f"Classes of {task}; a clip may have several, or none. Average precision: mean precision over all thresholds, "
-        "with its interval; guessing gives the share. ROC AUC: chance that a clip with the class scores higher than "
-        "one without. Precision, recall and F1 at a probability of 0.5."
+        f"Classes of {run.title_of(task)}; a clip may have several, or none. Average precision: mean precision over "
+        "all thresholds, with its interval; guessing gives the share. ROC AUC: chance that a clip with the class "
+        "scores higher than one without. Precision, recall and F1 at a probability of 0.5."
     )
     return _with_thresholds(run, task, Table(f"per_class{suffix}", caption, per_class, shown))
 
@@ -134,8 +134,8 @@ def per_class_table(run: RunFolder, task: str, suffix: str) -> Table:
     shares = per_class[["precision", "recall", "f1"]].rename(columns={"f1": "F1"}).map(number, digits=3)
     shown = per_class[["class", "clips"]].join(shares)
     caption = (
-        f"Classes of {task}. Precision: share of clips given this class that are of it. Recall: share of its clips "
-        "that were found. F1: their harmonic mean."
+        f"Classes of {run.title_of(task)}. Precision: share of clips given this class that are of it. Recall: share "
+        "of its clips that were found. F1: their harmonic mean."
     )
     return _with_thresholds(run, task, Table(f"per_class{suffix}", caption, per_class, shown))
 
@@ -176,7 +176,7 @@ def mistakes_blocks(run: RunFolder, task: str, clips: pd.DataFrame, suffix: str)
     """The worst mistakes: a picture of each clip that can still be read, and a table of all."""
     mistakes = predictions.worst_mistakes(clips, run.tasks[task])
     if mistakes.empty:
-        return [Text(f"No test clip of {task} was given a wrong class.")]
+        return [Text(f"No test clip of {run.title_of(task)} was given a wrong class.")]
     shares = mistakes[["probability", "true_probability"]].map(percent)
     shown = pd.DataFrame(
         {
@@ -191,7 +191,7 @@ def mistakes_blocks(run: RunFolder, task: str, clips: pd.DataFrame, suffix: str)
         [f"{predicted}, {probability}", f"truly {true}, {true_probability}"]
         for _, predicted, true, probability, true_probability in shown.itertuples(index=False)
     ]
-    caption = f"The worst mistakes of {task}: wrong classes with the highest probability."
+    caption = f"The worst mistakes of {run.title_of(task)}: wrong classes with the highest probability."
     return [
         *mistake_pictures(run, task, mistakes, lines, caption, suffix),
         mistakes_table(run, task, mistakes, shown, suffix),
@@ -214,7 +214,7 @@ def label_mistakes(run: RunFolder, task: str, clips: pd.DataFrame, pairs: pd.Dat
         [f"{name} {mistake}, {probability}", f"truly {true}"] for _, name, mistake, true, probability in
         shown.itertuples(index=False)
     ]  # fmt: skip
-    caption = f"The worst mistakes of {task}: the probability is farthest from what is there; one for each clip."
+    caption = f"The worst mistakes of {run.title_of(task)}: the probability is farthest from what is there; one a clip."
     return [
         *mistake_pictures(run, task, mistakes, lines, caption, suffix),
         mistakes_table(run, task, mistakes, shown, suffix),
@@ -233,14 +233,14 @@ def mistake_pictures(
         if samples is None or len(samples) == 0:
             continue
         length, clip = f"{len(samples) / config.sample_rate:.1f} s", describe_clip(row)
-        lines = [*described[place], f"{clip}, {length}"]
+        lines, limits = [*described[place], clip], (f"{config.fmax_hz:g} Hz", f"{config.fmin_hz:g} Hz", length)
         alt = f"Log-mel spectrogram of {clip}, {length}, {band}"
         pictures.append(
-            Picture(f"mistake{suffix}_{place + 1}", alt, class_figures.draw_spectrogram(samples, config), lines)
+            Picture(f"mistake{suffix}_{place + 1}", alt, class_figures.draw_spectrogram(samples, config), lines, limits)
         )
     blocks: list[Block] = []
     if pictures:
-        caption += f" Time runs to the right, mel frequency from {band} upwards; {LONGEST_S:g} s at most."
+        caption += f" Time runs to the right, mel frequency upwards; the first {LONGEST_S:g} s at most."
         blocks.append(Pictures(pictures, caption))
     if lost := len(mistakes) - len(pictures):
         blocks.append(Text(f"{lost} of these {len(mistakes)} clips can no longer be read: no spectrogram of them."))
@@ -249,7 +249,7 @@ def mistake_pictures(
 
 def mistakes_table(run: RunFolder, task: str, mistakes: pd.DataFrame, shown: pd.DataFrame, suffix: str) -> Table:
     """The table of the worst mistakes."""
-    caption = f"The worst mistakes of {task}, worst first; paths and lines of the manifest are in the CSV file."
+    caption = "The same mistakes, worst first; paths and lines of the manifest are in the CSV file."
     return Table(f"mistakes{suffix}", caption, mistakes, shown, n_left=4 if run.is_multi_label(task) else 3)
 
 

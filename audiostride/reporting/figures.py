@@ -116,14 +116,14 @@ def draw_history(histories: Sequence[tuple[str, pd.DataFrame]], what: str, *, me
 
 @mpl.rc_context(STYLE)
 def draw_accuracies(table: pd.DataFrame, *, metric: str = "accuracy") -> Figure:
-    """Test accuracies with their intervals beside the majority class and the classic baseline, a row each.
+    """Test accuracies with their intervals beside the majority class and the support vector machine, a row each.
 
     What is called accuracy may be another metric.
 
     The table has a ``name`` and ``accuracy``, ``low``, ``high``, ``majority`` and ``classic``: shares, or NaN.
     """
-    y = np.arange(len(table))
-    figure, panel = new_panel(f"Test {metric}", "%", "", height=1.3 + 0.36 * len(table), width=6.6)
+    y, width = np.arange(len(table)), 4.8 if table["name"].str.len().max() <= 16 else 6.6
+    figure, panel = new_panel(f"Test {metric}", "%", "", height=1.4 + 0.36 * len(table), width=width)
     center = 100 * table["accuracy"]
     spread = [center - 100 * table["low"].fillna(table["accuracy"]),
               100 * table["high"].fillna(table["accuracy"]) - center]  # fmt: skip
@@ -131,11 +131,11 @@ def draw_accuracies(table: pd.DataFrame, *, metric: str = "accuracy") -> Figure:
     marks: dict[str, Any] = {"linestyle": "", "markeredgewidth": 1.8, "markerfacecolor": "none"}
     panel.plot(100 * table["majority"], y, marker="|", markersize=10, color=SOFT, label="majority class", **marks)
     panel.plot(100 * table["classic"], y, marker="s", markersize=5, color=COLORS[1],
-               label="log-mel statistics + SVM", **marks)  # fmt: skip
+               label="support vector machine", **marks)  # fmt: skip
     panel.set_yticks(y, [name if len(name) <= 40 else f"{name[:39]}…" for name in table["name"]])
     panel.set_ylim(len(table) - 0.5, -0.5)
     panel.set_xlim(0, 101)
-    legend_below(figure, panel, n_columns=3)
+    legend_below(figure, panel)
     return figure
 
 

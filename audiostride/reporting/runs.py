@@ -107,6 +107,10 @@ class RunFolder:
         """Parameters of its model."""
         return sum(weights.numel() for weights in self.model.parameters())
 
+    def title_of(self, task: str) -> str:
+        """What a task is called where people read."""
+        return title_of(task, self.manifests[task])
+
     def is_multi_label(self, task: str) -> bool:
         """Whether clips have several labels of a task."""
         return task in self.model.config.multi_label
@@ -115,6 +119,16 @@ class RunFolder:
         """The test metrics of a task; empty before the test."""
         found: dict[str, Any] = self.metrics.get("tasks", {task: self.metrics}).get(task, {})
         return found
+
+
+def title_of(task: str, source: str) -> str:
+    """What a task is called in a headline: its name, or that of its data where it is called after a column ``label``.
+
+    >>> title_of("label", "data/birds/manifest.csv"), title_of("species", "birds.csv")
+    ('birds', 'species')
+    """
+    file = Path(source)
+    return task if task != "label" else file.parent.name if file.stem == "manifest" and file.parent.name else file.stem
 
 
 def read_run(path: str | Path) -> RunFolder:

@@ -27,8 +27,7 @@ TOLERANCE = 0.01  # of full scale, within which measured gains and masks must ag
 
 def draw_top(groups: Mapping[str, Sequence[RunFolder]], summary: pd.DataFrame) -> Drawings:
     """The figure at the top of a page: what each layer passes."""
-    starts = {group: table for group, members in groups.items() if (table := starting_cutoffs(members)) is not None}
-    items = []
+    starts, items = starts_of(groups), []
     for axis in AXES:
         what = f"What each layer passes {AXIS_TITLES[axis]}"
         alt = f"{what}: cut-offs and ramps; the numbers are in the table of cut-offs"
@@ -40,6 +39,11 @@ def draw_top(groups: Mapping[str, Sequence[RunFolder]], summary: pd.DataFrame) -
     if summary["pass_edge"].isna().any():
         caption += " Strided convolution has no ramp: what lies above its cut-off folds down."
     return Drawings(items, caption)
+
+
+def starts_of(groups: Mapping[str, Sequence[RunFolder]]) -> dict[str, pd.DataFrame]:
+    """The cut-offs before training of each group of which they are known."""
+    return {group: table for group, members in groups.items() if (table := starting_cutoffs(members)) is not None}
 
 
 def starting_cutoffs(members: Sequence[RunFolder]) -> pd.DataFrame | None:
@@ -76,17 +80,19 @@ def accuracy_section(folders: Sequence[RunFolder]) -> Section:
         else:
             names = data["run"] + ", " + data["task"]
         alt = f"Test {metric} of each task with its interval and both baselines; the numbers are in the table"
-        drawing = Drawing(
-            "accuracy", alt, figures.draw_accuracies(data.assign(name=names), metric=metric), min_width_px=460
+        drawing = Drawing("accuracy", alt, figures.draw_accuracies(data.assign(name=names), metric=metric))
+        caption = (
+            f"Test {metric} with its 95 % interval, beside what needs no network: always the most frequent class, "
+            "and a support vector machine on statistics of the log-mel bands."
         )
-        blocks.insert(0, Drawings([drawing], "With 95 % intervals."))
+        blocks.insert(0, Drawings([drawing], caption))
     for folder in folders:
         if not folder.metrics:
             blocks.append(Text(f"{folder.name} has no test results yet: audiostride evaluate {folder.path}"))
-    beaten = data.loc[data["classic"] >= data["accuracy"], "task"].unique()
+    beaten = data.loc[(data["classic"] >= data["accuracy"]) & (data["accuracy"] < 1), "task"].unique()
     if len(beaten):
         advice = {advice_of(folder.metrics) for folder in folders if folder.metrics}
-        text = f"The classic baseline is as good as this network or better: {', '.join(beaten)}. "
+        text = f"The support vector machine is as good as this network or better: {', '.join(beaten)}. "
         text += f"{' or '.join(sorted(advice)).capitalize()}."
         blocks.append(Text(text, strong=True))
     return Section("accuracy", metric.capitalize() if metric == "accuracy" else "How well it does", blocks)
@@ -97,9 +103,10 @@ def layers_section(groups: Mapping[str, Sequence[RunFolder]], summary: pd.DataFr
     text = (
         "A layer low-passes its map before it shortens it: modulations over time up to a rate in hertz, structure "
         "over mel frequency up to a density in cycles per mel band. Faster and finer ones are lost to all layers "
-        "behind it, but for what folds down."
+        "behind it, except for what folds: a modulation above half the rate of the shorter map that is not "
+        "filtered out comes back as a slower or coarser one (aliasing)."
     )
-    tables = [cutoffs_table(summary), paper_table(groups)]
+    tables = [cutoffs_table(summary, starts_of(groups)), paper_table(groups)]
     blocks: list[Block] = [Text(text), *(table for table in tables if table is not None)]
     shown = 0
     for group, members in groups.items():
@@ -172,15 +179,18 @@ def strides_section(groups: Mapping[str, Sequence[RunFolder]]) -> Section | None
     blocks: list[Block] = []
     for place, (group, histories) in enumerate(list(learned.items())[:MOST_GROUPS], start=1):
         suffix, whose = (f"_{place}", f", {group}") if len(learned) > 1 else ("", "")
-        alt = f"Strides over the training steps, a line per layer{whose}; first and last values are in the table"
+        alt = f"Strides over the training steps, a line per layer{whose}; the model's are in the table of cut-offs"
         items = [Drawing(f"strides_{axis}{suffix}", alt, figures.draw_strides(histories, axis)) for axis in AXES]
         several = f" A line for each of {len(histories)} runs." if len(histories) > 1 else ""
-        blocks.append(Drawings(items, f"Strides over the training{whose}; numbers name the layers.{several}"))
+        caption = f"Strides over the training{whose}; numbers name the layers. A line that still moves at the end "
+        caption += f"would have gone on with more steps.{several}"
+        blocks.append(Drawings(items, caption))
     if sum(map(len, learned.values())) > 1:
         alt = "Starting and final stride of each layer and run; the numbers are in the table"
         items = [Drawing(f"stride_spread_{axis}", alt, figures.draw_stride_spread(learned, axis)) for axis in AXES]
         blocks.append(Drawings(items, "Where the strides of each run began (bar) and ended (mark), a line per run."))
-    return Section("strides", "Strides over the training", [*blocks, strides_table(runs)])
+        blocks.append(strides_table(runs))
+    return Section("strides", "Strides over the training", blocks)
 
 
 def training_section(groups: Mapping[str, Sequence[RunFolder]]) -> Section:
@@ -194,7 +204,11 @@ def training_section(groups: Mapping[str, Sequence[RunFolder]]) -> Section:
         for what, title in (("loss", "Training and validation loss"), ("accuracy", f"Validation {metric}"))
     ]
     last = histories[0][1].iloc[-1]
-    text = f"Loss and validation {metric}; at the end of the first run {100 * last['valid_accuracy']:.1f} %."
+    text = (
+        f"Loss (lower is better) and validation {metric}, which at the end of the first run is "
+        f"{100 * last['valid_accuracy']:.1f} %. A validation loss that rises while that of training falls says that "
+        "clips are learned by heart."
+    )
     if not math.isfinite(float(last["train_loss"])):
         text += " Its loss is not finite: it diverged."
     return Section("training", "Training", [Drawings(items, text)])

@@ -1,7 +1,6 @@
 """What a report says in words: how its runs were made, and what was learned."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -120,21 +119,11 @@ def _describe_result(run: RunFolder) -> str:
     if len(run.tasks) == 1:
         (task, names), (low, high) = next(iter(run.tasks.items())), metrics["interval"]
         share = f"{100 * metrics['accuracy']:.1f} % {_describe_share(metrics)} ({100 * low:.0f} to {100 * high:.0f})"
-        return f"{title_of(task, run.source)}: {share} on {clips}, {count_of(len(names), 'class')}"
+        return f"{run.title_of(task)}: {share} on {clips}, {count_of(len(names), 'class')}"
     parts = [f"{task} {100 * found['accuracy']:.1f} %" for task, found in metrics["tasks"].items()]
     shown = ", ".join(parts[:MOST_NAMED]) + (" …" if len(parts) > MOST_NAMED else "")
     what = _describe_share(metrics)
     return f"{count_of(len(parts), 'task')}: {100 * metrics['accuracy']:.1f} % {what} on average ({shown}) on {clips}"
-
-
-def title_of(task: str, source: str) -> str:
-    """What a task is called in a headline: its name, or that of its data where it is called after a column ``label``.
-
-    >>> title_of("label", "data/birds/manifest.csv"), title_of("species", "birds.csv")
-    ('birds', 'species')
-    """
-    file = Path(source)
-    return task if task != "label" else file.parent.name if file.stem == "manifest" and file.parent.name else file.stem
 
 
 def describe_beside(groups: Mapping[str, Sequence[RunFolder]]) -> str:

@@ -60,7 +60,7 @@ def runs_table(folders: Sequence[RunFolder]) -> Table:
 
 
 def accuracy_table(folders: Sequence[RunFolder]) -> Table:
-    """Test accuracy of each run and task with its interval, beside majority class and classic baseline."""
+    """Test accuracy of each run and task with its interval, beside majority class and support vector machine."""
     several_labels = any(run.model.config.multi_label for run in folders)
     others = ["roc_auc", "f1"] if several_labels else []
     data = pd.DataFrame(
@@ -68,7 +68,7 @@ def accuracy_table(folders: Sequence[RunFolder]) -> Table:
             "run": run.name,
             "model": run.group,
             "seed": run.config.get("seed"),
-            "task": task,
+            "task": run.title_of(task),
             "classes": len(names),
             "clips": found.get("n_clips"),
             **({"metric": found.get("metric", "accuracy")} if several_labels else {}),
@@ -99,18 +99,18 @@ def accuracy_table(folders: Sequence[RunFolder]) -> Table:
     if several_labels:
         shown["ROC AUC"], shown["F1 at 0.5"] = shares["roc_auc"], shares["f1"]
     shown["majority class"] = shares["majority"]
-    shown["classic baseline"] = shares["classic"]
+    shown["support vector machine"] = shares["classic"]
     caption = (
         "Accuracy on test clips. The interval (Wilson) takes clips for independent; clips of one speaker, place or "
         "recording make the true one wider. Majority class: always the most frequent class of the training clips. "
-        "Classic baseline: statistics of log-mel bands with a support vector machine."
+        "Support vector machine: on statistics of the log-mel bands over time."
     )
     if several_labels:
         caption = (
             "Results on test clips. Where clips have several labels: macro average precision, the mean over classes, "
             "as are ROC AUC and F1, with an interval that is drawn over groups, or over clips where there are none. "
-            "Majority class: always the shares that classes have of the training clips. Classic baseline: statistics "
-            "of log-mel bands with a support vector machine for each class. Else accuracy with Wilson's interval, "
+            "Majority class: always the shares that classes have of the training clips. Support vector machine: one "
+            "for each class, on statistics of the log-mel bands over time. Else accuracy with Wilson's interval, "
             "beside the most frequent class and one such machine."
         )
     return Table("accuracy", caption, data, shown, n_left=len(keys) + several_labels)
@@ -124,8 +124,8 @@ def show_cutoffs(summary: pd.DataFrame, keys: list[str], titles: Mapping[str, st
         digits = [2] * len(summary) if name.endswith("stride") else summary["unit"].map(CUTOFF_DIGITS)
         cells = zip(summary[name], digits, summary[f"{name}_sd"], strict=True)
         shown[title] = [number(value, places, spread, none=none) for value, places, spread in cells]
-    bins = [f"{n_in:g}{arrow}{n_out:g}" for n_in, n_out in zip(summary["n_in"], summary["n_out"], strict=True)]
-    shown.insert(len(keys) + 1, "bins", bins)
+    sizes = [f"{n_in:g}{arrow}{n_out:g}" for n_in, n_out in zip(summary["n_in"], summary["n_out"], strict=True)]
+    shown.insert(len(keys) + 1, "size", sizes)
     return shown
 
 
@@ -137,17 +137,24 @@ def format_cutoffs(summary: pd.DataFrame) -> str:
     return shown.assign(unit=summary["unit"]).to_string(index=False)
 
 
-def cutoffs_table(summary: pd.DataFrame) -> Table:
-    """Strides, sizes and cut-offs of every layer and axis."""
+def cutoffs_table(summary: pd.DataFrame, starts: Mapping[str, pd.DataFrame]) -> Table:
+    """Strides, sizes and cut-offs of every layer and axis, and the strides before training where `starts` has them."""
     keys = ["layer", "axis", "unit"] + ["pooling"] * (summary["pooling"].nunique() > 1)
-    titles = {"stride": "stride", "pass_edge": "passes whole up to", "half_edge": "half", "stop_edge": "nothing from",
-              "cutoff": "cut-off"}  # fmt: skip
+    titles = {"stride": "stride", "pass_edge": "passes whole up to", "half_edge": "half at",
+              "stop_edge": "nothing from", "cutoff": "cut-off"}  # fmt: skip
     shown = show_cutoffs(summary, keys, titles).rename(columns={"pooling": "model"})
     caption = (
-        "Cut-offs of each layer and axis. The cut-off is rate / (2 × stride), as in the paper; the mask falls from 1, "
-        "where the layer passes whole, to 0, where nothing is left. Strided convolution has no mask: what lies above "
-        "its cut-off folds down to slower or coarser modulations."
+        "Cut-offs of each layer and axis. Size: points of the layer's map along the axis, before and after it. The "
+        "layer multiplies each modulation by a gain that falls from 1, where it passes whole, over one half to 0, "
+        "where nothing is left. The cut-off is rate / (2 × stride), as in the paper: half the rate of the shorter map."
     )
+    if summary["pass_edge"].isna().any():
+        caption += " Strided convolution has no such gain: what lies above its cut-off folds down."
+    if starts:
+        before = pd.concat(table.assign(pooling=group) for group, table in starts.items())
+        places = ["pooling", "layer", "axis"]
+        found = summary[places].merge(before[[*places, "stride"]], how="left", on=places)["stride"]
+        shown.insert(len(keys), "stride before", [number(stride, 2) for stride in found])
     if len(mel := summary[(summary["axis"] == "mel") & (summary["layer"] == 1)]) and summary["at_hz"].nunique() == 1:
         first = mel.iloc[0]
         caption += (
@@ -166,7 +173,7 @@ def paper_table(groups: Mapping[str, Sequence[RunFolder]]) -> Table | None:
     """
     rows, shown = [], []
     for group, members in groups.items():
-        config, tasks = members[0].model.config, members[0].tasks
+        config, tasks = members[0].model.config, [members[0].title_of(task) for task in members[0].tasks]
         if config.pooling != "diffstride" or config.encoder != "separable":
             continue
         tables = pd.concat(cutoff_table(run.model, window_s=WINDOW_S).query("layer == 1") for run in members)
@@ -199,23 +206,22 @@ def paper_table(groups: Mapping[str, Sequence[RunFolder]]) -> Table | None:
 
 
 def strides_table(runs: Sequence[RunFolder]) -> Table:
-    """Starting and final strides of every run that learned them."""
+    """Strides of every run that learned them: before training, and those of its model."""
     data = pd.DataFrame(
         {"run": run.name, "model": run.group, "seed": run.config.get("seed"), "layer": layer, "axis": axis,
-         "start": strides.iloc[0], "end": strides.iloc[-1]}
+         "start": strides.iloc[0], "end": end}
         for run in runs if run.strides is not None for axis in AXES
-        for layer, (_, strides) in enumerate(run.strides[stride_columns(run.strides, axis)].items(), start=1)
+        for layer, ((_, strides), end) in enumerate(
+            zip(run.strides[stride_columns(run.strides, axis)].items(),
+                run.cutoffs.loc[run.cutoffs["axis"] == axis, "stride"], strict=True), start=1)
     )  # fmt: skip
-    several = bool(data.duplicated(["model", "layer", "axis"]).any())
     keys = ["model", "layer", "axis"] if data["model"].nunique() > 1 else ["layer", "axis"]
     grouped = data.groupby(keys, sort=False)
-    shown = grouped.size().rename("runs").reset_index()[keys + ["runs"] * several]
+    shown = grouped.size().rename("runs").reset_index()
     for name in ("start", "end"):
         values = grouped[name]
         shown[name] = [number(mean, 2, sd) for mean, sd in zip(values.mean(), values.std(), strict=True)]
-        if several:
-            limits = zip(values.min(), values.max(), strict=True)
-            shown[f"{name}, range"] = [f"{low:.2f} to {high:.2f}" for low, high in limits]
-    caption = "Strides at the start and at the end of the training"
-    caption += ": mean (standard deviation) and range over runs." if several else "."
+        limits = zip(values.min(), values.max(), strict=True)
+        shown[f"{name}, range"] = [f"{low:.2f} to {high:.2f}" for low, high in limits]
+    caption = "Strides before training and of the models: mean (standard deviation) and range over runs."
     return Table("strides", caption, data, shown, n_left=len(keys))

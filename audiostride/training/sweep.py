@@ -164,8 +164,9 @@ def _train_in_processes(configs: Sequence[RunSettings], learn: Learn, *, jobs: i
     waiting, told = deque(configs), dict[Path, int]()
     running: dict[Path, subprocess.Popen[bytes]] = {}
     ended: set[Path] = set()
+    lengths = [config.max_steps for config in configs]  # None where they follow from the number of clips
     bar = progress_bar(
-        total=sum(config.max_steps or 0 for config in configs) or None,
+        total=None if None in lengths else sum(lengths),
         initial=sum(_steps_done(config) for config in configs),
         desc=f"training {len(configs)} runs",
         unit="step",
@@ -198,6 +199,7 @@ def _train_in_processes(configs: Sequence[RunSettings], learn: Learn, *, jobs: i
                 elif finished_metrics(run) is not None:
                     ended.add(run)
                     end(run, None)
+            bar.set_description(f"training {len(configs)} runs, {len(ended)} ended", refresh=False)
             bar.update(sum(_steps_done(config) for config in configs) - bar.n)
             time.sleep(POLL_S)
     if len(ended) < len(configs):

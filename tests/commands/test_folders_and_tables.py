@@ -283,4 +283,4 @@ def test_more_steps_are_advised_where_they_may_help(
 ) -> None:
     metrics = {"task": "kind", "split": "test", "accuracy": 0.5, "interval": (0.4, 0.6), "n_clips": 9, "steps": 1000}
     print_metrics({**metrics, "best_step": best_step, "baseline_majority": 0.3, "baseline_classic": 0.6})
-    assert capsys.readouterr().out.splitlines()[-1] == f"the classic baseline is as good or better: {advice}"
+    assert capsys.readouterr().out.splitlines()[-1] == f"the support vector machine is as good or better: {advice}"

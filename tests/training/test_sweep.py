@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from audiostride.errors import InputError
+from audiostride.progress import progress_bar
 from audiostride.training import TrainConfig, train
 from audiostride.training.seeds import train_seeds
 from audiostride.training.sweep import Stopped, sweep
@@ -46,8 +47,17 @@ def test_runs_side_by_side_are_those_one_after_another(
         assert "training on cpu" in (tmp_path / "two" / f"seed{seed}.log").read_text()
 
 
-def test_a_process_that_fails_is_named_and_the_others_finish(set_manifest: Path, tmp_path: Path) -> None:
-    configs = [make_config(set_manifest, tmp_path / f"seed{seed}", seed=seed) for seed in (0, 1)]
+def test_a_process_that_fails_is_named_and_the_others_finish(
+    set_manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars = []
+    monkeypatch.setattr(
+        "audiostride.training.sweep.progress_bar", lambda **given: bars.append(progress_bar(**given)) or bars[-1]
+    )
+    configs = [
+        make_config(set_manifest, tmp_path / f"seed{seed}", seed=seed, max_steps=steps)
+        for seed, steps in ((0, 6), (1, None))
+    ]
     (tmp_path / "seed1").mkdir()
     (tmp_path / "seed1" / "thesis.txt").write_text("precious")
     ended: list[Path] = []
@@ -56,6 +66,9 @@ def test_a_process_that_fails_is_named_and_the_others_finish(set_manifest: Path,
     assert failed[tmp_path / "seed1"].startswith("train: --out must be a new or empty folder")
     assert ended == [tmp_path / "seed0"]
     assert (tmp_path / "seed0" / "metrics.json").exists()
+    (bar,) = bars
+    assert bar.total is None, "how long the second would be is not known before its clips are counted"
+    assert bar.desc.startswith("training 2 runs, 2 ended")
 
 
 def write_metrics(run: Path, *, stopped_early: bool = False) -> dict[str, bool]:
