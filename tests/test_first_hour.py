@@ -10,6 +10,9 @@ import pandas as pd
 import pytest
 import soundfile
 
+from audiostride.commands.demo.two_tasks import SETTINGS
+from audiostride.dataset.cards import read_card
+
 Run = Callable[..., int]
 FOLDER = "Étang d'Olé (2024)"
 SMALL = ["--width", "0.05", "--max-steps", "150", "--batch-size", "8", "--pooling", "strided"]
@@ -31,6 +34,30 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     soundfile.write(str(tmp_path / "nuits" / "SM4_20240531_220000.wav"), night, 16000)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.mark.slow
+def test_the_demo_says_what_it_found_and_what_to_look_at(
+    run_command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = read_card("ripples")
+    small = {**card, "clips": dict.fromkeys(card["clips"], 8)}
+    monkeypatch.setattr("audiostride.commands.demo.two_tasks.read_card", lambda name: small)
+    monkeypatch.setitem(SETTINGS, "max_steps", 3)
+    monkeypatch.chdir(tmp_path)
+    assert run_command("demo") == 0
+    said = capsys.readouterr().out
+    assert "slow, coarse: making 24 ripples" in said
+    assert re.search(r"fast, fine +20, 32 .* \d+\.\d % +\d\.\d\d +\d\.\d\d +\d+\.\d +0\.\d{3} ", said), "the table"
+    assert "The first layer of the fast, fine task has a cut-off over time" in said
+    assert re.search(r"^\d+ s; page: runs/demo/report.html$", said, flags=re.MULTILINE)
+    page = Path("runs/demo/report.html").read_text(encoding="utf-8")
+    assert "Modulations of both tasks" in page
+    assert re.search("a class whose cross lies outside is told apart", page)
+    options = {*re.findall(r"--[a-z][a-z-]+", said), *re.findall(r"[ >](--[a-z][a-z-]+)", page.partition("<body>")[2])}
+    assert options <= {"--out", "--seed"}, "the demo has no others"
+    assert run_command("demo") == 2
+    assert "--out must be a new or empty folder, got runs/demo; choose another" in capsys.readouterr().err
 
 
 def test_from_a_folder_to_detections_in_raven(run_command: Run, home: Path, capsys: pytest.CaptureFixture[str]) -> None:

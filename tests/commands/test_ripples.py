@@ -7,13 +7,7 @@ import torch
 
 from audiostride.audio.log_mel import log_mel_spectrogram
 from audiostride.commands.demo.ripples import class_label, synthesise_ripple, write_ripples
-from audiostride.commands.demo.two_tasks import (
-    SETTINGS,
-    compare_with_truth,
-    demo,
-    describe_outcome,
-    draw_modulation_plane,
-)
+from audiostride.commands.demo.two_tasks import compare_with_truth, demo, describe_outcome, draw_modulation_plane
 from audiostride.dataset.cards import card_folder, read_card
 from audiostride.errors import InputError
 
@@ -90,18 +84,3 @@ def test_the_plane_shows_the_modulations_of_the_card_and_what_the_first_layers_p
     shown = [(rate, density) for marks in panel.collections for density, rate in marks.get_offsets()]
     assert sorted(shown) == sorted(CLASSES)
     assert [line.get_xydata()[1].tolist() for line in panel.lines] == [[0.1, 10], [0.3, 40]]
-
-
-@pytest.mark.slow
-def test_the_demo_writes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr(
-        "audiostride.commands.demo.two_tasks.read_card", lambda name: {**CARD, "clips": dict.fromkeys(CARD["clips"], 8)}
-    )
-    monkeypatch.setitem(SETTINGS, "max_steps", 3)
-    table = demo(tmp_path / "out")
-    assert table["task"].tolist() == ["slow, coarse", "fast, fine"]
-    text = (tmp_path / "out" / "report.html").read_text()
-    assert "Modulations of both tasks" in text
-    said = capsys.readouterr().out
-    assert "cut-off" in said
-    assert "--width" not in said  # an option that the demo does not have

@@ -34,6 +34,10 @@ SETTINGS: dict[str, Any] = {
     "time_shift_s": 0.1,  # a ripple is as long as a window
 }
 
+# Columns of the table that are numbers, as they are shown.
+SHOWN = {"accuracy": "{:.1f} %", "stride time": "{:.2f}", "stride mel": "{:.2f}", "cut-off (Hz)": "{:.1f}",
+         "cut-off (c/mel)": "{:.3f}"}  # fmt: skip
+
 
 @explained()
 def demo(out: str | Path, *, seed: int = 0) -> pd.DataFrame:
@@ -62,7 +66,8 @@ def demo(out: str | Path, *, seed: int = 0) -> pd.DataFrame:
         report_run(out / task)
     folders = [read_run(out / task) for task in card["tasks"]]
     table = compare_with_truth(card, {folder.name: (folder.metrics, folder.cutoffs) for folder in folders})
-    shown = table.assign(accuracy=table["accuracy"].map("{:.1%}".format).str.replace("%", " %"))
+    shown = table.assign(accuracy=100 * table["accuracy"])
+    shown = shown.assign(**{name: shown[name].map(form.format) for name, form in SHOWN.items()})
     intro = (
         "<p>Two classifiers, the same network and settings, on sounds made by audiostride: ripples whose spectrograms "
         "are modulated at known rates over time and known densities over mel frequency. "
@@ -71,14 +76,12 @@ def demo(out: str | Path, *, seed: int = 0) -> pd.DataFrame:
         f'passes">{inline_svg(render(draw_modulation_plane(card, table), format="svg"))}</div>'
         "<figcaption>Crosses: the modulations that the sounds truly contain. Areas: what the first layer passes; a "
         "class whose cross lies outside is told apart by traces that the convolution in front leaves inside."
-        '</figcaption></figure><div class="scroll">'
-        + shown.to_html(index=False, border=0, float_format=lambda value: f"{value:.3g}")
-        + "</div>"
+        '</figcaption></figure><div class="scroll">' + shown.to_html(index=False, border=0) + "</div>"
     )
     titled = [replace(folder, variant=card["tasks"][folder.name]["title"]) for folder in folders]
     page = render_page(titled, intro=intro, title="audiostride demo")
     write_text(out / "report.html", page)
-    print(f"\n{shown.to_string(index=False, float_format=lambda value: f'{value:.3g}')}")
+    print(f"\n{shown.to_string(index=False)}")
     print(f"\n{describe_outcome(table)}")
     print(f"{time.monotonic() - started:.0f} s; page: {out / 'report.html'}")
     return table
@@ -121,7 +124,8 @@ def describe_outcome(table: pd.DataFrame) -> str:
     for axis, unit in (("time", "Hz"), ("mel", "c/mel")):
         low, high = slow[f"cut-off ({unit})"], fast[f"cut-off ({unit})"]
         relation = "higher" if high > 1.05 * low else "lower" if high < 0.95 * low else "about the same"
-        verdicts.append(f"over {axis} {relation} ({high:.3g} against {low:.3g} {unit})")
+        high_and_low = [SHOWN[f"cut-off ({unit})"].format(value) for value in (high, low)]
+        verdicts.append(f"over {axis} {relation} ({' against '.join(high_and_low)} {unit})")
     followed = all("higher" in verdict for verdict in verdicts)
     sentence = f"The first layer of the {fast['task']} task has a cut-off {verdicts[0]} and {verdicts[1]}: "
     sentence += "the learned cut-offs follow the modulations." if followed else "they do not follow on both axes."
