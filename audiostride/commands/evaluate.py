@@ -149,7 +149,7 @@ def print_metrics(metrics: dict[str, Any]) -> None:
             f"for comparison: {always} {100 * metrics['baseline_majority']:.1f} %"
             + (f", support vector machine on log-mel statistics {100 * classic:.1f} %" if classic is not None else "")
         )
-        if classic is not None and classic >= metrics["accuracy"]:
+        if classic is not None and 1 > metrics["accuracy"] <= classic:
             print(f"the support vector machine is as good or better: {advice_of(metrics, ' (--max-steps)')}")
 
 

@@ -4,7 +4,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -21,6 +21,7 @@ from audiostride.models.classifier import AudioClassifier
 from audiostride.models.export_checks import (
     Latency,
     Parity,
+    Runner,
     generate_clips,
     measure_latency,
     measure_parity,
@@ -28,6 +29,7 @@ from audiostride.models.export_checks import (
     torch_export_runner,
 )
 from audiostride.models.export_graph import ExportedClassifier, ExportInput, output_name, tidy_graph
+from audiostride.models.export_int8 import quantise
 from audiostride.writing import write_bytes
 
 ExportFormat = Literal["onnx", "torch-export"]
@@ -62,6 +64,10 @@ class Exported:
     """Agreement with PyTorch."""
     latencies: list[Latency]
     """Time per batch on the CPU, for each size of batch."""
+    float_bytes: int | None = None
+    """Of an int8 file the size in float32."""
+    float_latencies: list[Latency] | None = None
+    """Of an int8 file its times in float32."""
 
 
 def choose_format(out: str | Path, given: str | None) -> ExportFormat:
@@ -100,6 +106,8 @@ def export_classifier(
     input: ExportInput = "waveform",
     format: str | None = None,
     clips: Tensor | None = None,
+    calibration: Tensor | None = None,
+    accept: Callable[[Runner, Runner], None] | None = None,
     overwrite: bool = False,
 ) -> Exported:
     """Write a classifier with its strides fixed to one file, after comparing it with PyTorch.
@@ -114,6 +122,10 @@ def export_classifier(
         input: What the file takes: ``"waveform"`` or ``"log-mel"``.
         format: ``"onnx"`` or ``"torch-export"``; None goes by the suffix of `out`.
         clips: Windows to compare on, ``(clips, window_samples)``; None generates some.
+        calibration: Windows of training clips, ``(clips, window_samples)``, whose activations choose the scales of an
+            int8 file (ONNX only, see `quantise`); None leaves the file in float32.
+        accept: With `calibration`: gets the float32 and the int8 network, each from a batch of inputs to the logits of
+            all tasks, and raises `InputError` if the second will not do. None takes it as it is.
         overwrite: Whether a file that exists is replaced.
 
     Returns:
@@ -121,16 +133,19 @@ def export_classifier(
 
     Raises:
         InputError: A missing package, an output that exists or cannot be written; logits that differ by more than 1e-3
-            from PyTorch's, or another top class. Then no file is written.
+            from PyTorch's, or another top class (before they are made int8). Then no file is written.
     """
     check_choice("export", "input", input, ExportInput)
     chosen, path = choose_format(out, format), Path(out)
     check_place(path, overwrite=overwrite)
     check_packages(chosen)
+    if calibration is not None and chosen != "onnx":
+        raise InputError(f"export: int8 must be given with the format onnx, got {chosen}; name the output model.onnx")
     windows = generate_clips(model.config) if clips is None else clips.detach().float().cpu()
     samples = model.config.window_samples
-    if windows.ndim != 2 or windows.shape[1] != samples or len(windows) == 0:
-        raise InputError(f"export: clips must have shape (clips, {samples}), got {tuple(windows.shape)}")
+    for name, given in (("clips", windows), ("calibration", windows if calibration is None else calibration)):
+        if given.ndim != 2 or given.shape[1] != samples or len(given) == 0:
+            raise InputError(f"export: {name} must have shape (clips, {samples}), got {tuple(given.shape)}")
     network = ExportedClassifier(model, input=input, products=chosen == "onnx").eval()
     with torch.no_grad():
         inputs = windows if input == "waveform" else network.model.frontend(windows)
@@ -153,7 +168,18 @@ def export_classifier(
         parity = measure_parity(model, windows, inputs, make_runner(content), generated=clips is None)
     parity.check(path)
     reference = ExportedClassifier(model, input=input, products=False).eval()
-    latencies = measure_latency(reference, inputs, make_runner, content)
+    latencies, float_bytes, float_latencies = measure_latency(reference, inputs, make_runner, content), None, None
+    if calibration is not None:
+        examples = calibration.detach().float().cpu()
+        with torch.no_grad():
+            examples = examples if input == "waveform" else network.model.frontend(examples)
+        with _without_noise():
+            small = quantise(content, examples.numpy())
+        if accept is not None:
+            accept(make_runner(content), make_runner(small))
+        parity = measure_parity(model, windows, inputs, make_runner(small), generated=clips is None)
+        float_bytes, float_latencies, content = len(content), latencies, small
+        latencies = measure_latency(reference, inputs, make_runner, content)
     write_bytes(path, content)
     return Exported(
         path=path,
@@ -164,6 +190,8 @@ def export_classifier(
         outputs={task: output_name(task) for task in model.config.tasks},
         parity=parity,
         latencies=latencies,
+        float_bytes=float_bytes,
+        float_latencies=float_latencies,
     )
 
 
@@ -243,12 +271,14 @@ def _to_torch_export(network: ExportedClassifier, example: Tensor, metadata: dic
 @contextmanager
 def _without_noise() -> Iterator[None]:
     """Keep the exporter from telling of packages that it does not need and of its own deprecated calls."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger("torch.onnx"), logging.getLogger()]  # the second is onnxruntime's, when it quantises
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -3,13 +3,13 @@
 import io
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -61,6 +61,41 @@ def torch_export_runner(content: bytes, *, threads: int | None = None) -> Runner
         return [logits.numpy() for logits in program(torch.from_numpy(inputs)).values()]
 
     return run
+
+
+class ExportedModel:
+    """An exported file in place of the model that it was made of, for `audiostride.inference`.
+
+    Args:
+        model: The classifier.
+        run: From a batch of inputs to the logits of all tasks.
+        input: What the file takes, waveforms or log-mel spectrograms.
+    """
+
+    def __init__(self, model: AudioClassifier, run: Runner, *, input: str) -> None:
+        self.config, self._run = model.config, run
+        self._frontend = None if input == "waveform" else model.frontend
+
+    def freeze(self) -> Callable[[Tensor], Mapping[str, Tensor]]:
+        """From windows ``(B, samples)`` to the logits ``(B, classes)`` of each task."""
+
+        def compute(windows: Tensor) -> Mapping[str, Tensor]:
+            inputs = windows if self._frontend is None else self._frontend(windows)
+            return dict(zip(self.config.tasks, map(torch.from_numpy, self._run(inputs.numpy())), strict=True))
+
+        return compute
+
+    def parameters(self) -> Iterator[Tensor]:
+        """Nothing but where it runs."""
+        yield torch.empty(0)
+
+    def to(self, device: torch.device) -> Self:
+        """It stays on the CPU."""
+        return self
+
+    def checksum(self) -> str:
+        """Nothing: no results of it are kept."""
+        return ""
 
 
 @dataclass(frozen=True)

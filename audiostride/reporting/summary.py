@@ -139,6 +139,7 @@ def describe_beside(groups: Mapping[str, Sequence[RunFolder]]) -> str:
     if classic is None:
         return majority
     verdict = "less" if classic < metrics["accuracy"] else "as much or more, so that this network has learned no better"
+    verdict = "as much" if metrics["accuracy"] == 1 == classic else verdict
     return f"a support vector machine on log-mel statistics has {100 * classic:.1f} %, {verdict}; {majority}"
 
 

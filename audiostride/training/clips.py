@@ -26,6 +26,7 @@ from audiostride.dataset.splits import (
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
 from audiostride.inference.evaluation import Evaluation, evaluate_reader
+from audiostride.inference.model import Model
 from audiostride.models import AudioClassifier
 from audiostride.models.config import BACKGROUND
 from audiostride.training.background import IS_BACKGROUND, add_background, read_background
@@ -369,7 +370,7 @@ def load_split(
 
 
 def evaluate_clips(
-    model: AudioClassifier,
+    model: Model,
     clips: dict[str, LabelledClips],
     *,
     hop_s: float | None = None,

@@ -1,12 +1,15 @@
 """`audiostride export`, and the recipe that runs what it writes without PyTorch."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -50,6 +53,54 @@ def test_size_parity_and_latency_are_printed(
         assert re.fullmatch(
             rf"CPU, \d+ threads?, batch {batch}: onnxruntime [\d.]+ ms, PyTorch [\d.]+ ms \(medians\)", line
         )
+
+
+def test_int8_tells_what_it_costs_and_is_refused_beyond_the_limit(
+    run_command: Run,
+    trained_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    needs_onnx()
+    out = tmp_path / "model.onnx"
+    assert run_command("export", trained_run, "-o", out, "--int8", "--max-drop", "100") == 0
+    shown = capsys.readouterr().out.splitlines()
+    metrics = json.loads((trained_run / "metrics.json").read_text())
+    assert re.fullmatch(
+        rf"kind: accuracy of 6 test clips {100 * metrics['accuracy']:.1f} % in float32, [\d.]+ % in int8", shown[0]
+    )
+    assert re.fullmatch(rf"{re.escape(str(out))}: onnx, [\d.]+ MiB in int8; in float32 it is [\d.]+ MiB", shown[1])
+    assert re.search(r"batch 1: onnxruntime [\d.]+ ms \([\d.]+ ms in float32\), PyTorch ", "\n".join(shown))
+    from audiostride.training import clips
+
+    evaluate, seen = clips.evaluate_clips, list[dict[str, Any]]()
+
+    def falling(*given: Any, **settings: Any) -> dict[str, Any]:  # 2 points below the network before it
+        seen.append(seen[-1] if seen else evaluate(*given, **settings))
+        return {task: replace(each, accuracy=each.accuracy - 0.02 * (len(seen) - 1)) for task, each in seen[0].items()}
+
+    monkeypatch.setattr(clips, "evaluate_clips", falling)
+    before = out.read_bytes()
+    assert run_command("export", trained_run, "-o", out, "--int8", "--overwrite") == BAD_INPUT
+    assert re.search(
+        r"--int8 must cost at most 1 points of test accuracy, but kind has [\d.]+ % in float32, [\d.]+ % in int8; "
+        "nothing is written; give a larger --max-drop, or leave --int8 out",
+        capsys.readouterr().err,
+    )
+    assert out.read_bytes() == before
+
+
+def test_int8_needs_the_clips_of_its_run(
+    run_command: Run, trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needs_onnx()
+    shutil.copy(trained_run / "model.safetensors", tmp_path / "alone.safetensors")
+    assert run_command("export", tmp_path / "alone.safetensors", "-o", tmp_path / "a.onnx", "--int8") == BAD_INPUT
+    shown = capsys.readouterr().err
+    assert "--int8 must be given a run whose training clips can be read, got" in shown
+    assert "alone.safetensors: there is no run folder" in shown
+    assert not (tmp_path / "a.onnx").exists()
 
 
 def test_all_test_clips_are_compared_where_there_are_few(
@@ -143,6 +194,9 @@ def test_an_output_that_exists_is_kept_unless_told_otherwise(
         (["-o", "."], "must end in .onnx or .pt2"),
         (["-o", "model.pt2", "--clips", "0"], "clips must be"),
         (["-o", "model.pt2", "--input", "mfcc"], "mfcc"),
+        (["-o", "model.pt2", "--int8"], "--int8 must be given with ONNX, got torch-export; name the output model.onnx"),
+        (["-o", "model.onnx", "--max-drop", "2"], "--max-drop must be given with --int8, got it without"),
+        (["-o", "model.onnx", "--int8", "--max-drop", "-1"], "--max-drop must be finite and >= 0, got -1"),
         ([], "out"),
     ],
 )

@@ -39,7 +39,7 @@ def make_classifier(**settings: Any) -> AudioClassifier:
     """A narrow classifier whose norms have seen sounds of several levels, the same in every run."""
     torch.manual_seed(0)
     tasks = {"word": ["no", "yes"], "pitch": ["60", "61", "62"]}
-    model = AudioClassifier(ClassifierConfig(tasks=tasks, width=0.125, **settings))
+    model = AudioClassifier(ClassifierConfig(**{"tasks": tasks, "width": 0.125, **settings}))
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
@@ -207,6 +207,65 @@ def test_every_pooling_is_exported(settings: dict[str, Any], tmp_path: Path) -> 
     assert proto.ir_version == onnx.helper.find_min_ir_version_for(proto.opset_import) == 8
     after = model.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+@pytest.mark.parametrize(("input", "size"), [("waveform", 0.75), ("log-mel", 0.5)])
+def test_an_int8_file_has_weights_of_a_byte_and_nearly_the_same_logits(
+    input: ExportInput, size: float, tmp_path: Path
+) -> None:
+    runtime = needs_onnx()
+    import onnx
+
+    model = train_a_little(make_classifier(width=0.25))
+    found = export_classifier(model, tmp_path / "m.onnx", input=input, calibration=generate_clips(model.config))
+    assert found.float_bytes is not None
+    assert found.n_bytes == (tmp_path / "m.onnx").stat().st_size < size * found.float_bytes
+    proto = onnx.load(tmp_path / "m.onnx")
+    onnx.checker.check_model(proto, full_check=True)
+    assert [(each.domain, each.version) for each in proto.opset_import] == [("", 18)]
+    assert proto.ir_version == 8
+    weights = sum(parameter.numel() for parameter in model.parameters() if parameter.ndim > 1)
+    in_bytes = [tensor for tensor in proto.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
+    assert sum(math.prod(tensor.dims) for tensor in in_bytes) >= weights
+    in_floats = [tensor for tensor in proto.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT]
+    frontend = sum(math.prod(tensor.dims) for tensor in in_floats if tensor.name.startswith("frontend."))
+    assert frontend == (2 * 200 * 248 + 248 * 64 if input == "waveform" else 0), "the frontend stays as it is"
+    assert sum(math.prod(tensor.dims) for tensor in in_floats) - frontend < 0.05 * weights
+    session = runtime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    assert json.loads(session.get_modelmeta().custom_metadata_map["tasks"]) == model.config.tasks
+    waveform = generate_clips(model.config)
+    with torch.no_grad():
+        given, expected = (
+            waveform if input == "waveform" else model.frontend(waveform),
+            model(waveform)["pitch"].numpy(),
+        )
+    logits = session.run(["logits_pitch"], {session.get_inputs()[0].name: given.numpy()})[0]
+    error = np.square(logits - expected).mean() / expected.var(axis=0).mean()
+    assert 1e-4 < error < 0.2, "rounded, and not to something else"
+    (alone,) = session.run(["logits_pitch"], {session.get_inputs()[0].name: given[3:4].numpy()})
+    np.testing.assert_allclose(alone[0], logits[3], rtol=0, atol=1e-5)
+
+
+def test_int8_that_is_not_accepted_is_not_written(tmp_path: Path) -> None:
+    needs_onnx()
+    model, seen = make_classifier(), []
+
+    def refuse(before: Runner, after: Runner) -> None:
+        windows = generate_clips(model.config)[:2].numpy()
+        seen.extend([before(windows), after(windows)])
+        raise InputError("too much is lost")
+
+    with pytest.raises(InputError, match="too much is lost"):
+        export_classifier(model, tmp_path / "m.onnx", calibration=generate_clips(model.config), accept=refuse)
+    assert list(tmp_path.iterdir()) == []
+    with torch.no_grad():
+        expected = model(generate_clips(model.config)[:2])["word"].numpy()
+    np.testing.assert_allclose(seen[0][0], expected, rtol=5e-5, atol=1e-4)
+    assert np.abs(seen[1][0] - expected).max() > 1e-3, "the second is the int8 network"
+    with pytest.raises(InputError, match=r"int8 must be given with the format onnx, got torch-export; name the output"):
+        export_classifier(model, tmp_path / "m.pt2", calibration=generate_clips(model.config))
+    with pytest.raises(InputError, match=r"calibration must have shape \(clips, 16000\), got \(0, 16000\)"):
+        export_classifier(model, tmp_path / "m.onnx", calibration=torch.zeros(0, 16000))
 
 
 def test_the_window_and_the_names_are_those_of_the_model(tmp_path: Path) -> None:
