@@ -103,6 +103,10 @@ def test_from_a_folder_to_detections_in_raven(run_command: Run, home: Path, caps
     assert re.search(rf"^{len(table)} clips? -> ecoutes$", shown, flags=re.MULTILINE)
     assert clips["path"].str.startswith("coq _ poule/00001_").any()
 
+    options = ["--events", "--background", "rien", "--threshold", "1"]
+    shown = said("predict", run, "nuits", "-o", "vide.csv", *options, code=0)
+    assert "nothing was found, the table is empty; a lower --threshold or --min-score finds more" in shown
+
     assert "page: " in said("report", run, "-o", "page.html", code=0)
     page = (home / "page.html").read_text(encoding="utf-8")
     assert re.search(r"<h1>.*correct", page)

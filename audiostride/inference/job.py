@@ -240,12 +240,16 @@ class PredictionJob:
         result = self._folder / f"result{self.out.suffix}"
         if result.is_dir():  # of a process that was killed here
             shutil.rmtree(result)
-        rows = chain.from_iterable(_rows_of(entry) for entry in self._entries())
+        rows, n_rows = chain.from_iterable(_rows_of(entry) for entry in self._entries()), 0
         config = self.model.config
         columns = columns_of(config, self.settings)
         with open_table(result, self.format, config=config, columns=columns, paths=paths) as write:
             while block := list(islice(rows, ROWS_AT_ONCE)):
                 write(rows_to_table(block, config, self.settings))
+                n_rows += len(block)
+        if n_rows == 0:
+            text = "predict: nothing was found, the table is empty; a lower --threshold or --min-score finds more"
+            print(self.settings.say(text), file=sys.stderr)
         if self.clips is not None:
             made = self._folder / "clips"
             shutil.rmtree(made, ignore_errors=True)  # of a process that was killed here
