@@ -27,6 +27,7 @@ COMMANDS = {
     "train": ("train", "train a classifier and report on its test clips"),
     "evaluate": ("evaluate", "evaluate the best model of a run"),
     "predict": ("predict", "classify recordings of any length"),
+    "listen": ("listen", "classify a stream as it comes: samples of a pipe, or the sound card"),
     "embed": ("embed", "write what the heads of a model see in recordings: features for other programs"),
     "report": ("report", "write the cut-offs and the HTML page of one or several runs"),
     "export": ("exporting", "write a classifier as one file for other programs: ONNX or torch.export"),

@@ -37,10 +37,6 @@ def build_parser() -> ArgumentParser:
     )
     parser.add_argument("--top", type=int, default=None, help="rows for so many of the most probable classes")
     parser.add_argument("--min-score", type=float, default=None, help="leave out rows below this probability, 0 to 1")
-    parser.add_argument("--classes", nargs="+", metavar="CLASS", default=None, help="only these have rows and events")
-    parser.add_argument(
-        "--background", nargs="+", metavar="CLASS", default=None, help="these have no rows and no events"
-    )
     parser.add_argument(
         "--all-scores", action="store_true", help="one row per window or file, with a column for each class"
     )
@@ -48,18 +44,7 @@ def build_parser() -> ArgumentParser:
         "--date-time", action="store_true",
         help="columns date and time of each start, of files whose names say it: 20240531_054500.WAV",
     )  # fmt: skip
-    parser.add_argument(
-        "--threshold",
-        default=None,
-        help="least probability of an event, and of a class where clips have several, 0 to 1; auto: that of each class "
-        "in the model (default: 0.5)",
-    )
-    parser.add_argument(
-        "--merge-gap", type=float, default=None, help="events so many seconds apart, or less, are one (default: 0)"
-    )
-    parser.add_argument(
-        "--min-windows", type=int, default=None, help="windows in a row that an event needs (default: 1)"
-    )
+    add_event_options(parser)
     parser.add_argument(
         "--clips", metavar="DIR", default=None,
         help="cut what is found out of its recordings: WAV files by class, the surest first, and a manifest",
@@ -78,6 +63,26 @@ def add_recordings(parser: ArgumentParser) -> None:
         "paths", metavar="PATH", nargs="+",
         help="audio files, folders, patterns such as 'rec/**/*.wav', manifests, lists of paths (.txt), or stores",
     )  # fmt: skip
+
+
+def add_event_options(parser: ArgumentParser) -> None:
+    """Add what says which windows are events."""
+    parser.add_argument("--classes", nargs="+", metavar="CLASS", default=None, help="only these have rows and events")
+    parser.add_argument(
+        "--background", nargs="+", metavar="CLASS", default=None, help="these have no rows and no events"
+    )
+    parser.add_argument(
+        "--threshold",
+        default=None,
+        help="least probability of an event, and of a class where clips have several, 0 to 1; auto: that of each class "
+        "in the model (default: 0.5)",
+    )
+    parser.add_argument(
+        "--merge-gap", type=float, default=None, help="events so many seconds apart, or less, are one (default: 0)"
+    )
+    parser.add_argument(
+        "--min-windows", type=int, default=None, help="windows in a row that an event needs (default: 1)"
+    )
 
 
 def add_job_options(parser: ArgumentParser) -> None:
