@@ -171,7 +171,8 @@ def test_what_is_required_is_imported_and_what_is_imported_is_required() -> None
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     module_of = {"scikit-learn": "sklearn", "pyyaml": "yaml", "docstring-parser": "docstring_parser"}
     required = {module_of.get(each.name, each.name) for each in map(Requirement, project["dependencies"])}
-    extras = {Requirement(line).name for line in project["optional-dependencies"]["export"]}
+    optional = project["optional-dependencies"]
+    extras = {Requirement(line).name for line in [*optional["export"], *optional["live"]]}
     assert required <= third_party_imports(PACKAGE) <= required | extras
     assert not {"torchaudio", "librosa", "pooch", "tensorboardX"} & required
     (torch,) = [each for each in map(Requirement, project["dependencies"]) if each.name == "torch"]

@@ -75,6 +75,7 @@ def run(arguments: Any) -> int:
         **settings, hop_s=arguments.hop, thresholds={"": {"": 0.5}}
     )  # what is wrong is said first
 
+    # As above.
     from audiostride.inference.listening import Listener
     from audiostride.models import load_classifier
     from audiostride.training.hardware import choose_device
@@ -136,6 +137,7 @@ def _read(arguments: Any, rate: int) -> "Iterator[NDArray[np.float32]]":
     if arguments.source == "card":
         yield from _read_card(rate, arguments.channels)
         return
+    # As in `run`.
     import numpy as np
 
     from audiostride.audio.resampling import mix_to_mono
@@ -153,10 +155,10 @@ def _read(arguments: Any, rate: int) -> "Iterator[NDArray[np.float32]]":
 
 
 def _read_card(rate: int, channels: int) -> "Iterator[NDArray[np.float32]]":
-    from audiostride.audio.resampling import mix_to_mono
+    from audiostride.audio.resampling import mix_to_mono  # as in `run`
 
     try:
-        import sounddevice
+        import sounddevice  # an extra
     except (ImportError, OSError) as error:  # the second where the library of the system is missing
         raise InputError(
             f"listen: --from card needs the package sounddevice, got {error}; pip install 'audiostride[live]', or "
@@ -175,6 +177,7 @@ def _resampled(blocks: "Iterator[NDArray[np.float32]]", rate: int, model_rate: i
     if rate == model_rate:
         yield from blocks
         return
+    # As in `run`.
     import numpy as np
     import soxr
 
