@@ -51,6 +51,32 @@ def advice_of(metrics: Mapping[str, Any], option: str = "") -> str:
     return f"train longer{option}, or look at the data"
 
 
+MICROCONTROLLER = 60e6  # multiply-adds a second of a Cortex-M4, by the networks of MLPerf Tiny
+
+
+def describe_size(parameters: int, multiply_adds: int, *, window_s: float, window_ms: float | None = None) -> str:
+    """What a network takes to store and to run.
+
+    Args:
+        parameters: Their number.
+        multiply_adds: Of a window.
+        window_s: Its length in seconds.
+        window_ms: What it takes on the machine of the training, in ms, where that is known.
+
+    >>> print(describe_size(56_000, 2_400_000, window_s=0.5, window_ms=1.2).replace("; ", ";\\n"))
+    56,000 parameters, 224 kB in float32 and 56 kB in int8;
+    4.8 million multiply-adds a second of audio, which take a Cortex-M4 some 0.08 s;
+    a window of 0.5 s takes 1.2 ms on one thread here
+    """
+    a_second = multiply_adds / window_s
+    here = "" if window_ms is None else f"; a window of {window_s:g} s takes {window_ms:.3g} ms on one thread here"
+    return (
+        f"{parameters:,} parameters, {4 * parameters / 1e3:,.0f} kB in float32 and {parameters / 1e3:,.0f} kB in int8; "
+        f"{a_second / 1e6:.3g} million multiply-adds a second of audio, which take a Cortex-M4 some "
+        f"{a_second / MICROCONTROLLER:.2g} s{here}"
+    )
+
+
 METRICS = {
     "accuracy": "accuracy",
     "average_precision": "macro average precision",

@@ -85,6 +85,9 @@ def test_from_a_folder_to_detections_in_raven(run_command: Run, home: Path, caps
     run = Path(commands[1][commands[1].index("--out") + 1])
     assert "2 classes" in shown
     assert f"report: {run / 'report.html'}" in shown
+    (size,) = re.findall(
+        r"^[\d,]+ parameters, \d+ kB in float32 .* a window of 1 s takes [\d.]+ ms on one .*$", shown, re.M
+    )
 
     # Windows, then events for Raven, cut out for listening; the recorder's clock beside them.
     said("predict", run, "nuits", "-o", "fenetres.csv", "--date-time", code=0)
@@ -111,3 +114,4 @@ def test_from_a_folder_to_detections_in_raven(run_command: Run, home: Path, caps
     page = (home / "page.html").read_text(encoding="utf-8")
     assert re.search(r"<h1>.*correct", page)
     assert "support vector machine on log-mel statistics has" in page
+    assert size in page

@@ -13,13 +13,15 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import docstring_parser
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
 
+from audiostride.checks import read_json
 from audiostride.commands.evaluate import print_metrics
 from audiostride.dataset.manifest import check_columns
 from audiostride.errors import InputError
 from audiostride.training.config import BEFORE, TrainConfig, is_of_a_run
 from audiostride.training.presets import DEFAULT_PRESET, PRESETS, preset_settings
-from audiostride.training.run_files import read_yaml
+from audiostride.training.run_files import Environment, read_yaml
 from audiostride.training.tasks import split_task
+from audiostride.wording import describe_size
 
 INTERRUPTED = 130
 # In --help: each group of settings, in the order of `TrainConfig`, and the first of them.
@@ -252,6 +254,9 @@ def run(arguments: Any) -> int:
         return 0
     _write_page(Path(config.out))
     print_metrics(metrics)
+    window_ms = read_json("train", Path(config.out) / "environment.json", Environment).get("window_ms")
+    window_s = TrainConfig.load(config.out).window_s
+    print(describe_size(metrics["parameters"], metrics["multiply_adds"], window_s=window_s, window_ms=window_ms))
     print(f"report: {Path(config.out) / 'report.html'}")
     if metrics["stopped_early"]:
         print(f"stopped at step {metrics['steps']}; go on with: audiostride train --out {config.out} --resume")

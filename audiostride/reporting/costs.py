@@ -9,12 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from audiostride.models.cost import layer_costs
-from audiostride.reporting.blocks import Block, Drawing, Drawings, Section, Table
+from audiostride.reporting.blocks import Block, Drawing, Drawings, Section, Table, Text
 from audiostride.reporting.runs import RunFolder
 from audiostride.reporting.style import INK, STYLE, legend_below, new_panel, series_style
 from audiostride.reporting.summary import run_metric
 from audiostride.reporting.tables import percent
 from audiostride.strides.diffstride import diffstride_layers
+from audiostride.wording import describe_size
 
 MILLION = 1e6
 
@@ -34,7 +35,11 @@ def cost_section(groups: Mapping[str, Sequence[RunFolder]]) -> Section:
         f"Multiply-adds of a window of {runs[0].model.config.window_s:g} s{whose}, counted in the order in which "
         "convolution and pooling are cheaper; frontend, norms and rectifiers are not in them."
     )
-    blocks: list[Block] = [Table("multiply_adds", caption, data, shown)]
+    size = describe_size(
+        runs[0].n_parameters, int(data["multiply_adds"].iloc[-1]), window_s=runs[0].model.config.window_s,
+        window_ms=runs[0].environment.get("window_ms"),
+    )  # fmt: skip
+    blocks: list[Block] = [Text(f"{size}."), Table("multiply_adds", caption, data, shown)]
     points = pd.DataFrame(
         {
             "run": run.name,

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from audiostride.errors import InputError
+from audiostride.models.classifier import AudioClassifier
+from audiostride.models.export_checks import median_ms
 
 KEPT_BYTES = 2**30  # of freed memory, at most, for the next step
 # Of mallopt in malloc.h of the GNU C library.
@@ -91,6 +93,18 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "packages": versions,
     }
+
+
+@torch.inference_mode()
+def time_window(model: AudioClassifier) -> float:
+    """Median time of one window through a frozen copy of a model on one thread of the CPU, with its frontend, in ms."""
+    frozen, threads = model.freeze().cpu().float().eval(), torch.get_num_threads()
+    window = torch.randn(1, model.config.window_samples) / 100
+    torch.set_num_threads(1)
+    try:
+        return median_ms(lambda: frozen(window))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _program() -> list[str]:

@@ -47,6 +47,7 @@ from audiostride.training.hardware import (
     describe_environment,
     peak_memory_mib,
     resident_mib,
+    time_window,
 )
 from audiostride.training.initial import INITIAL, check_given, initial_settings, load_initial, make_model
 from audiostride.training.loggers import closing_loggers, make_loggers
@@ -183,8 +184,9 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         "peak_memory_mib": round(peak_memory_mib(device), 1),
         "training_memory_mib": round(peak_memory_mib(device) - memory_before, 1),
     }
-    write_json(run / "environment.json", describe_environment(device) | cost)
     best = load_classifier(run, device=device)
+    cost["window_ms"] = round(time_window(best), 3)
+    write_json(run / "environment.json", describe_environment(device) | cost)
     if config.budget is not None:  # of a run that was stopped while strides still learned
         classifier_budget("train", best, config.budget).fit_()
     if config.calibrate:

@@ -61,6 +61,7 @@ class Environment(TypedDict, total=False):
     packages: dict[str, str | None]
     training_s: float
     training_memory_mib: float
+    window_ms: float
 
 
 class _Loader(yaml.SafeLoader):
