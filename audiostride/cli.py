@@ -23,6 +23,7 @@ COMMANDS = {
     "demo": ("demo", "make sounds with known modulations, learn them, show whether the cut-offs follow"),
     "import": ("importing", "write the manifest of a known data set, class folders, or annotated recordings"),
     "check": ("checking", "look for what is wrong with a manifest and its audio"),
+    "modulations": ("modulations", "draw which rates and densities the sounds of each class hold"),
     "prepare": ("preparing", "decode the clips of a manifest once, into a store that is read at full speed"),
     "train": ("train", "train a classifier and report on its test clips"),
     "evaluate": ("evaluate", "evaluate the best model of a run"),

@@ -45,7 +45,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown.startswith("usage: audiostride COMMAND")
     assert run() == BAD_INPUT  # nothing was asked for, and what may be is shown
     assert capsys.readouterr().out == shown[: len(shown) // 2]
-    commands = ["demo", "import", "check", "prepare", "train", "evaluate", "predict", "listen", "embed"]
+    commands = ["demo", "import", "check", "modulations", "prepare", "train", "evaluate", "predict", "listen", "embed"]
     commands += ["report", "export", "doctor"]
     assert list(COMMANDS) == commands
     for command in commands:
@@ -67,8 +67,8 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
         ("predicts", "did you mean predict?"),
         (
             "xyz",
-            "it must be one of demo, import, check, prepare, train, evaluate, predict, listen, embed, report, export, "
-            "doctor",
+            "it must be one of demo, import, check, modulations, prepare, train, evaluate, predict, listen, embed, "
+            "report, export, doctor",
         ),
         ("--verbose", "it must be one of demo, import"),
     ],

@@ -16,6 +16,7 @@ from audiostride.reporting.costs import cost_section
 from audiostride.reporting.cutoffs import AXES, cutoff_table
 from audiostride.reporting.figures import AXIS_TITLES
 from audiostride.reporting.measuring import largest_difference, measure_gains
+from audiostride.reporting.modulations import modulations_section
 from audiostride.reporting.runs import RunFolder
 from audiostride.reporting.summary import run_metric, summary_table
 from audiostride.reporting.tables import accuracy_table, cutoffs_table, paper_table, runs_table, strides_table
@@ -63,7 +64,8 @@ def build_sections(
     facts = [summary_table(folders)] + [runs_table(folders)] * (len(folders) > 1)
     # How well it does and where it errs, then what it listens to, then how it was made.
     sections = [accuracy_section(folders), class_section(groups), alarms_section(folders)]
-    sections += [layers_section(groups, summary), strides_section(groups), cost_section(groups)]
+    sections += [modulations_section(groups), layers_section(groups, summary), strides_section(groups)]
+    sections.append(cost_section(groups))
     sections += [training_section(groups), Section("summary", "How it was made", facts)]
     return [section for section in sections if section is not None]
 

@@ -106,7 +106,7 @@ def test_the_check_finds_faults(page: str) -> None:
     assert PageCheck(page).wrong
 
 
-SINGLE = ["accuracy", "per_class", "calibration", "mistakes", "cutoffs", "first_layer", "gains"]
+SINGLE = ["accuracy", "per_class", "calibration", "mistakes", "modulations", "cutoffs", "first_layer", "gains"]
 SINGLE += ["multiply_adds", "summary"]
 
 
@@ -121,7 +121,9 @@ def test_a_run_on_two_classes_has_all_parts(make_run: MakeRun, tmp_path: Path) -
     assert "Both agree: the largest difference of all layers and axes is 0.000" in made.html
     assert "The support vector machine is as good as this network or better: kind. Train longer, or look" in made.html
     assert re.search(r"<span>7800 Hz</span><span>60 Hz</span><span>0.5 s</span></div><figcaption>", made.html)
-    (cutoffs,) = (block for block in made.sections[2].blocks if getattr(block, "name", "") == "cutoffs")
+    (cutoffs,) = (
+        block for section in made.sections for block in section.blocks if getattr(block, "name", "") == "cutoffs"
+    )
     assert (
         cutoffs.shown["stride before"].tolist() == ["2.00", "2.00", "3.00", "1.00"] == cutoffs.shown["stride"].tolist()
     )
