@@ -99,8 +99,9 @@ def modulation_spectrum(windows: Iterable[NDArray[np.float32]], config: Classifi
         count += 1
     power[1 : (n_mels + 1) // 2] *= 2  # for the negative densities
     order = np.argsort(np.fft.fftfreq(n_frames), kind="stable")
-    rates: NDArray[np.float64] = np.fft.fftfreq(n_frames, 1 / n_frames)[order] / config.window_s
-    return ModulationSpectrum(power[:, order] / max(1, count), rates, np.arange(n_mels // 2 + 1) / n_mels)
+    rates = np.asarray(np.fft.fftfreq(n_frames, 1 / n_frames)[order] / config.window_s, dtype=np.float64)
+    densities: NDArray[np.float64] = np.arange(n_mels // 2 + 1) / n_mels
+    return ModulationSpectrum(power[:, order] / max(1, count), rates, densities)
 
 
 def cut_windows(samples: NDArray[np.float32], config: ClassifierConfig) -> list[NDArray[np.float32]]:
