@@ -254,9 +254,10 @@ def run(arguments: Any) -> int:
         return 0
     _write_page(Path(config.out))
     print_metrics(metrics)
-    window_ms = read_json("train", Path(config.out) / "environment.json", Environment).get("window_ms")
-    window_s = TrainConfig.load(config.out).window_s
-    print(describe_size(metrics["parameters"], metrics["multiply_adds"], window_s=window_s, window_ms=window_ms))
+    if "multiply_adds" in metrics:  # a finished run of before has none
+        window_ms = read_json("train", Path(config.out) / "environment.json", Environment).get("window_ms")
+        window_s = TrainConfig.load(config.out).window_s
+        print(describe_size(metrics["parameters"], metrics["multiply_adds"], window_s=window_s, window_ms=window_ms))
     print(f"report: {Path(config.out) / 'report.html'}")
     if metrics["stopped_early"]:
         print(f"stopped at step {metrics['steps']}; go on with: audiostride train --out {config.out} --resume")

@@ -27,6 +27,7 @@ TABLE_2 = {
 }
 WINDOW_S = 1.6  # of the paper's cut-offs, which are rounded down to a bin over 160 frames and 64 bands
 AT_HZ = 1000.0
+F0_HZ = (100, 200, 400)  # of tones whose harmonics are told of
 FRAME_RATE_HZ = 100.0  # for an encoder without its classifier: the paper's 10 ms hop
 
 
@@ -38,6 +39,17 @@ def bands_per(config: ClassifierConfig, at_hz: float) -> dict[str, float]:
     mel_per_band = (hz_to_mel(config.fmax_hz) - hz_to_mel(config.fmin_hz)) / (config.n_mels + 1)
     per_hz = 2595 / math.log(10) / (700 + at_hz) / mel_per_band
     return {"octave": per_hz * at_hz * math.log(2), "khz": 1000 * per_hz}
+
+
+def harmonics_limit(config: ClassifierConfig, cutoff: float, f0_hz: float) -> float:
+    """Up to where, in Hz, harmonics of a tone lie no closer than a cut-off in cycles/mel tells apart; 0 is nowhere.
+
+    Harmonics are f0 apart, which is fewer mel bands the higher they lie: ``1 / (f0 x bands per Hz)`` cycles/mel reach
+    the cut-off at the frequency that this gives, at most the highest of the frontend.
+    """
+    bands_per_hz = bands_per(config, 0.0)["khz"] / 1000  # at 0 Hz; it falls as 700 / (700 + f)
+    found = 700 * (cutoff * f0_hz * bands_per_hz - 1)
+    return min(max(found, 0.0), config.fmax_hz) if found > config.fmin_hz else 0.0
 
 
 def choose_frequency(config: ClassifierConfig) -> float:
@@ -68,9 +80,10 @@ def cutoff_table(
         (last frequency with weight 1), ``half_edge`` (weight 1/2) and ``stop_edge`` (first with weight 0), in `unit`
         and, with the suffix ``_bins``, in bins, none above the Nyquist frequency; ``cutoff``, the paper's ``rate / (2
         S)``, and ``cutoff_floor``, the same rounded down to a bin; of the mel axis also ``cutoff_per_octave`` and
-        ``cutoff_per_khz`` at the frequency ``at_hz``. A hard crop has its three edges in one place.
-        Strided convolution has no mask (its edges are NaN): what lies above its cut-off folds down to lower
-        frequencies.
+        ``cutoff_per_khz`` at the frequency ``at_hz``, and ``harmonics_100``, ``_200`` and ``_400``: where in Hz the
+        harmonics of such a tone come closer than the cut-off (see `harmonics_limit`). A hard crop has its three edges
+        in one place. Strided convolution has no mask (its edges are NaN): what lies above its cut-off folds down to
+        lower frequencies.
 
     Raises:
         InputError: Another kind of model; a window that is not positive.
@@ -114,6 +127,12 @@ def cutoff_table(
                         for unit, bands in per.items()
                     },
                     "at_hz": at_hz if axis == "mel" else math.nan,
+                    **{
+                        f"harmonics_{f0}": harmonics_limit(config, cutoff_bin * bin_width[axis], f0)
+                        if axis == "mel"
+                        else math.nan
+                        for f0 in F0_HZ
+                    },
                 }
             )
     return pd.DataFrame(rows)

@@ -19,7 +19,14 @@ from audiostride.reporting.measuring import largest_difference, measure_gains
 from audiostride.reporting.modulations import modulations_section
 from audiostride.reporting.runs import RunFolder
 from audiostride.reporting.summary import run_metric, summary_table
-from audiostride.reporting.tables import accuracy_table, cutoffs_table, paper_table, runs_table, strides_table
+from audiostride.reporting.tables import (
+    accuracy_table,
+    cutoffs_table,
+    paper_table,
+    runs_table,
+    strides_table,
+    units_table,
+)
 from audiostride.wording import advice_of
 
 MOST_GROUPS = 4  # that get drawings of their own
@@ -108,7 +115,7 @@ def layers_section(groups: Mapping[str, Sequence[RunFolder]], summary: pd.DataFr
         "behind it, except for what folds: a modulation above half the rate of the shorter map that is not "
         "filtered out comes back as a slower or coarser one (aliasing)."
     )
-    tables = [cutoffs_table(summary, starts_of(groups)), paper_table(groups)]
+    tables = [cutoffs_table(summary, starts_of(groups)), units_table(groups, summary), paper_table(groups)]
     blocks: list[Block] = [Text(text), *(table for table in tables if table is not None)]
     shown = 0
     for group, members in groups.items():

@@ -6,12 +6,13 @@ from typing import Any
 import pandas as pd
 
 from audiostride.reporting.blocks import Table
-from audiostride.reporting.cutoffs import AXES, TABLE_2, WINDOW_S, cutoff_table
+from audiostride.reporting.cutoffs import AXES, F0_HZ, TABLE_2, WINDOW_S, bands_per, choose_frequency, cutoff_table
 from audiostride.reporting.figures import stride_columns
 from audiostride.reporting.runs import RunFolder
 from audiostride.wording import metric_of
 
 NONE = "–"
+UNIT_HZ = (250.0, 1000.0, 4000.0)  # where cycles/mel are told in other units
 CUTOFF_DIGITS = {"Hz": 2, "cycles/mel": 4}
 
 
@@ -155,15 +156,36 @@ def cutoffs_table(summary: pd.DataFrame, starts: Mapping[str, pd.DataFrame]) -> 
         places = ["pooling", "layer", "axis"]
         found = summary[places].merge(before[[*places, "stride"]], how="left", on=places)["stride"]
         shown.insert(len(keys), "stride before", [number(stride, 2) for stride in found])
-    if len(mel := summary[(summary["axis"] == "mel") & (summary["layer"] == 1)]) and summary["at_hz"].nunique() == 1:
-        first = mel.iloc[0]
-        caption += (
-            f" At {first['at_hz']:,.0f} Hz the {first['cutoff']:.2f} cycles/mel of layer 1 are "
-            f"{first['cutoff_per_octave']:.2g} cycles/octave and {first['cutoff_per_khz']:.2g} cycles/kHz."
-        )
     if summary["runs"].max() > 1:
         caption += " Means over runs, standard deviation in brackets."
     return Table("cutoffs", caption, summary, shown, n_left=len(keys))
+
+
+def units_table(groups: Mapping[str, Sequence[RunFolder]], summary: pd.DataFrame) -> Table:
+    """The cut-offs over mel frequency in other units, at frequencies that the frontends of all groups have."""
+    configs = {group: members[0].model.config for group, members in groups.items()}
+    own = summary[summary["axis"] == "mel"]
+    inside = [hz for hz in UNIT_HZ if all(config.fmin_hz < hz < config.fmax_hz for config in configs.values())]
+    places = inside or [choose_frequency(next(iter(configs.values())))]
+    data = own[["pooling", "layer", "cutoff"]].rename(columns={"pooling": "model", "cutoff": "cycles/mel"})
+    for unit, name in (("octave", "cycles/octave"), ("khz", "cycles/kHz")):
+        for hz in places:
+            per = [bands_per(configs[group], hz)[unit] for group in own["pooling"]]
+            data[f"{name} at {hz:g} Hz"] = own["cutoff"].to_numpy() * per
+    shown = data.assign(**{"cycles/mel": own["cutoff"].map("{:.4f}".format)})
+    for name in data.columns[3:]:
+        shown[name] = data[name].map("{:.2f}".format)
+    for f0 in F0_HZ:
+        limit = own[f"harmonics_{f0}"]
+        data[f"harmonics of {f0} Hz up to (Hz)"] = limit
+        shown[f"harmonics of {f0} Hz up to"] = ["nowhere" if hz == 0 else f"{hz:,.0f} Hz" for hz in limit]
+    keys = ["layer"] if len(groups) == 1 else ["model", "layer"]
+    caption = (
+        "Cut-offs over mel frequency in other units: mel bands are equally wide in mel, so that the same density is "
+        "coarser in octaves at low frequencies and finer in kHz. Harmonics: up to where those of a tone of that "
+        "fundamental lie far enough apart to pass; above they are a smooth band."
+    )
+    return Table("units", caption, data, shown[keys + list(shown.columns[2:])], n_left=len(keys))
 
 
 def paper_table(groups: Mapping[str, Sequence[RunFolder]]) -> Table | None:

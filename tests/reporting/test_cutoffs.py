@@ -138,6 +138,23 @@ def test_strided_rows_print_a_dash_for_the_mask() -> None:
     assert " - " in text
 
 
+@pytest.mark.parametrize("stride", [1.0, 1.5, 2.0, 3.0])
+@pytest.mark.parametrize("f0", [100, 200, 400])
+def test_harmonics_pass_up_to_where_they_lie_too_close(stride: float, f0: int) -> None:
+    """Counted: the bands between two harmonics of the tone, all the way up."""
+    model = make_model(strides=((2, stride), (2, 1)))
+    found = row(cutoff_table(model), 1, "mel")
+    config = model.config
+    low, high = hz_to_mel(config.fmin_hz), hz_to_mel(config.fmax_hz)
+
+    def band(hz: float) -> float:
+        return (hz_to_mel(hz) - low) / (high - low) * (config.n_mels + 1)
+
+    apart = [hz for hz in range(60, 7800, 5) if 1 / (band(hz + f0 / 2) - band(hz - f0 / 2)) < found["cutoff"]]
+    assert found[f"harmonics_{f0}"] == pytest.approx(max(apart, default=0), abs=20)
+    assert math.isnan(row(cutoff_table(model), 1, "time")[f"harmonics_{f0}"])
+
+
 @pytest.mark.parametrize("at_hz", [300.0, 1000.0, 5000.0])
 def test_mel_cutoffs_in_octaves_and_kilohertz_are_counts_of_bands(at_hz: float) -> None:
     model = make_model()

@@ -106,7 +106,7 @@ def test_the_check_finds_faults(page: str) -> None:
     assert PageCheck(page).wrong
 
 
-SINGLE = ["accuracy", "per_class", "calibration", "mistakes", "modulations", "cutoffs", "first_layer", "gains"]
+SINGLE = ["accuracy", "per_class", "calibration", "mistakes", "modulations", "cutoffs", "units", "first_layer", "gains"]
 SINGLE += ["multiply_adds", "summary"]
 
 
