@@ -69,18 +69,25 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Picture:
-    """A spectrogram with lines of text below it."""
+    """A spectrogram with its sound and lines of text below it."""
 
     name: str
     alt: str
     png: bytes
     lines: Sequence[str]
     limits: tuple[str, str, str]  # of its axes: frequency above and below, time at the right
+    seconds: float  # that it shows
+    flac: bytes  # the sound; empty where it is none that people hear
 
     @property
     def source(self) -> str:
         """The picture as the address of an <img>."""
         return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
+
+    @property
+    def sound(self) -> str:
+        """The sound as the address of an <audio>; empty where there is none."""
+        return "data:audio/flac;base64," + base64.b64encode(self.flac).decode("ascii") if self.flac else ""
 
     def files(self) -> dict[str, bytes]:
         """As PNG."""

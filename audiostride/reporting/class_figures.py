@@ -7,6 +7,7 @@ import matplotlib as mpl
 import matplotlib.image
 import numpy as np
 import pandas as pd
+import soundfile
 import torch
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -24,6 +25,11 @@ from audiostride.reporting.style import COLORS, INK, SOFT, STYLE, legend_below, 
 ALWAYS_WHITE = "#fefefe"  # unlike the paper's white, which turns dark in a dark page
 MOST_NAMES, MOST_COUNTS, MOST_LONG_NAMES = 60, 30, 12  # classes whose names, counts, long names there is room for
 LONGEST_S = 10.0  # of a clip that is shown
+SOUND_S, SOUND_PEAK, HEARD_HZ = (
+    3.0,
+    0.7,
+    96000,
+)  # of a clip that is heard, and the highest sample rate of those that are
 RANGE = 10.0  # from the darkest to the brightest value of a picture, in nepers of power: 43 dB
 
 
@@ -132,6 +138,19 @@ def read_samples_of(row: "pd.Series[Any]", manifest: str, *, sample_rate: int) -
         return read_audio(str(row["path"]), start_s=start_s, duration_s=duration_s, sample_rate=sample_rate)
     except (InputError, OSError, IndexError, KeyError):
         return None
+
+
+def encode_sound(samples: NDArray[np.float32], sample_rate: int) -> bytes:
+    """The first seconds of a clip as a FLAC file for the page, its peak raised or lowered to that of the others.
+
+    Empty for rates whose sounds lie where nobody hears them.
+    """
+    part = samples[: round(SOUND_S * sample_rate)]
+    if sample_rate > HEARD_HZ:
+        return b""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, part * (SOUND_PEAK / max(float(np.abs(part).max()), 1e-6)), sample_rate, format="FLAC")
+    return buffer.getvalue()
 
 
 def draw_spectrogram(samples: NDArray[np.float32], config: ClassifierConfig) -> bytes:

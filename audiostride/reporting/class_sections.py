@@ -10,10 +10,11 @@ import pandas as pd
 
 from audiostride.reporting import class_figures, predictions
 from audiostride.reporting.blocks import Block, Drawing, Drawings, Heading, Picture, Pictures, Section, Table, Text
-from audiostride.reporting.class_figures import LONGEST_S, read_samples_of
+from audiostride.reporting.class_figures import LONGEST_S, SOUND_S, draw_spectrogram, encode_sound, read_samples_of
 from audiostride.reporting.runs import RunFolder, class_columns
 from audiostride.reporting.tables import NONE, number, percent
 
+MOST_HEARD = 12  # classes of which a page has a clip
 MOST_PARTS = 6  # tasks of runs whose classes a page shows; a run of more has a page of its own
 
 
@@ -78,7 +79,8 @@ def task_blocks(run: RunFolder, task: str, *, suffix: str) -> list[Block]:
         drawings.append(Drawing(f"roc{suffix}", alt, class_figures.draw_roc(curve, area, positive)))
         caption += f" ROC: share of {positive} clips found against false alarms, AUC {area:.3f}."
     tables = [per_class_table(run, task, suffix), bins_table(bins, suffix)]
-    return [Drawings(drawings, caption), *tables, *mistakes_blocks(run, task, clips, suffix)]
+    heard = right_blocks(run, task, clips) if not suffix else []  # of one task, so that pages stay small
+    return [Drawings(drawings, caption), *tables, *heard, *mistakes_blocks(run, task, clips, suffix)]
 
 
 def label_blocks(run: RunFolder, task: str, *, suffix: str) -> list[Block]:
@@ -193,7 +195,7 @@ def mistakes_blocks(run: RunFolder, task: str, clips: pd.DataFrame, suffix: str)
     ]
     caption = f"The worst mistakes of {run.title_of(task)}: wrong classes with the highest probability."
     return [
-        *mistake_pictures(run, task, mistakes, lines, caption, suffix),
+        *clip_pictures(run, task, mistakes, lines, caption, f"mistake{suffix}"),
         mistakes_table(run, task, mistakes, shown, suffix),
     ]
 
@@ -216,34 +218,46 @@ def label_mistakes(run: RunFolder, task: str, clips: pd.DataFrame, pairs: pd.Dat
     ]  # fmt: skip
     caption = f"The worst mistakes of {run.title_of(task)}: the probability is farthest from what is there; one a clip."
     return [
-        *mistake_pictures(run, task, mistakes, lines, caption, suffix),
+        *clip_pictures(run, task, mistakes, lines, caption, f"mistake{suffix}"),
         mistakes_table(run, task, mistakes, shown, suffix),
     ]
 
 
-def mistake_pictures(
-    run: RunFolder, task: str, mistakes: pd.DataFrame, described: list[list[str]], caption: str, suffix: str
+def right_blocks(run: RunFolder, task: str, clips: pd.DataFrame) -> list[Block]:
+    """A clip of each class that was given it: the surest."""
+    right = predictions.surest_right(clips, run.tasks[task])
+    lines = [[f"{name}, {share}"] for name, share in zip(right["true"], right["probability"].map(percent), strict=True)]
+    caption = f"What the classes of {run.title_of(task)} sound like: of each the clip that was surest to be of it."
+    return clip_pictures(run, task, right, lines, caption, "right") if 0 < len(right) <= MOST_HEARD else []
+
+
+def clip_pictures(
+    run: RunFolder, task: str, clips: pd.DataFrame, described: list[list[str]], caption: str, prefix: str
 ) -> list[Block]:
-    """A picture of each clip that can still be read, with the lines that describe its mistake."""
+    """A picture of each clip that can still be read, with its sound and the lines that describe it."""
     config = run.model.config
     band = f"{config.fmin_hz:g} to {config.fmax_hz:g} Hz"
     pictures = []
-    for place, (_, row) in enumerate(mistakes.iterrows()):
+    for place, (_, row) in enumerate(clips.iterrows()):
         samples = read_samples_of(row, run.manifests[task], sample_rate=config.sample_rate)
         if samples is None or len(samples) == 0:
             continue
-        length, clip = f"{len(samples) / config.sample_rate:.1f} s", describe_clip(row)
+        seconds, clip = len(samples) / config.sample_rate, describe_clip(row)
+        length = f"{seconds:.1f} s"
         lines, limits = [*described[place], clip], (f"{config.fmax_hz:g} Hz", f"{config.fmin_hz:g} Hz", length)
         alt = f"Log-mel spectrogram of {clip}, {length}, {band}"
-        pictures.append(
-            Picture(f"mistake{suffix}_{place + 1}", alt, class_figures.draw_spectrogram(samples, config), lines, limits)
-        )
+        drawn, sound = draw_spectrogram(samples, config), encode_sound(samples, config.sample_rate)
+        pictures.append(Picture(f"{prefix}_{place + 1}", alt, drawn, lines, limits, seconds, sound))
     blocks: list[Block] = []
     if pictures:
         caption += f" Time runs to the right, mel frequency upwards; the first {LONGEST_S:g} s at most."
+        if any(picture.flac for picture in pictures):
+            caption += (
+                f" {SOUND_S:g} s at most are heard, all at the same peak; the keys j and k play one after another."
+            )
         blocks.append(Pictures(pictures, caption))
-    if lost := len(mistakes) - len(pictures):
-        blocks.append(Text(f"{lost} of these {len(mistakes)} clips can no longer be read: no spectrogram of them."))
+    if lost := len(clips) - len(pictures):
+        blocks.append(Text(f"{lost} of these {len(clips)} clips can no longer be read: no spectrogram of them."))
     return blocks
 
 

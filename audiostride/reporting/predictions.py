@@ -97,6 +97,19 @@ def area_under(curve: pd.DataFrame) -> float:
     return float(np.trapezoid(curve["true_positive_rate"], curve["false_positive_rate"]))
 
 
+def surest_right(predictions: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Of each class that was given rightly the clip with its highest probability, in the order of the names.
+
+    Returns:
+        Rows of the predictions, with ``probability``.
+    """
+    probs = predictions[class_columns(names)].max(axis=1)
+    table = predictions[["line", "path", "start_s", "duration_s", "true", "predicted"]].assign(probability=probs)
+    right = table[table["true"] == table["predicted"]].sort_values("probability", ascending=False, kind="stable")
+    order = right.drop_duplicates("true").set_index("true", drop=False)
+    return order.loc[[name for name in names if name in order.index]].reset_index(drop=True)
+
+
 def worst_mistakes(predictions: pd.DataFrame, names: Sequence[str], *, count: int = 6) -> pd.DataFrame:
     """The wrong predictions with the highest probability, worst first.
 

@@ -1,6 +1,7 @@
 """Where the multiply-adds are, before and after strides were learned, and accuracy against them."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,11 +47,12 @@ def test_several_costs_are_drawn_and_the_table_is_of_the_first(make_run: MakeRun
     ]
     folders = [read_run(run) for run in runs]
     section = cost_section({"diffstride": folders})
-    drawings, table = section.blocks
+    drawings, size, table = section.blocks
+    assert re.match(r"[\d,]+ parameters, \d+ kB in float32 and \d+ kB in int8; [\d.]+ million multiply-adds", size.text)
     assert [drawing.name for drawing in drawings.items] == ["frontier"]  # type: ignore[union-attr]
     assert "of cheap" in table.caption  # type: ignore[union-attr]
     assert table.rows[-1][-1] == percent(1)  # type: ignore[union-attr]
-    (alone,) = cost_section({"diffstride": folders[:1]}).blocks
+    _, alone = cost_section({"diffstride": folders[:1]}).blocks
     assert alone.name == "multiply_adds"  # type: ignore[union-attr]
 
 

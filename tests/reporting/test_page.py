@@ -81,7 +81,9 @@ def check_page(text: str) -> PageCheck:
     found = PageCheck(text)
     assert found.wrong == []
     assert {"header", "nav", "main", "footer"} <= set(found.seen)
-    assert not re.search(r"@import|<script|<link rel=.stylesheet", text)
+    assert not re.search(r"@import|<link rel=.stylesheet", text)
+    assert re.findall(r"<script[^>]*>", text) == ["<script>"]  # its own, which loads nothing
+    assert not re.search(r"fetch|import\(|XMLHttp|eval", text[text.index("<script>") :])
     # Names of languages are no addresses that a browser loads.
     assert not re.search(r"https?://", re.sub(r'xmlns(:\w+)?="[^"]*"|<!--.*?-->', "", text, flags=re.DOTALL))
     assert re.search(r"prefers-color-scheme: dark", text)
@@ -114,13 +116,14 @@ def test_a_run_on_two_classes_has_all_parts(make_run: MakeRun, tmp_path: Path) -
     made = report(make_run(tmp_path / "run"))
     found = check_page(made.html)
     assert list(made.tables) == SINGLE
-    assert found.seen["img"] == len(made.tables["mistakes"]) > 0
+    n_mistakes = len(made.tables["mistakes"])
+    assert found.seen["img"] == found.seen["audio"] == n_mistakes + 2 > 2, "the surest clip of each class too"
     assert "95 % interval" in made.html
     assert re.search(r"ROC curve of detecting tone; the area under it is 0\.\d{3}", made.html)
     assert "expected calibration error" in made.html
     assert "Both agree: the largest difference of all layers and axes is 0.000" in made.html
     assert "The support vector machine is as good as this network or better: kind. Train longer, or look" in made.html
-    assert re.search(r"<span>7800 Hz</span><span>60 Hz</span><span>0.5 s</span></div><figcaption>", made.html)
+    assert re.search(r"<span>7800 Hz</span><span>60 Hz</span><span>0.5 s</span><i hidden></i></div><audio controls preload=.none. src=.data:audio/flac", made.html)
     (cutoffs,) = (
         block for section in made.sections for block in section.blocks if getattr(block, "name", "") == "cutoffs"
     )
