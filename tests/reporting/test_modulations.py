@@ -113,6 +113,12 @@ def test_gains_are_those_of_the_layers_in_turn(pooling: str) -> None:
     assert (first[0][:20] == 1).all()
     assert len(second[1]) <= len(first[1])
     assert np.count_nonzero(first[1]) == {"diffstride": 8, "spectral": 9, "strided": 9}[pooling]
+    # Behind a layer whose second one takes nothing away there is what the first one left.
+    model = AudioClassifier(ClassifierConfig(tasks={"t": ["a", "b"]}, channels=(2, 2), strides=((2, 4), (1, 1)),
+                                             pooling=pooling, size="nominal", ramp_bins=2.0))  # fmt: skip
+    (first, second) = layer_gains(model)
+    np.testing.assert_array_equal(second[0][:24], first[0][:24])
+    assert pooling != "diffstride" or (first[0][:26] % 1 > 0).any(), "on a ramp"
 
 
 def test_windows_are_spread_over_a_clip() -> None:

@@ -123,7 +123,8 @@ def test_a_run_on_two_classes_has_all_parts(make_run: MakeRun, tmp_path: Path) -
     assert "expected calibration error" in made.html
     assert "Both agree: the largest difference of all layers and axes is 0.000" in made.html
     assert "The support vector machine is as good as this network or better: kind. Train longer, or look" in made.html
-    assert re.search(r"<span>7800 Hz</span><span>60 Hz</span><span>0.5 s</span><i hidden></i></div><audio controls preload=.none. src=.data:audio/flac", made.html)
+    limits = "<span>7800 Hz</span><span>60 Hz</span><span>0.5 s</span><i hidden></i></div>"
+    assert re.search(f"{limits}<audio controls preload=.none. src=.data:audio/flac", made.html)
     (cutoffs,) = (
         block for section in made.sections for block in section.blocks if getattr(block, "name", "") == "cutoffs"
     )

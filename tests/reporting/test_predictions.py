@@ -15,6 +15,7 @@ from audiostride.reporting.predictions import (
     calibration_table,
     positive_class,
     roc_curve,
+    surest_right,
     worst_mistakes,
 )
 from lab.clips import read_clips
@@ -78,6 +79,17 @@ def test_the_worst_mistakes_come_first() -> None:
     assert (found["true"] != found["predicted"]).all()
     assert (found["true_probability"] < found["probability"]).all()
     assert worst_mistakes(predictions[predictions["true"] == predictions["predicted"]], NAMES).empty
+
+
+def test_the_surest_clip_of_each_class_is_one_that_was_right() -> None:
+    predictions = make_predictions()
+    found = surest_right(predictions, ["b", "a", "c"]).set_index("true")
+    assert list(found.index) == ["b", "a", "c"]
+    for name in NAMES:
+        own = predictions[(predictions["true"] == name) & (predictions["predicted"] == name)]
+        assert found.loc[name, "probability"] == own[f"p:{name}"].max()
+    never = predictions.assign(predicted="a")
+    assert list(surest_right(never, NAMES)["true"]) == ["a"]
 
 
 def test_clips_are_read_from_their_files_or_their_store(manifest: Path, tmp_path: Path) -> None:
