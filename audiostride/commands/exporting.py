@@ -118,7 +118,7 @@ def _compare_accuracies(
         from audiostride.training.config import TrainConfig
         from audiostride.wording import metric_of
 
-        config = TrainConfig.load(run)
+        config = TrainConfig.load(run if run.is_dir() else run.parent)
         clips = load_split(read_sources(config), model, config, "test")
         networks = [ExportedModel(model, runner, input=input) for runner in (before, after)]
         plain, small = (evaluate_clips(network, clips, intervals=False) for network in networks)

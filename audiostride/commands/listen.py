@@ -71,9 +71,8 @@ def run(arguments: Any) -> int:
         "classes": arguments.classes,
         "background": arguments.background,
     }
-    PredictionSettings.choose(
-        **settings, hop_s=arguments.hop, thresholds={"": {"": 0.5}}
-    )  # what is wrong is said first
+    # What is wrong is said before the model is read, which takes torch.
+    PredictionSettings.choose(**settings, hop_s=arguments.hop, thresholds={"": {"": 0.5}})
 
     # As above.
     from audiostride.inference.listening import Listener
@@ -123,13 +122,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.1f} s"
-        if seconds < 60
-        else f"{seconds / 60:.1f} min"
-        if seconds < 3600
-        else f"{seconds / 3600:.2f} h"
-    )
+    return f"{seconds:.1f} s" if seconds < 600 else f"{seconds / 3600:.2f} h"
 
 
 def _read(arguments: Any, rate: int) -> "Iterator[NDArray[np.float32]]":

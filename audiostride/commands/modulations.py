@@ -1,11 +1,14 @@
 """``audiostride modulations``."""
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
 
 from audiostride.errors import InputError
+
+MOST_DRAWN = 41  # all classes together, and so many of them
 
 
 def build_parser() -> ArgumentParser:
@@ -39,9 +42,9 @@ def run(arguments: Any) -> int:
     clips, bad = inspect_manifest(arguments.manifest, labels=[arguments.label], audio_root=arguments.audio_root)
     bad.raise_if_any(f"manifest {arguments.manifest}", "mend these rows, or give the folder of the audio: --audio-root")
     config = ClassifierConfig(tasks={"": ["a", "b"]}, sample_rate=arguments.sample_rate, window_s=arguments.window_s)
-    spectra = class_spectra(clips, arguments.label, arguments.manifest, config)
+    spectra = class_spectra(clips, arguments.label, arguments.manifest, config, progress=True)
     if not spectra:
-        raise InputError(f"modulations: {arguments.manifest} must have clips that can be read, got none")
+        raise InputError(f"modulations: {arguments.manifest} must have clips that can be heard, got none")
     if len(spectra) > 1:
         spectra = {"all classes": mean_spectrum(spectra), **spectra}
     rows = []
@@ -51,9 +54,11 @@ def run(arguments: Any) -> int:
             row[f"rate_hz_{100 * share:g}"], row[f"density_{100 * share:g}"] = spectrum.limits(share)
         rows.append(row)
     table = pd.DataFrame(rows)
-    write_bytes(out, render(draw_modulations(spectra), format=out.suffix[1:]))
+    drawn = dict(islice(spectra.items(), MOST_DRAWN))
+    write_bytes(out, render(draw_modulations(drawn), format=out.suffix[1:]))
     write_text(out.with_suffix(".csv"), table.to_csv(index=False))
     print("up to which rate (Hz) and density (cycles/mel) 80, 90 and 95 % of the modulation power lie:")
     print(table.to_string(index=False, float_format=lambda value: f"{value:.3g}"))
-    print(f"picture: {out}, table: {out.with_suffix('.csv')}")
+    rest = "" if len(drawn) == len(spectra) else f" (of the first {len(drawn) - 1} classes)"
+    print(f"picture: {out}{rest}, table: {out.with_suffix('.csv')}")
     return 0

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from audiostride.audio.log_mel import log_mel_spectrogram
 from audiostride.models import AudioClassifier, ClassifierConfig
+from audiostride.progress import progress_bar
 from audiostride.reporting.blocks import Block, Drawing, Drawings, Section, Table, Text
 from audiostride.reporting.class_figures import read_samples_of
 from audiostride.reporting.cutoffs import cutoff_table
@@ -31,6 +32,7 @@ CLIPS = 20  # of a class, evenly from all
 WINDOWS = 2  # of a clip
 SHARES = (0.8, 0.9, 0.95)  # of the power, which contours hold
 MOST_PANELS = 12
+SILENT = 1e-9  # power of what does not change but by rounding
 RANGE_DB = 50.0
 
 
@@ -119,15 +121,20 @@ def spread_rows(clips: pd.DataFrame, label: str) -> pd.DataFrame:
 
 
 def class_spectra(
-    clips: pd.DataFrame, label: str, manifest: str, config: ClassifierConfig
+    clips: pd.DataFrame, label: str, manifest: str, config: ClassifierConfig, *, progress: bool = False
 ) -> dict[str, ModulationSpectrum]:
-    """The spectrum of each class, from the clips that can be read."""
+    """The spectrum of each class, from the clips that can be read; none of a class that is silent."""
     windows: dict[str, list[NDArray[np.float32]]] = {}
-    for _, row in spread_rows(clips, label).iterrows():
+    rows = spread_rows(clips, label)
+    bar = progress_bar(total=len(rows), desc="hearing", unit="clip", disable=not progress, leave=False)
+    for _, row in rows.iterrows():
+        bar.update()
         samples = read_samples_of(row, manifest, sample_rate=config.sample_rate)
         if samples is not None and len(samples) >= config.hop_length:
             windows.setdefault(str(row[label]), []).extend(cut_windows(samples, config))
-    return {name: modulation_spectrum(own, config) for name, own in windows.items()}
+    bar.close()
+    found = {name: modulation_spectrum(own, config) for name, own in windows.items()}
+    return {name: spectrum for name, spectrum in found.items() if spectrum.power.sum() > SILENT}
 
 
 def mean_spectrum(spectra: Mapping[str, ModulationSpectrum]) -> ModulationSpectrum:
@@ -168,7 +175,9 @@ def modulations_section(groups: Mapping[str, Sequence[RunFolder]]) -> Section | 
     spectra = class_spectra(clips, "true", run.manifests[task], run.model.config)
     title = "What the sounds contain"
     if not spectra:
-        return Section("modulations", title, [Text("The test clips can no longer be read: no spectrum of them.")])
+        return Section(
+            "modulations", title, [Text("The test clips can no longer be read, or are silent: no spectrum of them.")]
+        )
     gains, folds = layer_gains(run.model), run.model.config.pooling == "strided"
     table = pd.DataFrame(
         {
@@ -181,7 +190,8 @@ def modulations_section(groups: Mapping[str, Sequence[RunFolder]]) -> Section | 
     first, last = table.iloc[0], table.iloc[-1]
     whole = mean_spectrum(spectra).passed(*gains[0])
     what = "keeps below its cut-offs" if folds else "passes"
-    text = f"Layer 1 {what} {percent(whole)} of the modulation power of these sounds"
+    sounds = "these sounds" if len(run.tasks) == 1 else f"the sounds of {run.title_of(task)}"
+    text = f"Layer 1 {what} {percent(whole)} of the modulation power of {sounds}"
     if len(table) > 1:
         text += f": {percent(last['layer 1'])} of {last['class']}, {percent(first['layer 1'])} of {first['class']}, "
         text += "which loses most"

@@ -64,7 +64,8 @@ def test_int8_tells_what_it_costs_and_is_refused_beyond_the_limit(
 ) -> None:
     needs_onnx()
     out = tmp_path / "model.onnx"
-    assert run_command("export", trained_run, "-o", out, "--int8", "--max-drop", "100") == 0
+    given = trained_run / "model.safetensors"  # the file of a run is as good as its folder
+    assert run_command("export", given, "-o", out, "--int8", "--max-drop", "100") == 0
     shown = capsys.readouterr().out.splitlines()
     metrics = json.loads((trained_run / "metrics.json").read_text())
     assert re.fullmatch(
