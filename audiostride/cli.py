@@ -73,6 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = str(error)
     except argparse.ArgumentError as error:
         message = f"{command}: {_what_is_wrong(command, reason_of(error))}"
+    except RuntimeError as error:
+        # Torch tells of a worker that died from a signal's handler, also while its failure is on the way here.
+        if not isinstance(error.__context__, InputError):
+            raise
+        message = str(error.__context__)
     except KeyboardInterrupt:
         print("audiostride: interrupted", file=sys.stderr)
         return 130

@@ -14,6 +14,7 @@ import yaml
 from audiostride import __version__
 from audiostride.cli import COMMANDS, main
 from audiostride.commands.train import choose_folder
+from audiostride.errors import InputError
 from audiostride.training import TrainConfig
 
 BAD_INPUT = 2
@@ -78,6 +79,23 @@ def test_an_unknown_command_is_answered_with_what_there_is(
 ) -> None:
     assert run(given, "--out", "x") == BAD_INPUT
     assert f"audiostride: there is no command {given!r}; {hint}" in capsys.readouterr().err
+
+
+def test_what_interrupts_a_message_does_not_hide_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(arguments: object) -> int:
+        try:
+            raise InputError("a worker has failed")
+        finally:  # as the handler of a signal does, at any place
+            raise RuntimeError("DataLoader worker (pid 1) exited unexpectedly")
+
+    monkeypatch.setattr("audiostride.commands.doctor.run", fail)
+    assert run("doctor") == BAD_INPUT
+    assert capsys.readouterr().err == "audiostride: a worker has failed\n"
+    monkeypatch.setattr("audiostride.commands.doctor.run", lambda arguments: [][1])
+    with pytest.raises(IndexError):
+        run("doctor")
 
 
 def test_every_setting_has_an_option_with_a_help_text(capsys: pytest.CaptureFixture[str]) -> None:
