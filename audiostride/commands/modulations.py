@@ -37,6 +37,7 @@ def run(arguments: Any) -> int:
     from audiostride.writing import write_bytes, write_text
 
     out = Path(arguments.out)
+    beside = out.with_name(f"{out.stem}_modulations.csv")  # birds.csv beside birds.png may be the manifest
     if out.suffix not in (".png", ".svg") or not out.parent.is_dir():
         raise InputError(f"modulations: -o must be a .png or .svg file in a folder that exists, got {out}")
     clips, bad = inspect_manifest(arguments.manifest, labels=[arguments.label], audio_root=arguments.audio_root)
@@ -56,9 +57,9 @@ def run(arguments: Any) -> int:
     table = pd.DataFrame(rows)
     drawn = dict(islice(spectra.items(), MOST_DRAWN))
     write_bytes(out, render(draw_modulations(drawn), format=out.suffix[1:]))
-    write_text(out.with_suffix(".csv"), table.to_csv(index=False))
+    write_text(beside, table.to_csv(index=False))
     print("up to which rate (Hz) and density (cycles/mel) 80, 90 and 95 % of the modulation power lie:")
     print(table.to_string(index=False, float_format=lambda value: f"{value:.3g}"))
     rest = "" if len(drawn) == len(spectra) else f" (of the first {len(drawn) - 1} classes)"
-    print(f"picture: {out}{rest}, table: {out.with_suffix('.csv')}")
+    print(f"picture: {out}{rest}, table: {beside}")
     return 0

@@ -169,11 +169,13 @@ def test_the_command_draws_and_tells(
             soundfile.write(str(tmp_path / "sounds" / name / f"{number}.wav"), samples, 16000)
     (tmp_path / "sounds" / "silent").mkdir()
     soundfile.write(str(tmp_path / "sounds" / "silent" / "0.wav"), np.zeros(16000), 16000)
-    out = tmp_path / "picture.svg"
+    out, manifest = tmp_path / "picture.svg", tmp_path / "picture.csv"
+    manifest.write_text("precious")  # what a manifest of that name would be
     assert run_command("modulations", tmp_path / "sounds", "-o", out) == 0
-    assert f"picture: {out}, table: {tmp_path / 'picture.csv'}" in capsys.readouterr().out
+    assert f"picture: {out}, table: {tmp_path / 'picture_modulations.csv'}" in capsys.readouterr().out
     assert out.read_text().count("<image") == 3
-    table = pd.read_csv(tmp_path / "picture.csv").set_index("class")
+    assert manifest.read_text() == "precious"
+    table = pd.read_csv(tmp_path / "picture_modulations.csv").set_index("class")
     assert list(table.index) == ["all classes", "fast", "slow"], "of silence there is no spectrum"
     assert table.loc["slow", "rate_hz_80"] < 10 < table.loc["fast", "rate_hz_80"] <= 33
     assert table.loc["slow", "density_80"] < 0.1 < table.loc["fast", "density_80"]
