@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from audiostride.models import AudioClassifier
-    from audiostride.models.export_checks import Runner
+    from audiostride.models.export.parity import Runner
 
 CALIBRATION = 256  # training clips whose activations choose the scales of int8
 
@@ -24,17 +24,21 @@ def build_parser() -> ArgumentParser:
     """The options of ``audiostride export``."""
     parser = ArgumentParser(description=run.__doc__)
     parser.add_argument("run", metavar="RUN", help="run folder or model.safetensors")
-    parser.add_argument("-o", "--out", required=True, help="file that is written: model.onnx, or model.pt2")
+    parser.add_argument(
+        "-o", "--out", required=True, help="file that is written: model.onnx, .pt2, .h (C99) or .html (a page)"
+    )
     parser.add_argument(
         "--input",
         choices=["waveform", "log-mel"],
         default="waveform",
         help="what the file takes: windows of samples, or their log-mel spectrograms",
     )
-    parser.add_argument("--format", choices=["onnx", "torch-export"], help="default: by the suffix of -o")
+    parser.add_argument("--format", choices=["onnx", "torch-export", "c", "html"], help="default: by the suffix of -o")
     parser.add_argument("--clips", type=int, default=64, help="test clips of the run to compare with PyTorch on")
     parser.add_argument(
-        "--int8", action="store_true", help="8-bit weights and activations (ONNX), a third or a fourth of the size"
+        "--int8",
+        action="store_true",
+        help="8-bit weights, in ONNX activations too: a third or a fourth of the size (ONNX, C)",
     )
     parser.add_argument(
         "--max-drop", type=float, help="with --int8: points of test accuracy that it may cost (default: 1)"
@@ -44,18 +48,23 @@ def build_parser() -> ArgumentParser:
 
 
 def run(arguments: Any) -> int:
-    """Write a trained classifier as one ONNX or torch.export file, and compare it with PyTorch."""
+    """Write a trained classifier as one file of ONNX, torch.export, C or HTML, and compare it with PyTorch."""
     # --help and errors in options need not wait for torch.
     from audiostride.models import load_classifier
-    from audiostride.models.export import check_packages, check_place, choose_format, export_classifier
+    from audiostride.models.export.files import (
+        check_int8,
+        check_packages,
+        check_place,
+        choose_format,
+        export_classifier,
+    )
 
     check_count("export", clips=arguments.clips)
     out = Path(arguments.out)
     format = choose_format(out, arguments.format)
     check_place(out, overwrite=arguments.overwrite)
     check_packages(format)
-    if arguments.int8 and format != "onnx":
-        raise InputError(f"export: --int8 must be given with ONNX, got {format}; name the output model.onnx")
+    check_int8(format, int8=arguments.int8)
     if arguments.max_drop is not None and not arguments.int8:
         raise InputError("export: --max-drop must be given with --int8, got it without")
     max_drop = 1.0 if arguments.max_drop is None else arguments.max_drop
@@ -67,8 +76,9 @@ def run(arguments: Any) -> int:
     source = f"generated clips ({why})" if clips is None else "test clips of the run"
     calibration, accept = None, None
     if arguments.int8:
-        calibration, why = _windows_of(run_path, model, "train", count=CALIBRATION)
-        if calibration is None:
+        if format == "onnx":
+            calibration, why = _windows_of(run_path, model, "train", count=CALIBRATION)
+        if (format == "onnx" and calibration is None) or clips is None:
             raise InputError(
                 f"export: --int8 must be given a run whose training clips can be read, got {run_path}: {why}"
             )
@@ -79,6 +89,7 @@ def run(arguments: Any) -> int:
         input=arguments.input,
         format=format,
         clips=clips,
+        int8=arguments.int8,
         calibration=calibration,
         accept=accept,
         overwrite=arguments.overwrite,
@@ -87,13 +98,22 @@ def run(arguments: Any) -> int:
     outputs = ", ".join(f"{name} (batch x {len(model.config.tasks[task])})" for task, name in found.outputs.items())
     beside = "" if found.float_bytes is None else f" in int8; in float32 it is {found.float_bytes / 2**20:.2f} MiB"
     print(f"{found.path}: {found.format}, {found.n_bytes / 2**20:.2f} MiB{beside}")
-    print(f"input {found.input_name} ({shape}), {model.config.sample_rate} Hz; output {outputs}")
+    if format == "html":
+        print("open it in a browser and drop a recording on it; it needs no network")
+    elif format == "c":
+        head = found.path.read_text(encoding="utf-8").split("*/")[0]
+        print("\n".join(line[3:] for line in head.splitlines() if line[3:].startswith(("Weights", "Memory", "Work"))))
+    else:
+        print(f"input {found.input_name} ({shape}), {model.config.sample_rate} Hz; output {outputs}")
     parity = found.parity
-    print(
-        f"against PyTorch on {parity.n_clips} {source}: largest difference of logits {parity.max_difference:.1e}, "
-        f"same top class {parity.n_same_class} of {parity.n_clips}"
-    )
-    program = "onnxruntime" if found.format == "onnx" else "torch.export"
+    if parity is None:
+        print(f"not compared with PyTorch, for which there is no {'node' if format == 'html' else 'C compiler'} here")
+    else:
+        print(
+            f"against PyTorch on {parity.n_clips} {source}: largest difference of logits {parity.max_difference:.1e}, "
+            f"same top class {parity.n_same_class} of {parity.n_clips}"
+        )
+    program = {"onnx": "onnxruntime", "c": "C"}.get(format, "torch.export")
     for number, each in enumerate(found.latencies):
         before = f" ({found.float_latencies[number].exported_ms:.2f} ms in float32)" if found.float_latencies else ""
         print(
@@ -113,7 +133,7 @@ def _compare_accuracies(
 
     def accept(before: "Runner", after: "Runner") -> None:
         # As in `run`.
-        from audiostride.models.export_checks import ExportedModel
+        from audiostride.models.export.parity import ExportedModel
         from audiostride.training.clips import evaluate_clips, load_split, read_sources
         from audiostride.training.config import TrainConfig
         from audiostride.wording import metric_of

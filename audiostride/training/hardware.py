@@ -13,7 +13,7 @@ import torch
 
 from audiostride.errors import InputError
 from audiostride.models.classifier import AudioClassifier
-from audiostride.models.export_checks import median_ms
+from audiostride.models.export.parity import median_ms
 
 KEPT_BYTES = 2**30  # of freed memory, at most, for the next step
 # Of mallopt in malloc.h of the GNU C library.

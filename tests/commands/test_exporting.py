@@ -114,6 +114,33 @@ def test_all_test_clips_are_compared_where_there_are_few(
     assert "same top class 6 of 6" in shown
 
 
+@pytest.mark.parametrize("name", ["model.h", "model.html"])
+def test_small_programs_tell_what_they_take(
+    run_command: Run, trained_run: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / name
+    assert run_command("export", trained_run, "-o", out) == 0
+    shown = capsys.readouterr().out
+    assert "on 6 test clips of the run: " in shown or "not compared with PyTorch, for which there is no " in shown
+    if name == "model.html":
+        assert "open it in a browser and drop a recording on it; it needs no network" in shown
+        assert "CPU, " not in shown
+    else:
+        assert re.search(r"\nMemory +AUDIOSTRIDE_WORK floats, [\d,]+ bytes, which the caller lends", shown)
+        assert re.search(r"\nWork +[\d,]+ multiply-adds of the network a window", shown)
+
+
+def test_8_bit_weights_in_c_tell_what_they_cost(
+    run_command: Run, trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        pytest.skip("no C compiler is installed")
+    assert run_command("export", trained_run, "-o", tmp_path / "m.h", "--int8", "--max-drop", "100") == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"kind: accuracy of 6 test clips [\d.]+ % in float32, [\d.]+ % in int8", shown)
+    assert "8-bit integers, with a factor in float for each row" in shown
+
+
 @pytest.mark.slow
 def test_without_its_recordings_a_run_is_compared_on_generated_clips(
     run_command: Run, trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -189,13 +216,13 @@ def test_an_output_that_exists_is_kept_unless_told_otherwise(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["-o", "model.tflite"], "must end in .onnx or .pt2"),
+        (["-o", "model.tflite"], "must end in .onnx, .pt2, .h, .html"),
         (["-o", "model.pt2", "--format", "onnx"], "must fit --format onnx"),
         (["-o", "no/model.pt2"], "in a folder that exists"),
-        (["-o", "."], "must end in .onnx or .pt2"),
+        (["-o", "."], "must end in .onnx, .pt2, .h, .html"),
         (["-o", "model.pt2", "--clips", "0"], "clips must be"),
         (["-o", "model.pt2", "--input", "mfcc"], "mfcc"),
-        (["-o", "model.pt2", "--int8"], "--int8 must be given with ONNX, got torch-export; name the output model.onnx"),
+        (["-o", "model.pt2", "--int8"], "int8 must be given with ONNX or C, got torch-export; name the output"),
         (["-o", "model.onnx", "--max-drop", "2"], "--max-drop must be given with --int8, got it without"),
         (["-o", "model.onnx", "--int8", "--max-drop", "-1"], "--max-drop must be finite and >= 0, got -1"),
         ([], "out"),
@@ -255,9 +282,9 @@ def test_missing_packages_are_named(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from audiostride.models import export
+    from audiostride.models.export import files
 
-    monkeypatch.setattr(export, "find_spec", lambda name: None)
+    monkeypatch.setattr(files, "find_spec", lambda name: None)
     assert run_command("export", trained_run, "-o", tmp_path / "model.onnx") == BAD_INPUT
     assert "pip install 'audiostride[export]'" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

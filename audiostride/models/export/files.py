@@ -1,5 +1,6 @@
-"""A trained classifier as one file that other programs run: ONNX, or torch.export."""
+"""A trained classifier as one file that other programs run: ONNX, torch.export, C99, or a page for a browser."""
 
+import copy
 import io
 import json
 import logging
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -18,8 +19,12 @@ from audiostride import __version__
 from audiostride.checks import check_choice
 from audiostride.errors import InputError
 from audiostride.models.classifier import AudioClassifier
-from audiostride.models.export_checks import (
+from audiostride.models.export.c_source import COMPILERS, c_runner, find_compiler, to_c
+from audiostride.models.export.graph import ExportedClassifier, ExportInput, output_name, tidy_graph
+from audiostride.models.export.int8 import quantise
+from audiostride.models.export.parity import (
     Latency,
+    MakeRunner,
     Parity,
     Runner,
     generate_clips,
@@ -28,12 +33,11 @@ from audiostride.models.export_checks import (
     onnx_runner,
     torch_export_runner,
 )
-from audiostride.models.export_graph import ExportedClassifier, ExportInput, output_name, tidy_graph
-from audiostride.models.export_int8 import quantise
+from audiostride.models.export.web_page import find_node, node_runner, to_html
 from audiostride.writing import write_bytes
 
-ExportFormat = Literal["onnx", "torch-export"]
-SUFFIXES: dict[str, ExportFormat] = {".onnx": "onnx", ".pt2": "torch-export"}
+ExportFormat = Literal["onnx", "torch-export", "c", "html"]
+SUFFIXES: dict[str, ExportFormat] = {".onnx": "onnx", ".pt2": "torch-export", ".h": "c", ".html": "html"}
 INPUT_NAMES: dict[ExportInput, str] = {"waveform": "waveform", "log-mel": "log_mel"}
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
@@ -51,7 +55,7 @@ class Exported:
     path: Path
     """The file."""
     format: ExportFormat
-    """ONNX or torch.export."""
+    """What kind of file."""
     n_bytes: int
     """Its size."""
     input_name: str
@@ -60,10 +64,10 @@ class Exported:
     """Shape of the input behind the batch axis."""
     outputs: dict[str, str]
     """The output with the logits of each task."""
-    parity: Parity
-    """Agreement with PyTorch."""
+    parity: Parity | None
+    """Agreement with PyTorch; None where nothing here can run the file: C without a compiler, a page without node."""
     latencies: list[Latency]
-    """Time per batch on the CPU, for each size of batch."""
+    """Time per batch on the CPU, for each size of batch; empty as `parity`, and for pages."""
     float_bytes: int | None = None
     """Of an int8 file the size in float32."""
     float_latencies: list[Latency] | None = None
@@ -81,8 +85,8 @@ def choose_format(out: str | Path, given: str | None) -> ExportFormat:
     if given is None:
         if by_suffix is None:
             raise InputError(
-                f"export: -o must end in .onnx or .pt2, or --format be given, got {out}; "
-                "name it model.onnx or model.pt2"
+                f"export: -o must end in {', '.join(SUFFIXES)}, or --format be given, got {out}; "
+                "name it model.onnx, model.pt2, model.h (C) or model.html"
             )
         return by_suffix
     format = check_format(given)
@@ -96,7 +100,7 @@ def choose_format(out: str | Path, given: str | None) -> ExportFormat:
 def check_format(given: str) -> ExportFormat:
     """The format of that name, or `InputError`."""
     check_choice("export", "format", given, ExportFormat)
-    return "onnx" if given == "onnx" else "torch-export"
+    return cast("ExportFormat", given)
 
 
 def export_classifier(
@@ -106,6 +110,7 @@ def export_classifier(
     input: ExportInput = "waveform",
     format: str | None = None,
     clips: Tensor | None = None,
+    int8: bool = False,
     calibration: Tensor | None = None,
     accept: Callable[[Runner, Runner], None] | None = None,
     overwrite: bool = False,
@@ -114,17 +119,20 @@ def export_classifier(
 
     The file takes batches of any size of windows of ``config.window_samples`` samples (input ``waveform``) or of their
     log-mel spectrograms (``log_mel``), and gives ``logits_<task>`` for each task. In its metadata (of ONNX; in
-    ``audiostride.json`` inside a torch.export archive) stand `export_metadata`.
+    ``audiostride.json`` inside a torch.export archive) stand `export_metadata`. A header of C (see `to_c`) takes one
+    window at a time, and a page (see `to_html`) recordings.
 
     Args:
         model: The classifier, as it is after training; it is not changed.
-        out: The file, ``.onnx`` or ``.pt2``.
+        out: The file: ``.onnx``, ``.pt2``, ``.h`` or ``.html``.
         input: What the file takes: ``"waveform"`` or ``"log-mel"``.
-        format: ``"onnx"`` or ``"torch-export"``; None goes by the suffix of `out`.
+        format: ``"onnx"``, ``"torch-export"``, ``"c"`` or ``"html"``; None goes by the suffix of `out`.
         clips: Windows to compare on, ``(clips, window_samples)``; None generates some.
-        calibration: Windows of training clips, ``(clips, window_samples)``, whose activations choose the scales of an
-            int8 file (ONNX only, see `quantise`); None leaves the file in float32.
-        accept: With `calibration`: gets the float32 and the int8 network, each from a batch of inputs to the logits of
+        int8: Whether weights are 8-bit integers: in ONNX activations too (see `quantise`), in C with arithmetic in
+            float.
+        calibration: Of ONNX in int8, windows of training clips, ``(clips, window_samples)``, whose activations choose
+            the scales.
+        accept: With `int8`: gets the float32 and the int8 network, each from a batch of inputs to the logits of
             all tasks, and raises `InputError` if the second will not do. None takes it as it is.
         overwrite: Whether a file that exists is replaced.
 
@@ -132,67 +140,117 @@ def export_classifier(
         Size, parity and latency.
 
     Raises:
-        InputError: A missing package, an output that exists or cannot be written; logits that differ by more than 1e-3
-            from PyTorch's, or another top class (before they are made int8). Then no file is written.
+        InputError: A missing package, an output that exists or cannot be written; a network that the format has no
+            form for; logits that differ by more than 1e-3 from PyTorch's, or another top class (before weights are made
+            int8). Then no file is written.
     """
     check_choice("export", "input", input, ExportInput)
     chosen, path = choose_format(out, format), Path(out)
     check_place(path, overwrite=overwrite)
     check_packages(chosen)
-    if calibration is not None and chosen != "onnx":
-        raise InputError(f"export: int8 must be given with the format onnx, got {chosen}; name the output model.onnx")
+    int8 = int8 or calibration is not None
+    check_int8(chosen, int8=int8)
+    if int8 and (calibration is None) == (chosen == "onnx"):
+        raise InputError(
+            f"export: calibration must be given with int8 and ONNX, and not with C, got "
+            f"{'none' if calibration is None else 'some'} with {chosen}"
+        )
+    if input == "log-mel" and chosen == "html":
+        raise InputError("export: a page hears waveforms, got input log-mel; leave --input out")
     windows = generate_clips(model.config) if clips is None else clips.detach().float().cpu()
     samples = model.config.window_samples
     for name, given in (("clips", windows), ("calibration", windows if calibration is None else calibration)):
         if given.ndim != 2 or given.shape[1] != samples or len(given) == 0:
             raise InputError(f"export: {name} must have shape (clips, {samples}), got {tuple(given.shape)}")
-    network = ExportedClassifier(model, input=input, products=chosen == "onnx").eval()
     with torch.no_grad():
-        inputs = windows if input == "waveform" else network.model.frontend(windows)
+        inputs = windows if input == "waveform" else copy.deepcopy(model.frontend).cpu()(windows)
+    content, small = _make_contents(model, inputs, calibration, input=input, format=chosen, int8=int8)
+    make_runner = _runner_of(chosen)
+    parity, latencies, float_latencies = None, list[Latency](), None
+    if make_runner is None and int8:
+        raise InputError(
+            f"export: --int8 must be compared with float32, for which C takes a compiler, one of {', '.join(COMPILERS)}"
+            "; install one, or leave --int8 out"
+        )
+    if make_runner is not None:
+        parity = measure_parity(model, windows, inputs, make_runner(content), generated=clips is None)
+        parity.check(path)
+    if make_runner is not None and chosen != "html":  # of a page node knows no time
+        reference = ExportedClassifier(model, input=input, products=False).eval()
+        threads = 1 if chosen == "c" else torch.get_num_threads()
+        latencies = measure_latency(reference, inputs, make_runner, content, threads=threads)
+        if small is not None:
+            if accept is not None:
+                accept(make_runner(content), make_runner(small))
+            parity = measure_parity(model, windows, inputs, make_runner(small), generated=clips is None)
+            float_latencies = latencies
+            latencies = measure_latency(reference, inputs, make_runner, small, threads=threads)
+    written = content if small is None else small
+    write_bytes(path, written)
+    return Exported(
+        path=path,
+        format=chosen,
+        n_bytes=len(written),
+        input_name=INPUT_NAMES[input],
+        input_shape=tuple(inputs.shape[1:]),
+        outputs={task: output_name(task) for task in model.config.tasks},
+        parity=parity,
+        latencies=latencies,
+        float_bytes=None if small is None else len(content),
+        float_latencies=float_latencies,
+    )
+
+
+def _make_contents(
+    model: AudioClassifier,
+    inputs: Tensor,
+    calibration: Tensor | None,
+    *,
+    input: ExportInput,
+    format: ExportFormat,
+    int8: bool,
+) -> tuple[bytes, bytes | None]:
+    """The file in float32, and in int8 where that is asked for."""
+    if format == "html":
+        return to_html(model), None
+    if format == "c":
+        return to_c(model, input=input), to_c(model, input=input, int8=True) if int8 else None
+    network = ExportedClassifier(model, input=input, products=format == "onnx").eval()
     metadata = export_metadata(model, input=input)
     # Not a clip: archives of torch.export keep their example. Of two: a batch of one would be taken for a constant.
     example = torch.zeros(2, *inputs.shape[1:])
-    make_runner = onnx_runner if chosen == "onnx" else torch_export_runner
     with _without_noise():
         try:
-            if chosen == "onnx":
-                content = _to_onnx(network, example, INPUT_NAMES[input], metadata)
-            else:
-                content = _to_torch_export(network, example, metadata)
+            if format == "torch-export":
+                return _to_torch_export(network, example, metadata), None
+            content = _to_onnx(network, example, INPUT_NAMES[input], metadata)
         except (ImportError, RuntimeError) as error:  # such as an onnxscript that does not fit torch
             reason = (str(error).strip().splitlines() or [repr(error)])[0]
             raise InputError(
                 f"export: the exporter of torch {torch.__version__} failed: {reason}; update torch, onnx and "
                 "onnxscript, or give --format torch-export"
             ) from error
-        parity = measure_parity(model, windows, inputs, make_runner(content), generated=clips is None)
-    parity.check(path)
-    reference = ExportedClassifier(model, input=input, products=False).eval()
-    latencies, float_bytes, float_latencies = measure_latency(reference, inputs, make_runner, content), None, None
-    if calibration is not None:
-        examples = calibration.detach().float().cpu()
-        with torch.no_grad():
-            examples = examples if input == "waveform" else network.model.frontend(examples)
-        with _without_noise():
-            small = quantise(content, examples.numpy())
-        if accept is not None:
-            accept(make_runner(content), make_runner(small))
-        parity = measure_parity(model, windows, inputs, make_runner(small), generated=clips is None)
-        float_bytes, float_latencies, content = len(content), latencies, small
-        latencies = measure_latency(reference, inputs, make_runner, content)
-    write_bytes(path, content)
-    return Exported(
-        path=path,
-        format=chosen,
-        n_bytes=len(content),
-        input_name=INPUT_NAMES[input],
-        input_shape=tuple(inputs.shape[1:]),
-        outputs={task: output_name(task) for task in model.config.tasks},
-        parity=parity,
-        latencies=latencies,
-        float_bytes=float_bytes,
-        float_latencies=float_latencies,
-    )
+    if calibration is None:
+        return content, None
+    examples = calibration.detach().float().cpu()
+    with torch.no_grad(), _without_noise():
+        examples = examples if input == "waveform" else network.model.frontend(examples)
+        return content, quantise(content, examples.numpy())
+
+
+def _runner_of(format: ExportFormat) -> MakeRunner | None:
+    """What loads a file of a format, or None where that takes a program that is not here."""
+    if format == "c" and find_compiler() is None:
+        return None
+    if format == "html" and find_node() is None:
+        return None
+    return {"onnx": onnx_runner, "torch-export": torch_export_runner, "c": c_runner, "html": node_runner}[format]
+
+
+def check_int8(format: ExportFormat, *, int8: bool) -> None:
+    """Raise where int8 is asked of a format that has none."""
+    if int8 and format not in ("onnx", "c"):
+        raise InputError(f"export: int8 must be given with ONNX or C, got {format}; name the output model.onnx")
 
 
 def export_metadata(model: AudioClassifier, *, input: ExportInput) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audiostride.models.export_graph import tidy_graph
+from audiostride.models.export.graph import tidy_graph
 
 BATCH_SIZE = 16
 LINEAR = ["Conv", "Gemm", "MatMul"]  # fewer roundings, and smaller, than with what only moves or scales numbers
@@ -22,7 +22,7 @@ def quantise(content: bytes, inputs: NDArray[np.float32]) -> bytes:
     frontend stays float32: powers reach over nine decades. The file takes and gives float32.
 
     Args:
-        content: An ONNX file of `audiostride.models.export`.
+        content: An ONNX file of `audiostride.models.export.files`.
         inputs: What it gets for the calibration clips, ``(clips, …)``.
 
     Returns:

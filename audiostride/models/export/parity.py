@@ -193,12 +193,15 @@ def measure_parity(model: AudioClassifier, windows: Tensor, inputs: Tensor, run:
     return Parity(len(windows), generated, difference, largest, int(same.sum()))
 
 
-def measure_latency(network: nn.Module, inputs: Tensor, make_runner: MakeRunner, content: bytes) -> list[Latency]:
+def measure_latency(
+    network: nn.Module, inputs: Tensor, make_runner: MakeRunner, content: bytes, *, threads: int
+) -> list[Latency]:
     """Median times of an exported file and of the frozen network in PyTorch, with as many threads.
 
     One after the other: the threads of one program wait actively for a while and would slow the other down.
     """
-    threads, found = torch.get_num_threads(), []
+    before, found = torch.get_num_threads(), []
+    torch.set_num_threads(threads)
     for batch_size in BATCH_SIZES:
         batch = inputs[torch.arange(batch_size) % len(inputs)].contiguous()
         with torch.no_grad():
@@ -206,6 +209,7 @@ def measure_latency(network: nn.Module, inputs: Tensor, make_runner: MakeRunner,
         run, array = make_runner(content, threads=threads), batch.numpy()
         exported_ms = median_ms(lambda run=run, array=array: run(array))  # type: ignore[misc]
         found.append(Latency(batch_size, threads, exported_ms, torch_ms))
+    torch.set_num_threads(before)
     return found
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from examples import make_classifier, noise
 from torch import Tensor, nn
 
 import audiostride
@@ -22,33 +23,15 @@ from audiostride import (
     LogMel,
     load_classifier,
 )
-from audiostride.models import export, save_classifier
-from audiostride.models.export import export_classifier
-from audiostride.models.export_checks import Parity, Runner, generate_clips, measure_parity
-from audiostride.models.export_graph import ExportInput, LogMelProducts
+from audiostride.models import save_classifier
+from audiostride.models.export import export_classifier, files
+from audiostride.models.export.graph import ExportInput, LogMelProducts
+from audiostride.models.export.parity import Parity, Runner, generate_clips, measure_parity
 
-SPEECH = Path(__file__).parents[2].parent / "shared" / "data" / "speech" / "audio"
+SPEECH = Path(__file__).parents[3].parent / "shared" / "data" / "speech" / "audio"
 
 
 TWO_BLOCKS: dict[str, Any] = {"channels": (64, 64), "strides": ((2, 2), (2, 2))}  # which export in half the time
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    """Gaussian noise, the same in every run."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def make_classifier(**settings: Any) -> AudioClassifier:
-    """A narrow classifier whose norms have seen sounds of several levels, the same in every run."""
-    torch.manual_seed(0)
-    tasks = {"word": ["no", "yes"], "pitch": ["60", "61", "62"]}
-    model = AudioClassifier(ClassifierConfig(**{"tasks": tasks, "width": 0.125, **settings}))
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0
-    with torch.no_grad():
-        model(noise(6, model.config.window_samples) * torch.logspace(-3, -0.5, 6)[:, None])
-    return model.eval()
 
 
 class FromWaveform(nn.Module):
@@ -261,7 +244,7 @@ def test_int8_that_is_not_accepted_is_not_written(tmp_path: Path) -> None:
         expected = model(generate_clips(model.config)[:2])["word"].numpy()
     np.testing.assert_allclose(seen[0][0], expected, rtol=5e-5, atol=1e-4)
     assert np.abs(seen[1][0] - expected).max() > 1e-3, "the second is the int8 network"
-    with pytest.raises(InputError, match=r"int8 must be given with the format onnx, got torch-export; name the output"):
+    with pytest.raises(InputError, match=r"int8 must be given with ONNX or C, got torch-export; name the output"):
         export_classifier(model, tmp_path / "m.pt2", calibration=generate_clips(model.config))
     with pytest.raises(InputError, match=r"calibration must have shape \(clips, 16000\), got \(0, 16000\)"):
         export_classifier(model, tmp_path / "m.onnx", calibration=torch.zeros(0, 16000))
@@ -286,13 +269,13 @@ def test_a_file_that_does_not_do_what_pytorch_does_is_not_written(
     out = tmp_path / "m.pt2"
     if old is not None:
         out.write_bytes(old)
-    load = export.torch_export_runner
+    load = files.torch_export_runner
 
     def loads_wrongly(content: bytes, *, threads: int | None = None) -> Runner:
         run = load(content)
         return lambda inputs: [logits + 0.002 for logits in run(inputs)]
 
-    monkeypatch.setattr(export, "torch_export_runner", loads_wrongly)
+    monkeypatch.setattr(files, "torch_export_runner", loads_wrongly)
     with pytest.raises(InputError, match=r"to 1e-03, but they differ by 0\.002, .* for 16 of 16 clips; .* not written"):
         export_classifier(make_classifier(), out, overwrite=True)
     assert [file.read_bytes() for file in tmp_path.iterdir()] == ([] if old is None else [old])
@@ -358,7 +341,7 @@ def test_generated_clips_are_sounds_and_always_the_same() -> None:
 @pytest.mark.parametrize(
     ("name", "format", "message"),
     [
-        ("m.tflite", None, r"must end in \.onnx or \.pt2, or --format be given, got .*m\.tflite"),
+        ("m.tflite", None, r"must end in \.onnx, \.pt2, \.h, \.html, or --format be given, got .*m\.tflite"),
         ("m", None, "or --format be given"),
         ("m.pt2", "onnx", r"must fit --format onnx, got .*m\.pt2"),
         ("m.onnx", "torch-export", "must fit --format torch-export"),
@@ -383,7 +366,7 @@ def test_clips_of_another_length_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_package_is_named_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else object())
+    monkeypatch.setattr(files, "find_spec", lambda name: None if name == "onnxscript" else object())
     with pytest.raises(InputError, match=r"missing: onnxscript; install them with pip install 'audiostride\[export\]'"):
         export_classifier(make_classifier(), tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
@@ -405,6 +388,6 @@ def test_an_exporter_that_fails_is_told_with_the_way_out(tmp_path: Path, monkeyp
     def fails(*given: object, **settings: object) -> None:
         raise RuntimeError("onnxscript too old\nand a long trace")
 
-    monkeypatch.setattr(export, "_to_torch_export", fails)
+    monkeypatch.setattr(files, "_to_torch_export", fails)
     with pytest.raises(InputError, match=r"failed: onnxscript too old; update torch, onnx and onnxscript"):
         export_classifier(make_classifier(), tmp_path / "m.pt2")
