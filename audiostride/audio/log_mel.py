@@ -50,6 +50,12 @@ def mel_filterbank(*, sample_rate: int, n_fft: int, n_mels: int, fmin_hz: float,
     Centres lie at equal distances on the mel scale; each triangle, in Hz, reaches from the centre below to the one
     above.
 
+    Args:
+        sample_rate: In Hz.
+        n_fft: Length of the FFT.
+        n_mels: Number of mel bands.
+        fmin_hz, fmax_hz: Lower edge of the first band and upper edge of the last.
+
     Shape:
         Result: ``(n_fft // 2 + 1, n_mels)``, float64 (the caller rounds once).
 
@@ -214,6 +220,9 @@ class LogMel(nn.Module):
 
     The window and the mel filters are buffers (not saved: they follow from the settings) and move with the module. The
     computation is in float32 also inside autocast and in half-precision models.
+
+    Args:
+        sample_rate, n_mels, n_fft, win_length, hop_length, fmin_hz, fmax_hz, power_floor: As there.
 
     Shape:
         waveform: ``(..., samples)``. Result: ``(..., ceil(samples / hop_length), n_mels)``: time is axis -2,

@@ -282,7 +282,7 @@ class BCResNetEncoder(PooledEncoder):
         return [self.stem, *(blocks[place] for place in self._places)]
 
     def pool_features(self, maps: Tensor) -> Tensor:
-        """The mean of each channel over its map: ``(B, C, T, M)`` to ``(B, C)``."""
+        """The mean of each channel over its map in `maps`: ``(B, C, T, M)`` to ``(B, C)``."""
         return maps.mean(dim=(-2, -1))
 
     def forward(self, spectrogram: Tensor) -> Tensor:

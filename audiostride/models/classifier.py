@@ -125,7 +125,7 @@ class AudioClassifier(nn.Module):
         return self._pool(self.encoder(self._normalise(spectrogram)))
 
     def features(self, waveform: Tensor) -> Tensor:
-        """What the heads see of the channels of the last map: ``(B, samples)`` to ``(B, features)``."""
+        """What the heads see of a `waveform`: ``(B, samples)`` to ``(B, features)``."""
         return self._spectrogram_features(self.frontend(waveform))
 
     def _normalise(self, spectrogram: Tensor) -> Tensor:
@@ -286,7 +286,7 @@ class AudioClassifier(nn.Module):
             raise InputError(settings.say(str(error))) from error
 
     def scale_logits_(self, task: str, factor: float) -> None:
-        """Multiply the logits of a task by a number, in its head: probabilities change, and no order of classes."""
+        """Multiply the logits of a `task` by a `factor`, in its head: probabilities change, and no order of classes."""
         with torch.no_grad():
             for parameter in self.heads[list(self.config.tasks).index(task)].parameters():
                 parameter.mul_(factor)

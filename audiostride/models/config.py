@@ -293,7 +293,7 @@ class ClassifierConfig(PoolingConfig):
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ClassifierConfig":
-        """The inverse of `to_dict`; unknown keys are an error.
+        """The inverse of `to_dict`, from its `values`; unknown keys are an error.
 
         Raises:
             InputError: A key that this version does not know, or none for the tasks.

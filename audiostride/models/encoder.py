@@ -147,7 +147,7 @@ class Encoder(PooledEncoder):
         return cast("list[EncoderBlock]", list(self.blocks))
 
     def pool_features(self, maps: Tensor) -> Tensor:
-        """The maximum of each channel over its map: ``(B, C, T, M)`` to ``(B, C)``."""
+        """The maximum of each channel over its map in `maps`: ``(B, C, T, M)`` to ``(B, C)``."""
         return maps.amax(dim=(-2, -1))
 
     def forward(self, spectrogram: Tensor) -> Tensor:

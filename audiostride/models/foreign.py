@@ -127,7 +127,7 @@ class ForeignEncoder(PooledEncoder):
         self.network.to(home)
 
     def pooled_layers(self, n_frames: int, n_mels: int) -> list[PooledLayer]:
-        """The places where maps shrink, with the sizes of their maps for a spectrogram of this size.
+        """The places where maps shrink, with the sizes of their maps for a spectrogram of `n_frames` x `n_mels`.
 
         A spectrogram without values is followed through a copy of the network, which takes some tenths of a second.
         """
@@ -162,7 +162,7 @@ class ForeignEncoder(PooledEncoder):
         return [layer.block for layer in self.pooled_layers(*self._sizes)]
 
     def limited_layers(self, n_frames: int, n_mels: int) -> list[tuple[DiffStride2d, tuple[int, int]]]:
-        """The layers that learn strides, with the sizes that their maps had with the strides of the start.
+        """The layers that learn strides, with the sizes that their maps of `n_frames` x `n_mels` had at the start.
 
         Those of now would take a pass through the network after each step; what is pooled is limited by them anyway.
         """
@@ -170,14 +170,14 @@ class ForeignEncoder(PooledEncoder):
         return list(zip(layers, self._limiting_sizes, strict=True))
 
     def freeze_(self, n_frames: int, n_mels: int) -> None:
-        """Replace the poolings by fixed ones for spectrograms of this size."""
+        """Replace the poolings by fixed ones for spectrograms of `n_frames` x `n_mels`."""
         if any(isinstance(module, DiffStride2d | SpectralPool2d) for module in self.modules()):
             device = next(self.parameters()).device
             self.network = freeze_downsampling(self.network, torch.zeros(1, 1, n_frames, n_mels, device=device))
             self._limiting_sizes = []
 
     def pool_features(self, maps: Tensor) -> Tensor:
-        """The encoder's result itself, ``(B, C)``, which the network has pooled."""
+        """The encoder's result `maps` itself, ``(B, C)``, which the network has pooled."""
         return maps
 
     def forward(self, spectrogram: Tensor) -> Tensor:

@@ -101,14 +101,14 @@ class PooledEncoder(nn.Module, ABC):
 
     @abstractmethod
     def pool_features(self, maps: Tensor) -> Tensor:
-        """One feature per channel from the encoder's maps, for the heads: ``(B, C, T, M)`` to ``(B, C)``."""
+        """One feature per channel from the encoder's `maps`, for the heads: ``(B, C, T, M)`` to ``(B, C)``."""
 
     def stem_size(self, n_frames: int, n_mels: int) -> tuple[int, int]:
-        """Frames and mel bins of the map that the first of the blocks gets."""
+        """Frames and mel bins of the map that the first block gets of a spectrogram of `n_frames` x `n_mels`."""
         return n_frames, n_mels
 
     def pooled_layers(self, n_frames: int, n_mels: int) -> list[PooledLayer]:
-        """The blocks that pool, with the sizes of their maps for a spectrogram of this size."""
+        """The blocks that pool, with the sizes of their maps for a spectrogram of `n_frames` x `n_mels`."""
         layers: list[PooledLayer] = []
         size = self.stem_size(n_frames, n_mels)
         for block in self.block_list():
@@ -117,16 +117,16 @@ class PooledEncoder(nn.Module, ABC):
         return layers
 
     def map_sizes(self, n_frames: int, n_mels: int) -> list[tuple[int, int]]:
-        """Sizes (frames, mel bins) of the input and after each block that pools."""
+        """Sizes (frames, mel bins) of the input, `n_frames` x `n_mels`, and after each block that pools."""
         return [(n_frames, n_mels), *(layer.n_out for layer in self.pooled_layers(n_frames, n_mels))]
 
     def limited_layers(self, n_frames: int, n_mels: int) -> list[tuple[DiffStride2d, tuple[int, int]]]:
-        """The layers that learn strides, with the sizes of maps that limit them."""
+        """The layers that learn strides, with the sizes of maps (of `n_frames` x `n_mels`) that limit them."""
         layers = self.pooled_layers(n_frames, n_mels)
         return [(block.pool, sizes) for block, sizes, _ in layers if isinstance(block.pool, DiffStride2d)]
 
     def project_strides_(self, n_frames: int, n_mels: int) -> None:
-        """Limit the learned strides to what maps of this size allow; call it after each optimizer step.
+        """Limit the learned strides to what maps of `n_frames` x `n_mels` allow; call it after each optimizer step.
 
         Costs one copy from the device for the whole encoder, which the next forward pass shares. Nothing is done where
         a stride is not finite, which has no size: whoever trains must see it.
@@ -138,11 +138,11 @@ class PooledEncoder(nn.Module, ABC):
             layer._project_known_(*sizes)
 
     def expect_sizes(self, n_frames: int, n_mels: int) -> None:
-        """Let the layers keep the sizes of these spectrograms' maps up to date, see `DiffStride2d.expect_sizes`."""
+        """Let layers keep the sizes of maps of `n_frames` x `n_mels` up to date, see `DiffStride2d.expect_sizes`."""
         for layer, sizes in self.limited_layers(n_frames, n_mels):
             layer.expect_sizes(*sizes)
 
     def freeze_(self, n_frames: int, n_mels: int) -> None:
-        """Replace the poolings by fixed ones for spectrograms of this size."""
+        """Replace the poolings by fixed ones for spectrograms of `n_frames` x `n_mels`."""
         for block, sizes, _ in self.pooled_layers(n_frames, n_mels):
             block.freeze_(*sizes)

@@ -225,12 +225,12 @@ class ResNetEncoder(PooledEncoder):
         return [blocks[place] for place in self._places]
 
     def stem_size(self, n_frames: int, n_mels: int) -> tuple[int, int]:
-        """Frames and mel bins of the map that the first block gets, whether it pools or not."""
+        """Frames and mel bins of the first block's map, of `n_frames` x `n_mels`, whether it pools or not."""
         n_t, n_m = self.conv_stem.output_size(n_frames, n_mels)
         return (n_t, n_m) if self.stem == "small" else (-(-n_t // 2), -(-n_m // 2))
 
     def pool_features(self, maps: Tensor) -> Tensor:
-        """The mean of each channel over its map (He et al. 2016a): ``(B, C, T, M)`` to ``(B, C)``."""
+        """The mean of each channel over its map in `maps` (He et al. 2016a): ``(B, C, T, M)`` to ``(B, C)``."""
         return maps.mean(dim=(-2, -1))
 
     def forward(self, spectrogram: Tensor) -> Tensor:

@@ -29,7 +29,15 @@ class StoredThresholds(TypedDict):
 
 
 def save_classifier(model: AudioClassifier, path: str | Path) -> None:
-    """Write weights, configuration and class names to one safetensors file, whole or not at all."""
+    """Write weights, configuration, class names and thresholds to one safetensors file, whole or not at all.
+
+    Args:
+        model: The classifier; it is not changed.
+        path: The file; one that exists is replaced.
+
+    Raises:
+        InputError: A place that cannot be written.
+    """
     config = model.config.to_dict()
     # Copies: a layer that branches share stands under the names of all of them, and safetensors takes no shared memory.
     tensors = {

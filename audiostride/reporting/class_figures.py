@@ -34,7 +34,15 @@ RANGE = 10.0  # from the darkest to the brightest value of a picture, in nepers 
 
 
 def draw_confusion(confusion: pd.DataFrame, *, format: str = "svg") -> bytes:
-    """The confusion matrix, each row in percent of its true class, with the counts written in while they fit."""
+    """The confusion matrix, each row in percent of its true class, with the counts written in while they fit.
+
+    Args:
+        confusion: Counts; a row for each true class, a column for each predicted one.
+        format: ``"svg"`` or ``"png"``.
+
+    Returns:
+        The picture.
+    """
     return render(draw_confusion_figure(confusion), format=format)
 
 

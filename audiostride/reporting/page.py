@@ -81,6 +81,10 @@ class Report:
     def write(self, page: str | Path, *, files: bool = True) -> None:
         """Write the page, the cut-offs as ``<name>_cutoffs.csv`` and, where wanted, all else to ``<name>_files``.
 
+        Args:
+            page: The page, ``.html``.
+            files: Whether all tables and figures become files too.
+
         Raises:
             InputError: A place that cannot be written.
         """
@@ -157,6 +161,11 @@ def check_page_place(page: str | Path) -> Path:
 def write_report(runs: Sequence[str | Path], page: str | Path, *, files: bool = False) -> pd.DataFrame:
     """Write the HTML page of run folders as `Report.write` does, and return the cut-offs.
 
+    Args:
+        runs: Run folders.
+        page: The page, ``.html``.
+        files: Whether all tables and figures become files too.
+
     Returns:
         Mean and standard deviation over the runs, per group, layer and axis.
 
@@ -215,5 +224,14 @@ def build_report(folders: Sequence[RunFolder], *, intro: str = "", title: str | 
 
 
 def render_page(folders: Sequence[RunFolder], *, intro: str = "", title: str | None = None) -> str:
-    """The HTML of a report; `intro` is HTML that goes in front of its sections."""
+    """The HTML of a report.
+
+    Args:
+        folders: The runs, see `read_run`.
+        intro: HTML that goes in front of its sections.
+        title: Of the page; None is made of what the runs learned.
+
+    Raises:
+        InputError: As `report`.
+    """
     return build_report(folders, intro=intro, title=title).html

@@ -134,6 +134,9 @@ def title_of(task: str, source: str) -> str:
 def read_run(path: str | Path) -> RunFolder:
     """Everything that a report needs from a run folder; a run without test results yet has empty metrics.
 
+    Args:
+        path: The run folder.
+
     Raises:
         InputError: Not a run folder; a file in it that is damaged.
     """

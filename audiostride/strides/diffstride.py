@@ -227,6 +227,9 @@ class _DiffStride(nn.Module):
 class DiffStride1d(_DiffStride):
     """Pooling of the last axis with a learnable stride; see `DiffStride2d`.
 
+    Args:
+        strides, ramp_bins, size, shared, max_stride: As there.
+
     Shape:
         x: ``(..., N)``. Result: ``(..., n_out)``.
     """
@@ -270,6 +273,9 @@ class DiffStride2d(_DiffStride):
 
 class DiffStride3d(_DiffStride):
     """Pooling of the last three axes with learnable strides; see `DiffStride2d`.
+
+    Args:
+        strides, ramp_bins, size, shared, max_stride: As there.
 
     Shape:
         x: ``(..., D, H, W)``. Result: ``(..., *output_size(D, H, W))``.

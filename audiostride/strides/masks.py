@@ -82,7 +82,7 @@ def minimum_stride(n: int, *, ramp_bins: float | None = None, size: Size = "pape
     spectrum, and the stride would have no gradient. From ``n / (n - R)`` on half of the ramp is inside. Axes of
     fewer than ``4 R`` bins are too short to give up that much, so their minimum is 1 (a stride of 1 has a
     gradient there too, see `passband_mask`). With the other sizes the minimum is 1: the ramp of ``"nominal"`` ends at
-    the cut-off, and that of ``"folded"`` is felt as soon as a bin lies beyond it. A ramp of None is 4 bins.
+    the cut-off, and that of ``"folded"`` is felt as soon as a bin lies beyond it. A ramp `ramp_bins` of None is 4 bins.
 
     # Differs from the paper: its code uses n / (n - R) for every n, which is infinite for n = R.
 

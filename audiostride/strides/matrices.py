@@ -218,5 +218,5 @@ def spectral_axis(n: int, stride: float, *, like: Tensor) -> AxisPooling | Spect
 
 
 def spectral_output_length(n: int, stride: float) -> int:
-    """Number of bins that spectral pooling leaves of `n`: ``floor(n / S)``, at least 1."""
+    """Number of bins that spectral pooling with a `stride` S leaves of `n`: ``floor(n / S)``, at least 1."""
     return max(1, math.floor(check_bins("spectral_output_length", n) / check_stride("spectral_output_length", stride)))

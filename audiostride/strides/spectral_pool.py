@@ -46,6 +46,9 @@ class _SpectralPool(nn.Module):
 class SpectralPool1d(_SpectralPool):
     """Spectral pooling of the last axis; see `SpectralPool2d`.
 
+    Args:
+        strides: S >= 1: one for all axes or one each.
+
     Shape:
         x: ``(..., N)``. Result: ``(..., floor(N / S))``.
     """
@@ -71,6 +74,9 @@ class SpectralPool2d(_SpectralPool):
 
 class SpectralPool3d(_SpectralPool):
     """Spectral pooling of the last three axes; see `SpectralPool2d`.
+
+    Args:
+        strides: S >= 1: one for all axes or one each.
 
     Shape:
         x: ``(..., D, H, W)``. Result: ``(..., floor(D / S_d), floor(H / S_h), floor(W / S_w))``.

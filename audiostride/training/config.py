@@ -390,7 +390,7 @@ class TrainConfig:
         return self.devices * self.num_nodes
 
     def with_steps(self, n_clips: int) -> "TrainConfig":
-        """These settings with the steps that they mean for so many training clips."""
+        """These settings with the steps that they mean for `n_clips` training clips."""
         steps = self.max_steps
         if steps is None:
             steps = math.ceil((self.epochs or EPOCHS) * n_clips / self.batch_size)

@@ -22,7 +22,16 @@ ON_ARCHIVES = ["dcase_birds", "nsynth_instrument", "nsynth_pitch", "speech_comma
 SEVERAL = {"multitask": ["strided", "spectral", "diffstride"], "shared_stride": ["shared", "per_axis"]}
 FROM_RUNS = ["cutoff_report", "results_table"]
 OTHERS = ["bench_data", "bench_pooling", "bench_predict", "bench_training", "compare_pooling", "cost_accuracy"]
-OTHERS += ["bench_conversion", "bench_gpu", "equal_cost", "few_clips", "mixtures", "draw_rooms", "run_onnx"]
+OTHERS += [
+    "bench_conversion",
+    "bench_gpu",
+    "equal_cost",
+    "few_clips",
+    "mixtures",
+    "draw_rooms",
+    "run_onnx",
+    "api_pages",
+]
 OTHERS += ["random_strides"]
 OTHERS += ["imagenet_resnet18", "default_recipe", "level_shift", "annotated_recordings"]
 STAGES = ["archive", "import", "check", "prepare"] + 3 * ["train"] + ["report"]

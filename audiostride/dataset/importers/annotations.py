@@ -63,7 +63,7 @@ class AnnotationSettings(WindowSettings):
         return "" if self.multi_label else self.background_label or BACKGROUND
 
     def split_label(self, label: str) -> tuple[str, ...]:
-        """The labels that one annotation has: those between separators, where several are taken."""
+        """The labels that the `label` of one annotation names: those between separators, where several are taken."""
         parts = [part.strip() for part in label.split(SEPARATOR)] if self.multi_label else [label]
         return tuple(part for part in parts if part)
 

@@ -74,7 +74,7 @@ def finish_import(
 
 
 def write_manifest(imported: Imported, root: str | Path, out: str | Path) -> None:
-    """Write the clips as a CSV table, whole or not at all.
+    """Write the clips that were `imported` as a CSV table, whole or not at all.
 
     Paths are relative to the manifest's folder where `root` is that folder or lies in it, else absolute.
 

@@ -254,7 +254,12 @@ def check_int8(format: ExportFormat, *, int8: bool) -> None:
 
 
 def export_metadata(model: AudioClassifier, *, input: ExportInput) -> dict[str, str]:
-    """What a program must know to use the file: all values are texts, those that are no single word or number JSON."""
+    """What a program must know to use the file: all values are texts, those that are no single word or number JSON.
+
+    Args:
+        model: The classifier.
+        input: ``"waveform"`` or ``"log-mel"``.
+    """
     config = model.config
     frontend = {**config.frontend_settings(), "power_floor": model.frontend.power_floor, "frames": config.window_frames}
     return {
