@@ -166,6 +166,9 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         usual = fill_encoder("train", config.encoder, None, None)[1]
         if device.type == "cpu" and config.width > 0.5 and config.encoder in NARROWED and config.channels == usual:
             print("on a CPU, --width 0.25 trains much faster", flush=True)
+        if config.budget is not None and config.stride_share == 1:
+            print("strides learn to the end: the sizes that fit the budget are chosen then, and never trained with; "
+                  "--stride-steps 0.5 leaves steps for that", flush=True)  # fmt: skip
     recorder = RunRecorder(training, sets["valid"], loggers)
     cpu_before, memory_before = time.process_time(), resident_mib(device)
     steps = _learn(recorder, parts, sets, device=device, precision=precision, resume=resume, progress=progress)

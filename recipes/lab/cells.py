@@ -33,7 +33,7 @@ LATER: dict[str, Any] = {
     "multi_label": None,
     "label_separator": None,
     "label_columns": None,
-    "stride_steps": 1.0,
+    "stride_steps": None,
     "budget": None,
 }
 # What does not change what is learned, or is told by the name of the set.

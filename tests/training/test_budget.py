@@ -23,9 +23,9 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def learn(manifest: Path, out: Path, *, resume: bool = False, **changes: Any) -> dict[str, Any]:
+def learn(manifest: Path, out: Path, *, resume: bool = False, progress: bool = False, **changes: Any) -> dict[str, Any]:
     settings = {**SETTINGS, "manifest": str(manifest), "out": str(out), **changes}
-    return train(TrainConfig(**settings), resume=resume, progress=False)
+    return train(TrainConfig(**settings), resume=resume, progress=progress)
 
 
 def strides(run: Path) -> pd.DataFrame:
@@ -52,6 +52,22 @@ def test_strides_learn_on_the_surface_and_then_stay(set_manifest: Path, tmp_path
     assert kept == pytest.approx(table.loc[6].tolist(), abs=1e-7)
     for step in (4, 5, 6):
         pd.testing.assert_series_equal(table.loc[step], table.loc[3], check_names=False, check_exact=True)
+
+
+def test_with_a_budget_strides_learn_in_half_of_the_steps_unless_told() -> None:
+    settings: dict[str, Any] = {"manifest": "m.csv", "label": "l", "out": "o", "max_steps": 100}
+    assert TrainConfig(**settings).search_steps == 100
+    assert TrainConfig(**settings, budget="0.5x").search_steps == 50
+    assert TrainConfig(**settings, budget="0.5x", stride_steps=0.3).search_steps == 30
+
+
+def test_sizes_that_are_never_trained_with_are_told(
+    set_manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learn(set_manifest, tmp_path / "run", stride_steps=1.0, progress=True)
+    assert "the sizes that fit the budget are chosen then, and never trained with; --stride-steps 0.5" in (
+        capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("changes", [{"stride_steps": 1.0}, {"keep": "best"}, {"encoder": "bcresnet", "channels": None,
