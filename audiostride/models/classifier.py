@@ -122,13 +122,13 @@ class AudioClassifier(nn.Module):
         return {task: head(features) for task, head in zip(self.config.tasks, self.heads, strict=True)}
 
     def _spectrogram_features(self, spectrogram: Tensor) -> Tensor:
-        return self._pool(self.encoder(self._normalise(spectrogram)))
+        return self.pool(self.encoder(self.normalise(spectrogram)))
 
     def features(self, waveform: Tensor) -> Tensor:
         """What the heads see of a `waveform`: ``(B, samples)`` to ``(B, features)``."""
         return self._spectrogram_features(self.frontend(waveform))
 
-    def _normalise(self, spectrogram: Tensor) -> Tensor:
+    def normalise(self, spectrogram: Tensor) -> Tensor:
         """What the encoder gets, ``(B, 1, T, M)``, from a log-mel spectrogram of shape ``(B, T, M)``."""
         if self.pcen is not None:
             spectrogram = self.pcen(spectrogram)
@@ -138,7 +138,7 @@ class AudioClassifier(nn.Module):
         normed = self.input_norm(spectrogram.transpose(1, 2).unsqueeze(-1))  # bands are its channels
         return normed.squeeze(-1).transpose(1, 2).unsqueeze(1)
 
-    def _pool(self, maps: Tensor) -> Tensor:
+    def pool(self, maps: Tensor) -> Tensor:
         """What heads see of the encoder's last maps: ``(B, C, T, M)``, or ``(B, C)``, to ``(B, features)``."""
         kind = self.config.head_pooling
         if kind is None or maps.ndim == 2:

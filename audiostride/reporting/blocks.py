@@ -6,11 +6,13 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-from audiostride.reporting.style import inline_svg, render
+from audiostride.reporting.style import inline_svg, render, trace_outline
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,16 @@ class Picture:
     limits: tuple[str, str, str]  # of its axes: frequency above and below, time at the right
     seconds: float  # that it shows
     flac: bytes  # the sound; empty where it is none that people hear
+    marked: NDArray[np.bool_] | None = None  # frames and bands that are outlined on it, (T, M)
+
+    @property
+    def outline(self) -> Markup:
+        """What is marked, as an element over the picture."""
+        if self.marked is None:
+            return Markup("")
+        width, height = self.marked.shape
+        path = f'<path d="{trace_outline(self.marked)}" vector-effect="non-scaling-stroke"/>'
+        return Markup(f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" aria-hidden="true">{path}</svg>')
 
     @property
     def source(self) -> str:

@@ -9,12 +9,14 @@ from functools import cache
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager, get_font
 from matplotlib.rcsetup import cycler
 from matplotlib.text import Text
+from numpy.typing import NDArray
 
 INK, SOFT, LINE, PAPER = "#1c2430", "#5b6676", "#d5dbe2", "#ffffff"
 # Told apart also by people who see few colours, and by their lightness; every figure has labels or marks besides.
@@ -141,3 +143,20 @@ def inline_svg(content: bytes) -> Markup:
         text = text.replace(color, f"var(--{name})")
     text = text.replace(f"fill: {PAPER}", "fill: none")  # the ground is the page's
     return Markup(re.sub(r"\n\s*", "\n", text))
+
+
+def trace_outline(marked: NDArray[np.bool_]) -> str:
+    """The border of what is marked on a spectrogram, ``(T, M)``, as the path of an SVG that is T wide and M high."""
+    n_bands, padded = marked.shape[1], np.pad(marked, 1).astype(int)
+    lines = []
+    for axis in (0, 1):  # borders between frames, then between bands
+        steps = np.abs(np.diff(padded, axis=axis))
+        steps = steps[:, 1:-1] if axis == 0 else steps[1:-1].T  # (border, along it)
+        for place, row in enumerate(steps):
+            ends = np.flatnonzero(np.diff(np.pad(row, 1))).reshape(-1, 2)
+            for start, end in ends.tolist():
+                if axis == 0:
+                    lines.append(f"M{place} {n_bands - start}V{n_bands - end}")
+                else:
+                    lines.append(f"M{start} {n_bands - place}H{end}")
+    return "".join(lines)
