@@ -78,9 +78,11 @@ def test_a_fault_that_cannot_be_planted_is_noticed(change: dict[str, str]) -> No
 )
 def test_a_row_of_another_form_is_noticed(line: str) -> None:
     good = f"{HEAD}\n| --- | --- | --- |\n| `a` b | `tests/a.py::test_b` | `audiostride/c.py`: `d` → `e` |\n"
-    assert read_rows(f"# Tests\n\n{good}\nmore") == [
-        Row("`a` b", "tests/a.py::test_b", "audiostride/c.py", "d", "e")
-    ] == read_rows(good)
+    assert (
+        read_rows(f"# Tests\n\n{good}\nmore")
+        == [Row("`a` b", "tests/a.py::test_b", "audiostride/c.py", "d", "e")]
+        == read_rows(good)
+    )
     with pytest.raises(ValueError, match="a row must be"):
         read_rows(f"{good}{line}\n")
     with pytest.raises(ValueError, match="there must be a table"):

@@ -1,6 +1,7 @@
 """What a report is made of: sections of tables, drawings and pictures, each of which is also a file or two."""
 
 import base64
+import json
 import re
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,12 @@ class Table:
     data: pd.DataFrame  # the numbers
     shown: pd.DataFrame  # the same as it stands on the page; the first column names the rows
     n_left: int = 1  # columns of text, which are aligned left
+    counts: Sequence[Sequence[Sequence[int]]] | None = None  # of a slider, for each row: see `threshold_counts`
+
+    @property
+    def slider(self) -> str:
+        """The counts for the script of the page."""
+        return json.dumps(self.counts, separators=(",", ":"))
 
     @property
     def rows(self) -> list[list[str]]:

@@ -98,7 +98,7 @@ def label_blocks(run: RunFolder, task: str, *, suffix: str) -> list[Block]:
             "Calibration and worst mistakes need the predictions for each clip, which this run does not have yet: "
             f"audiostride evaluate {run.path} writes them, and this page anew."
         )
-        return [Drawings(drawings, caption), label_table(run, task, suffix), Text(text)]
+        return [Drawings(drawings, caption), label_table(run, task, suffix, None), Text(text)]
     pairs = predictions.label_pairs(clips, names)
     bins = predictions.calibration_bins(pairs["probability"].to_numpy(), pairs["truth"].to_numpy(dtype=bool))
     error = predictions.calibration_error(bins)
@@ -111,11 +111,14 @@ def label_blocks(run: RunFolder, task: str, *, suffix: str) -> list[Block]:
         " Reliability: how often a class is there, among all pairs of a clip and a class of like probability (their "
         f"number above); a calibrated model follows the diagonal. The expected calibration error is {percent(error)}."
     )
-    tables = [label_table(run, task, suffix), bins_table(bins, suffix, several=True)]
+    tables = [
+        label_table(run, task, suffix, predictions.threshold_counts(pairs, names)),
+        bins_table(bins, suffix, several=True),
+    ]
     return [Drawings(drawings, caption), *tables, *label_mistakes(run, task, clips, pairs, suffix)]
 
 
-def label_table(run: RunFolder, task: str, suffix: str) -> Table:
+def label_table(run: RunFolder, task: str, suffix: str, counts: Sequence[Sequence[Sequence[int]]] | None) -> Table:
     """Average precision, ROC AUC, precision, recall and F1 of each class of clips that may have several."""
     per_class = run.tables[task][1]
     limits = zip(per_class["low"], per_class["high"], strict=True)
@@ -128,7 +131,7 @@ def label_table(run: RunFolder, task: str, suffix: str) -> Table:
         "all thresholds, with its interval; guessing gives the share. ROC AUC: chance that a clip with the class "
         "scores higher than one without. Precision, recall and F1 at a probability of 0.5."
     )
-    return _with_thresholds(run, task, Table(f"per_class{suffix}", caption, per_class, shown))
+    return _with_thresholds(run, task, Table(f"per_class{suffix}", caption, per_class, shown, counts=counts))
 
 
 def per_class_table(run: RunFolder, task: str, suffix: str) -> Table:

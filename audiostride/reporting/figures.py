@@ -61,6 +61,45 @@ def draw_cutoffs(summary: pd.DataFrame, starts: Mapping[str, pd.DataFrame], axis
 
 
 @mpl.rc_context(STYLE)
+def draw_map(summary: pd.DataFrame, papers: Mapping[str, tuple[float, float]]) -> Figure:
+    """Cut-offs of every layer, rate against density: a mark for each, joined from layer to layer of a group.
+
+    Args:
+        summary: The table of `summarise_cutoffs`.
+        papers: Rate in Hz and density in cycles/mel of first layers, by task, which get open marks.
+    """
+    groups = list(summary["pooling"].unique())
+    figure, panel = new_panel("Rate and density", AXIS_LABELS["time"], AXIS_LABELS["mel"], height=3.6, width=4.6)
+    for place, group in enumerate(groups):
+        own = summary[summary["pooling"] == group].pivot_table(index="layer", columns="axis", values="cutoff")
+        panel.plot(own["time"], own["mel"], label=group, linewidth=1, markersize=6, **series_style(place))
+        if len(groups) <= 4:
+            for layer, rate, density in own[["time", "mel"]].itertuples():
+                panel.annotate(
+                    str(layer), (float(rate), float(density)), (4, 4), textcoords="offset points", fontsize=9
+                )
+    if papers:
+        rates, densities = zip(*papers.values(), strict=True)
+        panel.plot(rates, densities, linestyle="", marker="o", markersize=6, markerfacecolor="none",
+                   markeredgecolor=SOFT, label="first layer, the paper")  # fmt: skip
+        named: list[tuple[list[str], tuple[float, float]]] = []
+        for name, (rate, density) in papers.items():
+            near = (names for names, at in named if abs(at[0] - rate) < 3 and abs(at[1] - density) < 0.012)
+            if (names := next(near, None)) is None:
+                named.append(([name], (rate, density)))
+            else:
+                names.append(name)  # no room for two
+        for names, mark in named:
+            panel.annotate(", ".join(names), mark, (-6, 4), textcoords="offset points", ha="right",
+                           fontsize=8, color=SOFT)  # fmt: skip
+    panel.set_xlim(0, panel.get_xlim()[1] * 1.12)
+    panel.set_ylim(bottom=0)
+    if len(groups) > 1 or papers:
+        legend_below(figure, panel)
+    return figure
+
+
+@mpl.rc_context(STYLE)
 def draw_gains(gains: pd.DataFrame, n_out: Mapping[int, float], axis: str) -> Figure:
     """Measured gain of each layer along one axis as dots, over the computed mask as an area; a row per layer.
 

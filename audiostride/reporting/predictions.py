@@ -55,6 +55,25 @@ def label_pairs(predictions: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame
     )
 
 
+def threshold_counts(pairs: pd.DataFrame, names: Sequence[str]) -> list[list[list[int]]]:
+    """How many clips are found at each threshold from 0 to 1 in steps of 0.01, for each class.
+
+    Args:
+        pairs: See `label_pairs`.
+        names: The classes.
+
+    Returns:
+        For each class the clips of at least the threshold that have it, and those that have it or not, 101 each.
+    """
+    steps = np.arange(101) / 100
+    counts = []
+    for name in names:
+        own = pairs[pairs["class"] == name]
+        above = own["probability"].to_numpy()[None] >= steps[:, None]  # (101, clips)
+        counts.append([(above & own["truth"].to_numpy()).sum(axis=1).tolist(), above.sum(axis=1).tolist()])
+    return counts
+
+
 def worst_pairs(predictions: pd.DataFrame, pairs: pd.DataFrame, *, count: int = 6) -> pd.DataFrame:
     """The clips of `label_pairs` whose probability of some class is farthest from what is there, worst first.
 

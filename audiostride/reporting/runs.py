@@ -229,9 +229,12 @@ def class_columns(names: Sequence[str]) -> list[str]:
 
 def name_runs(folders: Sequence[RunFolder]) -> list[RunFolder]:
     """The runs with their groups; those in different folders of one name are called by the folder around them too."""
-    of_tasks = len({tuple(folder.tasks) for folder in folders}) > 1
+    titles = [", ".join(map(folder.title_of, folder.tasks)) for folder in folders]
+    of_tasks = len({*titles}) > 1
     of_variants = len({folder.variant for folder in folders}) > 1 or not of_tasks
-    keys = [(", ".join(folder.tasks),) * of_tasks + (folder.variant,) * of_variants for folder in folders]
+    keys = [
+        (title,) * of_tasks + (folder.variant,) * of_variants for title, folder in zip(titles, folders, strict=True)
+    ]
     marks = [[_name_source(folder) for folder in folders]]
     marks += [[f"{name.replace('_', ' ')} {folder.config.get(name)}" for folder in folders] for name in TELLING]
     for values in marks:

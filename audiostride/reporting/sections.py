@@ -13,7 +13,7 @@ from audiostride.reporting.alarms import alarms_section
 from audiostride.reporting.blocks import Block, Drawing, Drawings, Section, Table, Text
 from audiostride.reporting.class_sections import class_section
 from audiostride.reporting.costs import cost_section
-from audiostride.reporting.cutoffs import AXES, cutoff_table
+from audiostride.reporting.cutoffs import AXES, TABLE_2, cutoff_table
 from audiostride.reporting.figures import AXIS_TITLES
 from audiostride.reporting.measuring import largest_difference, measure_gains
 from audiostride.reporting.modulations import modulations_section
@@ -115,8 +115,10 @@ def layers_section(groups: Mapping[str, Sequence[RunFolder]], summary: pd.DataFr
         "behind it, except for what folds: a modulation above half the rate of the shorter map that is not "
         "filtered out comes back as a slower or coarser one (aliasing)."
     )
-    tables = [cutoffs_table(summary, starts_of(groups)), units_table(groups, summary), paper_table(groups)]
+    paper = paper_table(groups)
+    tables = [cutoffs_table(summary, starts_of(groups)), units_table(groups, summary), paper]
     blocks: list[Block] = [Text(text), *(table for table in tables if table is not None)]
+    blocks.append(map_block(summary, with_paper=paper is not None))
     shown = 0
     for group, members in groups.items():
         gains = measure_gains(members[0].model)
@@ -130,6 +132,18 @@ def layers_section(groups: Mapping[str, Sequence[RunFolder]], summary: pd.DataFr
             shown += 1
             blocks += gain_blocks(gains, members[0], suffix=f"_{members[0].name}" if len(groups) > 1 else "")
     return Section("layers", "What the layers pass", blocks)
+
+
+def map_block(summary: pd.DataFrame, *, with_paper: bool) -> Drawings:
+    """The cut-offs of every layer, rate against density, beside those of the paper's first layers."""
+    first = {task: (float(row[2].split()[0]), float(row[3].split()[0])) for task, row in TABLE_2.items()}
+    alt = "Cut-offs of every layer, rate against density; the numbers are in the table of cut-offs"
+    drawing = Drawing("rate_and_density", alt, figures.draw_map(summary, first if with_paper else {}))
+    caption = (
+        "Up to where each layer hears: the fastest rate to the right, the finest density upwards. Numbers are layers; "
+        "each hears less than the one before it."
+    ) + " Open marks are the first layers of the paper's Table 2." * with_paper
+    return Drawings([drawing], caption)
 
 
 def gain_blocks(gains: pd.DataFrame, run: RunFolder, *, suffix: str) -> list[Block]:

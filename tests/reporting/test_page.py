@@ -9,6 +9,7 @@ import pytest
 import audiostride
 from audiostride.errors import InputError
 from audiostride.reporting import Report, read_run, report, write_report
+from audiostride.reporting.figures import draw_map
 
 MakeRun = Callable[..., Path]
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -213,6 +214,30 @@ def test_runs_of_other_tasks_or_widths_are_not_averaged(make_run: MakeRun, tmp_p
     other = make_run(tmp_path / "c" / "run")
     summary = report([first, other]).summary
     assert summary["pooling"].unique().tolist() == ["diffstride mixed, a/manifest", "diffstride mixed, c/manifest"]
+
+
+def test_runs_of_one_label_column_are_named_by_their_sets(make_run: MakeRun, tmp_path: Path) -> None:
+    runs = []
+    for name in ("birds", "scenes"):
+        runs.append(make_run(tmp_path / name / "run", tasks={"label": ["no", "yes"]}))
+        settings = (runs[-1] / "config.yaml").read_text(encoding="utf-8")
+        (runs[-1] / "config.yaml").write_text(
+            settings.replace(str(tmp_path / name / "manifest.csv"), f"data/{name}/manifest.csv"), encoding="utf-8"
+        )
+    made = report(runs)
+    assert made.summary["pooling"].unique().tolist() == ["birds", "scenes"]
+
+
+def test_the_map_has_every_layer_and_the_papers_first_ones(make_run: MakeRun, tmp_path: Path) -> None:
+    summary = report(make_run(tmp_path / "run")).summary
+    figure = draw_map(summary, {"a": (25.0, 0.25), "b": (26.0, 0.245), "c": (38.0, 0.23)})
+    panel = figure.axes[0]
+    ours, papers = panel.get_lines()
+    wide = summary.pivot_table(index="layer", columns="axis", values="cutoff")
+    assert ours.get_xdata().tolist() == wide["time"].tolist()
+    assert ours.get_ydata().tolist() == wide["mel"].tolist()
+    assert list(papers.get_xdata()) == [25.0, 26.0, 38.0]
+    assert [text.get_text() for text in panel.texts] == ["1", "2", "a, b", "c"], "near ones share a name"
 
 
 def test_old_runs_and_runs_without_a_test_say_what_to_do(make_run: MakeRun, tmp_path: Path) -> None:

@@ -32,3 +32,26 @@ def test_sounds_play_and_keys_step_through_them(make_run: Callable[..., Path], t
         )
         assert place == pytest.approx(50, abs=10), "percent, of the clips of half a second"
         assert (page.problems, page.requests) == ([], [])
+
+
+@pytest.mark.skipif(browser.PROGRAM is None, reason="no browser is installed")
+def test_a_click_on_the_head_of_a_column_sorts_the_classes(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    names = ["owl", "bat", "frog", "newt"]
+    made = report(make_run(tmp_path / "run", tasks={"kind": names}))
+    (tmp_path / "page.html").write_text(made.html, encoding="utf-8")
+    recall = made.tables["per_class"].set_index("class")["recall"]
+    column = "[...document.querySelectorAll('table.sorted tbody tr')].map(row => row.cells[0].textContent)"
+    head = "document.querySelectorAll('table.sorted thead th')"
+    place = made.tables["per_class"].columns.get_loc("recall")
+    with browser.Browser(tmp_path / "profile") as page:
+        page.open(tmp_path / "page.html")
+        assert page.run(column) == names
+        page.run(f"{head}[{place}].querySelector('button').click()")
+        falling = [recall[name] for name in page.run(column)]
+        assert falling == sorted(recall, reverse=True)
+        assert page.run(f"{head}[{place}].getAttribute('aria-sort')") == "descending"
+        page.run(f"{head}[{place}].querySelector('button').click()")
+        assert [recall[name] for name in page.run(column)] == sorted(recall)
+        page.run(f"{head}[0].querySelector('button').click()")
+        assert page.run(column) == sorted(names)
+        assert page.problems == []

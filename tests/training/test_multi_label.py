@@ -1,12 +1,14 @@
 """Runs on clips with several labels: the loss, options, results, going on, several tasks."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import browser
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,6 +22,8 @@ from audiostride.distributed import Processes
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier, save_classifier
 from audiostride.reporting import report
+from audiostride.reporting.predictions import label_pairs, threshold_counts
+from audiostride.reporting.runs import read_run
 from audiostride.training import TrainConfig, train
 from audiostride.training.batches import BatchParts
 from audiostride.training.clips import ONLY_SCORES, class_names_of, load_sets, read_source
@@ -224,6 +228,44 @@ def test_the_page_has_classes_instead_of_a_confusion_matrix(several_run: Path) -
     bins = made.tables["calibration"]
     assert bins["clips"].sum() == 6 * 4, "pairs of a clip and a class"
     assert "how often a class is there" in made.html
+
+
+def test_threshold_counts_are_those_of_a_loop(several_run: Path) -> None:
+    run = read_run(several_run)
+    pairs = label_pairs(run.predictions["sound"], run.tasks["sound"])
+    for name, (right, found) in zip(run.tasks["sound"], threshold_counts(pairs, run.tasks["sound"]), strict=True):
+        own = pairs[pairs["class"] == name]
+        for step in (0, 1, 50, 99, 100):
+            above = own[own["probability"] >= step / 100]
+            assert (right[step], found[step]) == (above["truth"].sum(), len(above))
+
+
+@pytest.mark.skipif(browser.PROGRAM is None, reason="no browser is installed")
+def test_the_slider_of_the_page_begins_with_the_table_and_follows_the_counts(several_run: Path, tmp_path: Path) -> None:
+    made, cells = report(several_run), "[...document.querySelectorAll('table.sorted tbody tr')].map(row => "
+    (tmp_path / "page.html").write_text(made.html, encoding="utf-8")
+    move = "(value => { const input = document.querySelector('.slider input'); input.value = value; "
+    move += "input.dispatchEvent(new Event('input')); })"
+    rows = cells + "[...row.cells].map(cell => cell.textContent))"
+    with browser.Browser(tmp_path / "profile") as page:
+        page.open(tmp_path / "page.html")
+        before = page.run(rows)
+        page.run(f"{move}(50)")
+        assert page.run(rows) == before
+        page.run(f"{move}(0)")
+        lowest = pd.DataFrame(page.run(rows))
+        assert page.run("document.querySelector('.slider output').textContent") == "0.00"
+        assert page.problems == []
+    names = page_columns(made.html)
+    assert set(lowest[names.index("recall")]) == {"1.000"}
+    shares = made.tables["per_class"]["share"]
+    assert lowest[names.index("precision")].astype(float).tolist() == pytest.approx(shares.tolist(), abs=5e-4)
+
+
+def page_columns(page: str) -> list[str]:
+    """The names of the columns of the class table."""
+    table = page.split('<table class="sorted">')[1]
+    return re.findall(r"<th scope=\"col\"[^>]*>([^<]*)</th>", table.split("</thead>")[0])
 
 
 def test_columns_of_0_and_1_give_the_same_run(several_run: Path, several: Path, quick_run: Run, tmp_path: Path) -> None:
