@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,14 @@ import pytest
 Run = Callable[..., int]
 BAD_INPUT = 2
 RECIPE = Path(__file__).parents[2] / "recipes" / "run_onnx.py"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_timing() -> Iterator[None]:
+    """Times are medians of three calls: nothing here depends on them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("audiostride.models.export.parity.SECONDS", 0.0)
+        yield
 
 
 def needs_onnx() -> None:
