@@ -25,6 +25,7 @@ from audiostride.training.results import finished_metrics
 from audiostride.writing import make_folder
 
 POLL_S = 0.1
+MOST_LOGS = 3  # that are named
 ERROR_MARK = "\naudiostride: "
 # What a process runs; the arguments of this one come along for the command in environment.json.
 CODE = "from audiostride.training.sweep import train_from_arguments; train_from_arguments()"
@@ -173,9 +174,12 @@ def _train_in_processes(configs: Sequence[RunSettings], learn: Learn, *, jobs: i
         disable=not progress,
     )
     if progress:
-        logs = ", ".join(str(_log_file(Path(config.out))) for config in configs)
+        logs = [str(_log_file(Path(config.out))) for config in configs]
+        more = f" and {len(logs) - MOST_LOGS:,} more beside their runs" if len(logs) > MOST_LOGS else ""
         print(
-            f"training {len(configs)} runs, {jobs} at a time, {threads} threads each; what they say: {logs}", flush=True
+            f"training {len(configs)} runs, {jobs} at a time, {threads} threads each; what they say: "
+            f"{', '.join(logs[:MOST_LOGS])}{more}",
+            flush=True,
         )
     with bar, _counting_signals() as signals, _ending(running):
         while running or (waiting and not signals):
