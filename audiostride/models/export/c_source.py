@@ -1,7 +1,6 @@
 """A classifier as one C99 header: its numbers, and the few loops that run them."""
 
 import ctypes
-import json
 import shutil
 import subprocess
 import tempfile
@@ -59,7 +58,7 @@ def to_c(model: AudioClassifier, *, input: ExportInput, int8: bool = False) -> b
     first, tasks = 0, []
     for task, names in config.tasks.items():
         several = int(task in config.multi_label)
-        tasks.append({"name": json.dumps(task, ensure_ascii=False), "first": first, "classes": len(names)})
+        tasks.append({"name": _quote(task), "first": first, "classes": len(names)})
         tasks[-1]["several"] = several
         first += len(names)
     environment = jinja2.Environment(
@@ -70,7 +69,7 @@ def to_c(model: AudioClassifier, *, input: ExportInput, int8: bool = False) -> b
         config=config,
         waveform=input == "waveform",
         tasks=tasks,
-        labels=[json.dumps(name, ensure_ascii=False) for names in config.tasks.values() for name in names],
+        labels=[_quote(name) for names in config.tasks.values() for name in names],
         int8=int8,
         arrays=arrays,
         stages=stages,
@@ -152,6 +151,12 @@ def _describe_stage(number: int, stage: Stage, place: tuple[int, int], arrays: _
     pointers = [kernel_name, matrix, kernel_scale, matrix_scale]
     pointers += [arrays.add(f"{name}_{part}", getattr(stage, part)) for part in ("bias", "gain", "offset")]
     return ", ".join([*map(str, numbers), *pointers])
+
+
+def _quote(text: str) -> str:
+    """A string constant of C, in UTF-8."""
+    signs = (f"\\{ord(sign):03o}" if sign < " " else f"\\{sign}" if sign in '"\\?' else sign for sign in text)
+    return f'"{"".join(signs)}"'  # a question mark too: three signs may stand for another one
 
 
 def _format_float(value: float) -> str:

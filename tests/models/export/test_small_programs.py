@@ -146,6 +146,23 @@ def test_a_program_in_c_says_what_predict_says(tmp_path: Path) -> None:
 
 
 @needs_compiler
+def test_names_of_classes_arrive_in_c_as_they_are(tmp_path: Path) -> None:
+    names = ['say "hi"', "back\\slash", "tab\tand\x01bell", "Étang d'Olé", "??=trigraph", "%s", "\\u0001"]
+    export_classifier(make_classifier(tasks={"a b": names}), tmp_path / "model.h")
+    (tmp_path / "run.c").write_text(
+        '#include "model.h"\n#include <stdio.h>\nint main(void) { fputs(audiostride_tasks[0].name, stdout); '
+        "for (int k = 0; k < AUDIOSTRIDE_LOGITS; k++) { putchar(10); fputs(audiostride_labels[k], stdout); } "
+        "return 0; }\n"
+    )
+    for options in (["-x", "c", "-std=c99"], ["-x", "c++", "-std=c++17"]):
+        program = [find_compiler(), *options, tmp_path / "run.c", "-o", tmp_path / "run", "-lm"]
+        if subprocess.run(program, capture_output=True).returncode != 0 and "c++" in options:
+            continue  # a compiler of C alone
+        shown = subprocess.run([tmp_path / "run"], capture_output=True, check=True)
+        assert shown.stdout.decode().split("\n") == ["a b", *names]
+
+
+@needs_compiler
 def test_the_memory_that_c_asks_for_is_all_it_touches(tmp_path: Path) -> None:
     export_classifier(make_classifier(**KINDS[3]), tmp_path / "model.h")
     (tmp_path / "run.c").write_text(
