@@ -5,12 +5,22 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+
+# The browser reads what it is told from 3 and answers on 4; our ends may have these numbers themselves.
+LAUNCH = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+for number, end in enumerate(ends, start=3):
+    os.dup2(end, number)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Browser:
@@ -30,15 +40,12 @@ class Browser:
         command += [f"--window-size={width},{height}", *["--force-dark-mode"] * dark]
         command += ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream", "about:blank"]
 
-        def place_pipes() -> None:
-            # Above 4 first: one end may be what the other has to become.
-            ends = [os.dup(to_browser), os.dup(from_browser)]
-            spare = [os.dup(end) if end < 5 else end for end in ends]
-            os.dup2(spare[0], 3)
-            os.dup2(spare[1], 4)
-
+        ends = (to_browser, from_browser)
         self._process = subprocess.Popen(
-            command, pass_fds=(3, 4), preexec_fn=place_pipes, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [sys.executable, "-c", LAUNCH, *map(str, ends), *command],
+            pass_fds=ends,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         os.close(to_browser)
         os.close(from_browser)
