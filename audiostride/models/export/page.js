@@ -96,7 +96,8 @@ async function show(name, samples, url) {
   if (!logits) return;
   const seconds = (performance.now() - begin) / 1000;
   $("progress").hidden = true;
-  $("status").textContent += ` in ${seconds.toFixed(1)} s, ${(samples.length / network.sample_rate / seconds).toFixed(0)} times faster than it sounds`;
+  const speed = samples.length / network.sample_rate / seconds;
+  $("status").textContent += ` in ${seconds.toFixed(1)} s, ${speed.toFixed(speed < 10 ? 1 : 0)} x real time`;
   if (recording && recording.url !== url) URL.revokeObjectURL(recording.url);
   recording = { name, samples, spans, url, rows: logits.map(row => model.scores(row)) };
   $("name").textContent = name;
