@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from audiostride.audio.log_mel import log_mel_spectrogram
 from audiostride.models import AudioClassifier, ClassifierConfig
 from audiostride.progress import progress_bar
-from audiostride.reporting.blocks import Block, Drawing, Drawings, Section, Table, Text
+from audiostride.reporting.blocks import Block, Drawing, Drawings, Heading, Section, Table, Text
 from audiostride.reporting.class_figures import read_samples_of
 from audiostride.reporting.cutoffs import cutoff_table
 from audiostride.reporting.measuring import layer_mask
@@ -31,7 +31,8 @@ from audiostride.reporting.tables import percent
 CLIPS = 20  # of a class, evenly from all
 WINDOWS = 2  # of a clip
 SHARES = (0.8, 0.9, 0.95)  # of the power, which contours hold
-MOST_PANELS = 12
+MOST_PANELS = 12  # classes that are drawn
+MOST_TASKS = 6
 SILENT = 1e-9  # power of what does not change but by rounding
 RANGE_DB = 50.0
 
@@ -167,17 +168,22 @@ def layer_gains(model: AudioClassifier) -> list[tuple[NDArray[np.float64], NDArr
 
 
 def modulations_section(groups: Mapping[str, Sequence[RunFolder]]) -> Section | None:
-    """What test clips of the first task hold, and how much of it layers of the first run pass; None before a test."""
+    """What test clips of each task hold, and how much of it layers of the first run pass; None before a test."""
     run = next((run for members in groups.values() for run in members if run.predictions), None)
-    if run is None or next(iter(run.predictions)) in run.model.config.multi_label:
+    tasks = [] if run is None else [task for task in run.predictions if not run.is_multi_label(task)][:MOST_TASKS]
+    if run is None or not tasks:
         return None
-    task, clips = next(iter(run.predictions.items()))
-    spectra = class_spectra(clips, "true", run.manifests[task], run.model.config)
-    title = "What the sounds contain"
+    blocks: list[Block] = []
+    for task in tasks:
+        blocks += [Heading(run.title_of(task))] * (len(tasks) > 1)
+        blocks += _task_blocks(run, task, suffix=f"_{task}" if len(tasks) > 1 else "")
+    return Section("modulations", "What the sounds contain", blocks)
+
+
+def _task_blocks(run: RunFolder, task: str, *, suffix: str) -> list[Block]:
+    spectra = class_spectra(run.predictions[task], "true", run.manifests[task], run.model.config)
     if not spectra:
-        return Section(
-            "modulations", title, [Text("The test clips can no longer be read, or are silent: no spectrum of them.")]
-        )
+        return [Text("The test clips can no longer be read, or are silent: no spectrum of them.")]
     gains, folds = layer_gains(run.model), run.model.config.pooling == "strided"
     table = pd.DataFrame(
         {
@@ -211,13 +217,13 @@ def modulations_section(groups: Mapping[str, Sequence[RunFolder]]) -> Section | 
         f"Share of the modulation power of each class that {told} each layer and those in front of it, as if there "
         "were no convolutions between them; and the rate and the density up to which 90 % of it lie."
     )
-    whole_drawing = Drawing("modulations", alt, draw_modulations({"": mean_spectrum(spectra)}, run.model))
+    whole_drawing = Drawing(f"modulations{suffix}", alt, draw_modulations({"": mean_spectrum(spectra)}, run.model))
     blocks: list[Block] = [Text(f"{text}."), Drawings([whole_drawing], caption)]
     if 1 < len(spectra) <= MOST_PANELS:
         alt = "The same for each class; the numbers are in the table"
-        classes = Drawing("modulations_classes", alt, draw_modulations(spectra, run.model), min_width_px=560)
+        classes = Drawing(f"modulations_classes{suffix}", alt, draw_modulations(spectra, run.model), min_width_px=560)
         blocks.append(Drawings([classes], "The same for each class, with the box of layer 1."))
-    return Section("modulations", title, [*blocks, Table("modulations", note, table, shown)])
+    return [*blocks, Table(f"modulations{suffix}", note, table, shown)]
 
 
 @mpl.rc_context({**STYLE, "axes.grid": False})

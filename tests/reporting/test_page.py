@@ -164,10 +164,12 @@ def test_a_trained_run_has_all_parts(trained_run: Path) -> None:
 def test_a_run_on_several_tasks_has_the_parts_of_each(make_run: MakeRun, tmp_path: Path) -> None:
     made = report(make_run(tmp_path / "run", tasks={"kind": ["noise", "tone"], "pitch": ["1", "2", "3"]}))
     found = check_page(made.html)
-    assert {f"{name}_{task}" for name in ("per_class", "calibration") for task in ("kind", "pitch")} <= {*made.tables}
+    assert {f"{name}_{task}" for name in ("per_class", "calibration", "modulations")
+            for task in ("kind", "pitch")} <= {*made.tables}  # fmt: skip
+    assert made.tables["modulations_pitch"]["class"].sort_values().tolist() == ["1", "2", "3"]
     assert made.html.count("Confusion matrix of run") == 2
     assert made.html.count("ROC curve of") == 1
-    assert found.headings.count(3) == 2
+    assert found.headings.count(3) == 2 + 2, "of classes, and of what they sound like"
     assert made.headline.startswith("2 tasks: ")
     assert "(kind " in made.headline
 
