@@ -37,11 +37,7 @@ class Row(NamedTuple):
 
 
 def read_rows(text: str) -> list[Row]:
-    """The rows of the table in a document.
-
-    Raises:
-        ValueError: There is no such table, or a row of it is of another form.
-    """
+    """The rows of the table in a document; `ValueError` where there is none, or a row is of another form."""
     _, head, below = text.partition(f"{HEAD}\n")
     rows = []
     for line in below.partition("\n\n")[0].splitlines()[1:]:
@@ -54,11 +50,7 @@ def read_rows(text: str) -> list[Row]:
 
 
 def plant(row: Row, source: str) -> str:
-    """The text of the file of a row with its fault.
-
-    Raises:
-        ValueError: The text does not hold the old part exactly once, or the new one is the same.
-    """
+    """The file of a row with its fault; `ValueError` unless `source` holds the old part once and the new differs."""
     if source.count(row.old) != 1 or row.old == row.new:
         raise ValueError(f"{row.file} must hold {row.old!r} once, and something else in its place: {row.promise}")
     return source.replace(row.old, row.new)
@@ -112,6 +104,8 @@ def main() -> int:
         imported = run(["-c", "import audiostride; print(audiostride.__file__)"], copy).stdout.strip()
         if imported != str(copy / "audiostride" / "__init__.py"):
             raise SystemExit(f"tests must import the copy of the package in {copy}, but import {imported}")
+        for row in rows:
+            plant(row, (copy / row.file).read_text(encoding="utf-8"))  # rather now than in the middle
         for row in rows:
             outcome = try_row(row, copy, before)
             caught += outcome == "caught"
