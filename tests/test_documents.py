@@ -14,7 +14,13 @@ import audiostride
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DOCUMENTS = ["README.md", ".github/CONTRIBUTING.md", ".github/CHANGELOG.md"]
-DOCUMENTS += ["recipes/README.md", "recipes/RESULTS.md", "recipes/NOTES.md", "data_manifests/README.md"]
+DOCUMENTS += [
+    "recipes/README.md",
+    "recipes/RESULTS.md",
+    "recipes/NOTES.md",
+    "data_manifests/README.md",
+    "tests/README.md",
+]
 
 
 def anchors(text: str) -> set[str]:

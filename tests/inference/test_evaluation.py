@@ -196,6 +196,12 @@ def test_the_classic_baseline_tells_tones_from_noise(manifest: Path) -> None:
     assert baseline_accuracies(readers[0], classes[train], readers[1], classes[test], max_train_clips=3).classic is None
 
 
+def test_the_majority_is_that_of_the_training_clips(manifest: Path) -> None:
+    reader = open_reader(read_clips(manifest, label="kind").iloc[:4], progress=False)
+    train, test = np.array([1, 1, 1, 0]), np.array([1, 0, 0, 0])
+    assert baseline_accuracies(reader, train, reader, test, max_train_clips=1).majority == 0.25
+
+
 def test_predictions_per_window_and_per_file(tmp_path: Path, model: AudioClassifier) -> None:
     samples = np.random.default_rng(0).uniform(-0.5, 0.5, 2 * 70 * 22050 // 2 + 9922)  # 70.45 s: more than one block
     soundfile.write(str(tmp_path / "a.wav"), samples, 22050)
