@@ -126,16 +126,21 @@ def pooling_matrix(
 
 
 class AxisPooling(NamedTuple):
-    """How one axis is pooled: a matrix, and its derivative in the stride as the product of two thin ones."""
+    """How one axis is pooled: a matrix, and its derivative in the stride, as two thin ones where these take less."""
 
     matrix: Tensor
     """``(n_out, n)``."""
     stride: Tensor | None = None
     """The scalar whose gradient is wanted; None for a fixed stride."""
     synthesis: Tensor | None = None
-    """``(n_out, 2 r)``, with ``synthesis @ analysis = d matrix / d S`` (see `ramp_slope`)."""
+    """``(n_out, 2 r)``, with ``synthesis @ analysis = d matrix / d S`` (see `ramp_slope`); None on a short axis."""
     analysis: Tensor | None = None
-    """``(2 r, n)``."""
+    """``(2 r, n)``, or on a short axis ``d matrix / d S`` itself, ``(n_out, n)``."""
+
+    def matrices(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """`matrix`, `synthesis` and `analysis` in a dtype."""
+        synthesis, analysis = [None if each is None else each.to(dtype) for each in (self.synthesis, self.analysis)]
+        return self.matrix.to(dtype), synthesis, analysis
 
 
 class SpectrumPooling(NamedTuple):
@@ -202,12 +207,12 @@ def axis_pooling(n: int, stride: Tensor, n_out: int, *, ramp_bins: float, size: 
         if long:
             return SpectrumPooling(mask, n_out, stride, k, slope)
         waves_out, waves_in = waves(n, n_out, like=mask)
-        return AxisPooling(
-            fourier_pooling_matrix(mask, n, n_out),
-            stride,
-            waves_out.index_select(1, k).flatten(0, 1).T,
-            (waves_in.index_select(1, k) * slope[:, None]).flatten(0, 1),
-        )
+        synthesis = waves_out.index_select(1, k).flatten(0, 1).T
+        analysis = (waves_in.index_select(1, k) * slope[:, None]).flatten(0, 1)
+        matrix = fourier_pooling_matrix(mask, n, n_out)
+        if n * n_out <= 2 * count * (n + n_out):  # multiply-adds of the derivative, and of its factors
+            return AxisPooling(matrix, stride, None, synthesis @ analysis)
+        return AxisPooling(matrix, stride, synthesis, analysis)
 
 
 def spectral_axis(n: int, stride: float, *, like: Tensor) -> AxisPooling | SpectrumPooling:

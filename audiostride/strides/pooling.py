@@ -41,10 +41,13 @@ class _MatrixAxis(torch.autograd.Function):
 
     The gradient of the stride is ``<g, P' x>`` with ``P' = synthesis @ analysis`` of a rank of a few bins: saving
     ``analysis @ x`` takes a fraction of the memory of x, and makes the second large product of a matrix gradient small.
+    On an axis of hardly more bins than that, `analysis` is P' and there is no `synthesis`.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, stride: Tensor, matrix: Tensor, synthesis: Tensor, analysis: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, stride: Tensor, matrix: Tensor, synthesis: Tensor | None, analysis: Tensor
+    ) -> Tensor:
         ctx.save_for_backward(matrix, synthesis, multiply_axis(analysis, x))
         ctx.stride_dtype = stride.dtype
         return multiply_axis(matrix, x)
@@ -54,8 +57,8 @@ class _MatrixAxis(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         matrix, synthesis, ramp_of_x = ctx.saved_tensors
         for_x = multiply_axis(matrix.T, gradient) if ctx.needs_input_grad[0] else None
-        for_stride = inner_product(multiply_axis(synthesis.T, gradient), ramp_of_x, ctx.stride_dtype)
-        return for_x, for_stride, None, None, None
+        ramp_of_g = gradient if synthesis is None else multiply_axis(synthesis.T, gradient)
+        return for_x, inner_product(ramp_of_g, ramp_of_x, ctx.stride_dtype), None, None, None
 
 
 def inner_product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
@@ -148,11 +151,10 @@ def pool_axis(x: Tensor, axis: int, pooling: AxisPooling | SpectrumPooling) -> T
     flat = x.reshape(math.prod(lead), n, *([math.prod(tail)] if tail else []))
     if isinstance(pooling, SpectrumPooling):
         pooled = _pool_spectrum(flat, pooling)
-    elif pooling.stride is None or pooling.synthesis is None or pooling.analysis is None:
+    elif pooling.stride is None:
         pooled = multiply_axis(pooling.matrix.to(x.dtype), flat)
     else:
-        matrices = (pooling.matrix.to(x.dtype), pooling.synthesis.to(x.dtype), pooling.analysis.to(x.dtype))
-        pooled = _MatrixAxis.apply(flat, pooling.stride, *matrices)
+        pooled = _MatrixAxis.apply(flat, pooling.stride, *pooling.matrices(x.dtype))
     return pooled.reshape(*lead, pooled.shape[1], *tail)
 
 

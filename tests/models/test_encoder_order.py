@@ -88,7 +88,7 @@ def test_both_orders_agree(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Whichever of its two ways convolve_and_pool would take for maps of this size.
-    monkeypatch.setattr("audiostride.strides.convolution.pays_at_once", lambda *counts: at_once)
+    monkeypatch.setattr("audiostride.strides.convolution.pays_at_once", lambda *counts, share: at_once)
     block = block_of(pooling, size, shared, pool_after, n_in).train(training)
     plain = copy.deepcopy(block)
     x = torch.randn(4, n_in, *shape, dtype=torch.float64)

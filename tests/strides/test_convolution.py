@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from audiostride.checks import Size
-from audiostride.strides.convolution import convolve_and_pool, pays_at_once
+from audiostride.strides.convolution import TRAINED_AT_ONCE, convolve_and_pool, pays_at_once
 from audiostride.strides.masks import limit_stride, output_length
 from audiostride.strides.matrices import AxisPooling, SpectrumPooling, axis_pooling, spectral_axis
 from audiostride.strides.pooling import diffstride_pool, spectral_pool
@@ -75,12 +75,15 @@ def run_both(
 @pytest.fixture(params=[True, False], ids=["at once", "in turn"])
 def at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Both ways in turn, whichever is cheaper for the sizes of a test."""
-    monkeypatch.setattr("audiostride.strides.convolution.pays_at_once", lambda *counts: request.param)
+    monkeypatch.setattr("audiostride.strides.convolution.pays_at_once", lambda *counts, share: request.param)
     chosen: bool = request.param
     return chosen
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 12, 9), (3, 1, 11, 10), (2, 5, 8, 7), (1, 2, 1, 1), (2, 3, 2, 16)])
+# The last one's axes are so long that the derivative of the pooling is applied as two thin matrices.
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 12, 9), (3, 1, 11, 10), (2, 5, 8, 7), (1, 2, 1, 1), (2, 3, 2, 16), (1, 2, 40, 36)]
+)
 @pytest.mark.parametrize("taps", [1, 3, 5])
 @pytest.mark.parametrize("axis", [-2, -1])
 @pytest.mark.parametrize("kind", KINDS)
@@ -237,3 +240,21 @@ def test_the_cheaper_way_is_taken() -> None:
     assert pays_at_once(1, 64, 3, 100, 50)
     # Stride 1, many into one: nothing is saved, every tap is pooled.
     assert not pays_at_once(64, 1, 3, 100, 100)
+    # 115 thousand multiply-adds in turn, 98 at once.
+    assert pays_at_once(32, 32, 3, 32, 16)
+    assert not pays_at_once(32, 32, 3, 32, 16, share=0.8)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_in_training_on_a_cpu_the_pooling_counts_for_more(training: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = []
+
+    def note_share(*counts: int, share: float) -> bool:
+        shares.append(share)
+        return pays_at_once(*counts, share=share)
+
+    monkeypatch.setattr("audiostride.strides.convolution.pays_at_once", note_share)
+    pooling = pooling_of("folded", 32, torch.tensor(2.0))
+    with torch.set_grad_enabled(training):
+        convolve_and_pool(noise(1, 4, 3, 32), noise(4, 4, 1, 3), None, pooling, axis=-1)
+    assert shares == [TRAINED_AT_ONCE if training else 1.0]

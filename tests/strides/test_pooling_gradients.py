@@ -10,13 +10,15 @@ from torch import Tensor
 
 from audiostride import DiffStride2d
 from audiostride.checks import Size
-from audiostride.strides.matrices import pooling_matrix
+from audiostride.strides.masks import output_length
+from audiostride.strides.matrices import AxisPooling, axis_pooling, pooling_matrix
 from audiostride.strides.pooling import diffstride_pool, spectral_pool
 
 SIZES: tuple[Size, ...] = get_args(Size)
 DTYPES = (torch.bfloat16, torch.float32, torch.float64)
 STRIDES = (1.3, 1.93, 2.6)
-SHAPES = ((3, 12), (2, 3, 13), (12, 9), (2, 3, 11, 10), (7, 8, 9), (2, 6, 11, 16))
+# The last one's second axis is long enough for the derivative of its matrix to be applied as two thin ones.
+SHAPES = ((3, 12), (2, 3, 13), (12, 9), (2, 3, 11, 10), (7, 8, 9), (2, 6, 11, 16), (2, 90, 11))
 
 
 def noise(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
@@ -43,6 +45,22 @@ def gradients(pool: Callable[..., Tensor], x: Tensor, strides: Tensor, **setting
     y = pool(*inputs, **settings)
     weights = noise(*y.shape, dtype=y.dtype, seed=1)
     return y.detach(), *torch.autograd.grad((y * weights).sum(), inputs)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("n", "thin"), [(12, False), (100, True)])
+def test_the_derivative_is_applied_in_the_form_that_takes_fewer_products(n: int, thin: bool, size: Size) -> None:
+    stride = torch.tensor(2.1, dtype=torch.float64, requires_grad=True)
+    n_out = output_length(n, 2.1, ramp_bins=4.0, size=size)
+    pooling = axis_pooling(n, stride, n_out, ramp_bins=4.0, size=size)
+    assert isinstance(pooling, AxisPooling)
+    assert pooling.analysis is not None
+    assert (pooling.synthesis is not None) == thin
+    derivative = pooling.analysis if pooling.synthesis is None else pooling.synthesis @ pooling.analysis
+    expected = torch.autograd.functional.jacobian(
+        lambda value: pooling_matrix(n, value, ramp_bins=4.0, size=size), stride.detach()
+    )
+    torch.testing.assert_close(derivative, expected)
 
 
 def by_fft(monkeypatch: pytest.MonkeyPatch, always: bool) -> None:
