@@ -245,6 +245,14 @@ def test_little_memory_a_full_or_slow_disk_and_too_many_threads_are_warnings(
     assert machine.look_at_processor().status == "ok"
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_cpu_that_computes_bfloat16_is_told(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    capabilities = {"avx512_f": True, "avx512_bf16": there}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    found = machine.look_at_processor()
+    assert ("--precision bf16-mixed" in found.text) == found.facts["bfloat16"] == there
+
+
 def test_a_folder_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
     found = machine.look_at_disk(tmp_path / "gone")
     assert found.status == "problem"
