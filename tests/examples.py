@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from audiostride import AudioClassifier, ClassifierConfig
 
 
-def noise(*shape: int, seed: int = 0) -> Tensor:
+def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
     """Gaussian noise, the same in every run."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 def make_classifier(**settings: Any) -> AudioClassifier:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from examples import noise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,11 +30,6 @@ KINDS: list[dict[str, Any]] = [
 
 def named(kind: dict[str, Any]) -> str:
     return " ".join(map(str, kind.values()))
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    """Gaussian noise, the same in every run."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def make_classifier(width: float = 0.5, **settings: Any) -> AudioClassifier:

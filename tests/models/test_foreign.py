@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from examples import noise
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -22,11 +23,6 @@ timm = pytest.importorskip("timm")
 TASKS = {"word": ["no", "yes", "up"]}
 RESNET = "timm:test_resnet"
 NETWORKS = [RESNET, "timm:test_efficientnet", "torchvision:mobilenet_v3_small"]
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    """Gaussian noise, the same in every run."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def make_classifier(encoder: str = RESNET, **settings: Any) -> AudioClassifier:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from examples import noise
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -45,11 +46,6 @@ KINDS += [
 
 def named(kind: dict[str, Any]) -> str:
     return " ".join(str(value) for value in kind.values() if value is not None)
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    """Gaussian noise, the same in every run."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def make_classifier(width: float = 0.06, **settings: Any) -> AudioClassifier:

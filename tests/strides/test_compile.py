@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from examples import noise
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
@@ -15,11 +16,6 @@ from audiostride.strides.diffstride import read_strides_
 
 SIZES: tuple[Size, ...] = get_args(Size)
 SMALL: dict[str, Any] = {"channels": (32, 64), "strides": ((2.0, 2.0), (2.0, 1.5))}
-
-
-def noise(*shape: int) -> Tensor:
-    """Gaussian noise, the same in every run."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
 def make_classifier(**settings: Any) -> AudioClassifier:

@@ -1,7 +1,9 @@
 """A convolution and the pooling along its axis, at once, against one after the other."""
 
+from functools import partial
 from typing import get_args
 
+import examples
 import pytest
 import torch
 from torch import Tensor
@@ -13,14 +15,11 @@ from audiostride.strides.masks import limit_stride, output_length
 from audiostride.strides.matrices import AxisPooling, SpectrumPooling, axis_pooling, spectral_axis
 from audiostride.strides.pooling import diffstride_pool, spectral_pool
 
+noise = partial(examples.noise, dtype=torch.float64)
+
 SIZES: tuple[Size, ...] = get_args(Size)
 KINDS = (*SIZES, "spectral")
 RAMP_BINS = 2.5
-
-
-def noise(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
-    """Gaussian noise, the same in every run."""
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 def pooling_of(kind: str, n: int, stride: Tensor) -> AxisPooling | SpectrumPooling:

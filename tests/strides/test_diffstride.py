@@ -8,9 +8,10 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from examples import noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 
 from audiostride import DiffStride1d, DiffStride2d, DiffStride3d, Encoder
 from audiostride.checks import Size
@@ -21,11 +22,6 @@ from audiostride.strides.pooling import diffstride_pool
 
 SIZES: tuple[Size, ...] = ("paper", "nominal")
 PROPERTY = settings(max_examples=100, deadline=None, derandomize=True)
-
-
-def noise(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Gaussian noise, the same in every run."""
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(dtype)
 
 
 @torch.no_grad()

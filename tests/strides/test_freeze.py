@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from torch import Tensor, nn
+from examples import make_classifier, noise
 
 from audiostride import (
     AudioClassifier,
@@ -31,24 +31,6 @@ DIFFSTRIDES = (DiffStride1d, DiffStride2d, DiffStride3d)
 SPECTRALS = (SpectralPool1d, SpectralPool2d, SpectralPool3d)
 STRIDES, MAP = (1.7, 2.3, 1.4), (9, 13, 16)
 POOLINGS = ("diffstride", "spectral", "strided")
-
-
-def noise(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
-    """Gaussian noise, the same in every run."""
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype)
-
-
-def make_classifier(**settings: Any) -> AudioClassifier:
-    """A narrow classifier whose norms have seen sounds of several levels, the same in every run."""
-    torch.manual_seed(0)
-    tasks = {"word": ["no", "yes"], "pitch": ["60", "61", "62"]}
-    model = AudioClassifier(ClassifierConfig(tasks=tasks, width=0.125, **settings))
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0
-    with torch.no_grad():
-        model(noise(6, model.config.window_samples) * torch.logspace(-3, -0.5, 6)[:, None])
-    return model.eval()
 
 
 def layers() -> list[DiffStride1d | DiffStride2d | DiffStride3d | SpectralPool1d | SpectralPool2d | SpectralPool3d]:

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
+import examples
 import numpy as np
 import pytest
 import scipy.signal
@@ -17,14 +19,11 @@ from audiostride.strides.masks import output_length, passband_mask
 from audiostride.strides.matrices import fourier_pooling_matrix, pooling_matrix, spectral_output_length
 from audiostride.strides.pooling import diffstride_pool, spectral_pool
 
+noise = partial(examples.noise, dtype=torch.float64)
+
 SIZES: tuple[Size, ...] = ("paper", "nominal")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 PROPERTY = settings(max_examples=80, deadline=None, derandomize=True)
-
-
-def noise(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
-    """Gaussian noise, the same in every run."""
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 def double(*strides: float) -> Tensor:

@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import get_args
 
+import examples
 import pytest
 import torch
 from torch import Tensor
@@ -14,16 +16,13 @@ from audiostride.strides.masks import output_length
 from audiostride.strides.matrices import AxisPooling, axis_pooling, pooling_matrix
 from audiostride.strides.pooling import diffstride_pool, spectral_pool
 
+noise = partial(examples.noise, dtype=torch.float64)
+
 SIZES: tuple[Size, ...] = get_args(Size)
 DTYPES = (torch.bfloat16, torch.float32, torch.float64)
 STRIDES = (1.3, 1.93, 2.6)
 # The last one's second axis is long enough for the derivative of its matrix to be applied as two thin ones.
 SHAPES = ((3, 12), (2, 3, 13), (12, 9), (2, 3, 11, 10), (7, 8, 9), (2, 6, 11, 16), (2, 90, 11))
-
-
-def noise(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
-    """Gaussian noise, the same in every run."""
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 def double(*strides: float) -> Tensor:

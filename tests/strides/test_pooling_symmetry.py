@@ -1,12 +1,16 @@
 """Pooling treats both signs of a frequency, all axes and all batch entries alike."""
 
 from collections.abc import Callable
+from functools import partial
 
+import examples
 import pytest
 import torch
 from torch import Tensor
 
 from audiostride.strides.pooling import diffstride_pool, spectral_pool
+
+noise = partial(examples.noise, dtype=torch.float64)
 
 Pool = Callable[[Tensor, tuple[float, ...]], Tensor]
 
@@ -19,11 +23,6 @@ SHAPES = ((12, 10), (12, 9), (11, 10), (11, 9))
 
 # Everything here compares sums of at most 12 float64 products per axis in two orders.
 ATOL = 1e-13
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    """Gaussian noise, the same in every run."""
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def reverse(x: Tensor, axis: int) -> Tensor:

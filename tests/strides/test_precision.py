@@ -1,7 +1,9 @@
 """How far layers and classifier are from float64 in each dtype."""
 
+from functools import partial
 from typing import Any, get_args
 
+import examples
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,14 +12,11 @@ from audiostride import AudioClassifier, ClassifierConfig, DiffStride2d, Spectra
 from audiostride.checks import Size
 from audiostride.strides.pooling import diffstride_pool
 
+noise = partial(examples.noise, dtype=torch.float64)
+
 SIZES: tuple[Size, ...] = get_args(Size)
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 STRIDES = (1.75, 2.25)  # exact in every dtype, so that all pool alike
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    """Gaussian noise in float64, the same in every run."""
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def rms(x: Tensor) -> float:

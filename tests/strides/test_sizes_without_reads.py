@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from examples import noise
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -17,11 +18,6 @@ from audiostride.strides.diffstride import read_strides_
 SIZES: tuple[Size, ...] = get_args(Size)
 LAYERS = (DiffStride1d, DiffStride2d, DiffStride3d)
 READS = ("item", "tolist", "numpy", "__float__", "__int__", "__bool__", "__index__", "__array__", "__contains__")
-
-
-def noise(*shape: int) -> Tensor:
-    """Gaussian noise, the same in every run."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
 def make_classifier(**settings: Any) -> AudioClassifier:

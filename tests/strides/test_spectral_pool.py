@@ -1,25 +1,24 @@
 """Spectral pooling as layers: SciPy's FFT resampling of each axis, without parameters."""
 
+from functools import partial
+
+import examples
 import pytest
 import scipy.signal
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from audiostride import SpectralPool1d, SpectralPool2d, SpectralPool3d
 from audiostride.errors import InputError
 from audiostride.strides.pooling import spectral_pool
 
+noise = partial(examples.noise, dtype=torch.float64)
+
 Layer = type[SpectralPool1d] | type[SpectralPool2d] | type[SpectralPool3d]
 LAYERS: tuple[Layer, ...] = (SpectralPool1d, SpectralPool2d, SpectralPool3d)
 STRIDES = (1.7, 2.0, 1.25)
 PROPERTY = settings(max_examples=80, deadline=None, derandomize=True)
-
-
-def noise(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Gaussian noise, the same in every run."""
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(dtype)
 
 
 @pytest.mark.parametrize("layer", LAYERS)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from examples import noise
 from torch import Tensor, nn
 
 from audiostride import DiffStride1d, DiffStride2d, DiffStride3d, stride_cost
@@ -9,11 +10,6 @@ from audiostride.checks import Size
 from audiostride.strides.diffstride import read_strides_
 
 SIZES: tuple[Size, ...] = ("paper", "nominal")
-
-
-def noise(*shape: int) -> Tensor:
-    """Gaussian noise, the same in every run."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
 @torch.no_grad()

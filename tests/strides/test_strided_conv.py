@@ -1,21 +1,20 @@
 """Convolution with integer strides: SciPy's correlation, of which every n-th value is kept."""
 
+from functools import partial
+
+import examples
 import pytest
 import scipy.signal
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from audiostride import StridedConv2d
 from audiostride.errors import InputError
 
+noise = partial(examples.noise, dtype=torch.float64)
+
 PROPERTY = settings(max_examples=60, deadline=None, derandomize=True)
-
-
-def noise(*shape: int) -> Tensor:
-    """Gaussian noise, the same in every run."""
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("shape", [(9, 8), (8, 9)])

@@ -1,13 +1,17 @@
 """A set with speakers, and trainings of a network so small that most of the time goes into everything around it."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
 import torch
+
+from audiostride.training import run as run_module
 
 # One block of strided convolution: a training of six steps takes half a second.
 QUICK = ["--pooling", "strided", "--channels", "[4]", "--strides", "[[4,4]]", "--max-steps", "6", "--valid-every", "3"]
@@ -46,6 +50,19 @@ def quick_run(run_command: Callable[..., int]) -> Callable[..., int]:
             return run_command("train", "--manifest", manifest, "--out", out, *QUICK, *options)
 
     return run
+
+
+@pytest.fixture
+def worse_every_time(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Validations whose accuracy is 1, then 1/2, then 1/3; the result can undo that."""
+    validate, calls = run_module.evaluate_clips, list[int]()
+
+    def fall(*given: Any, **settings: Any) -> Any:
+        calls.append(1)
+        return {task: replace(found, accuracy=1 / len(calls)) for task, found in validate(*given, **settings).items()}
+
+    monkeypatch.setattr(run_module, "evaluate_clips", fall)
+    return monkeypatch
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ import yaml
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
 from audiostride.training import TrainConfig, evaluate_run, train
-from audiostride.training import run as run_module
 from audiostride.training.augmentation.mixup import mixed_cross_entropy
 from audiostride.training.loss import ClassifierTraining, learning_rate_factor, mean_cross_entropy
 from audiostride.training.resuming import check_same_settings
@@ -101,17 +99,11 @@ def test_the_best_model_is_kept_and_not_the_last(manifest: Path, tmp_path: Path)
     assert evaluate_run(tmp_path / "run", split="valid", progress=False)["accuracy"] == metrics["valid_accuracy"]
 
 
+@pytest.mark.usefixtures("worse_every_time")
 @pytest.mark.parametrize(("keep", "kept"), [("last", 6), ("best", 2)])
 def test_the_last_model_is_kept_unless_the_best_is_asked_for(
-    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: str, kept: int
+    manifest: Path, tmp_path: Path, keep: str, kept: int
 ) -> None:
-    validate, calls = run_module.evaluate_clips, list[int]()
-
-    def worse_every_time(*given: Any, **settings: Any) -> Any:
-        calls.append(1)
-        return {task: replace(found, accuracy=1 / len(calls)) for task, found in validate(*given, **settings).items()}
-
-    monkeypatch.setattr(run_module, "evaluate_clips", worse_every_time)
     config = make_config(manifest, tmp_path / "run", max_steps=6, valid_every=2, keep=keep)
     assert train(config, progress=False)["best_step"] == kept
 
