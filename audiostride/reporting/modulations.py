@@ -6,6 +6,7 @@ The spectrum is that of the model's own log-mel spectrograms, as Singh and Theun
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import matplotlib as mpl
@@ -14,10 +15,12 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
 from numpy.typing import NDArray
 
 from audiostride.audio.log_mel import log_mel_spectrogram
+from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig
 from audiostride.progress import progress_bar
 from audiostride.reporting.blocks import Block, Drawing, Drawings, Heading, Section, Table, Text
@@ -27,6 +30,8 @@ from audiostride.reporting.measuring import layer_mask
 from audiostride.reporting.runs import RunFolder
 from audiostride.reporting.style import INK, STYLE, new_panel
 from audiostride.reporting.tables import percent
+from audiostride.training import TrainConfig
+from audiostride.training.clips import label_column, read_source
 
 CLIPS = 20  # of a class, evenly from all
 WINDOWS = 2  # of a clip
@@ -35,6 +40,7 @@ MOST_PANELS = 12  # classes that are drawn
 MOST_TASKS = 6
 SILENT = 1e-9  # power of what does not change but by rounding
 RANGE_DB = 50.0
+BOX = "#b4541a"
 
 
 @dataclass(frozen=True)
@@ -168,22 +174,38 @@ def layer_gains(model: AudioClassifier) -> list[tuple[NDArray[np.float64], NDArr
 
 
 def modulations_section(groups: Mapping[str, Sequence[RunFolder]]) -> Section | None:
-    """What test clips of each task hold, and how much of it layers of the first run pass; None before a test."""
+    """What training clips of each task hold, and how much of it layers of the first run pass; None before a test."""
     run = next((run for members in groups.values() for run in members if run.predictions), None)
     tasks = [] if run is None else [task for task in run.predictions if not run.is_multi_label(task)][:MOST_TASKS]
     if run is None or not tasks:
         return None
     blocks: list[Block] = []
+    clips = training_clips(run)
     for task in tasks:
         blocks += [Heading(run.title_of(task))] * (len(tasks) > 1)
-        blocks += _task_blocks(run, task, suffix=f"_{task}" if len(tasks) > 1 else "")
+        spectra = {}
+        if task in clips:
+            spectra = class_spectra(clips[task], label_column(task), run.manifests[task], run.model.config)
+        blocks += _task_blocks(run, task, spectra, suffix=f"_{task}" if len(tasks) > 1 else "")
     return Section("modulations", "What the sounds contain", blocks)
 
 
-def _task_blocks(run: RunFolder, task: str, *, suffix: str) -> list[Block]:
-    spectra = class_spectra(run.predictions[task], "true", run.manifests[task], run.model.config)
+def training_clips(run: RunFolder) -> dict[str, pd.DataFrame]:
+    """The training clips of each task that have a label of it, see `read_source`; none of a manifest that is gone."""
+    found: dict[str, pd.DataFrame] = {}
+    with suppress(InputError):  # settings that this version does not know
+        config = TrainConfig.load(run.path)
+        for source in config.sources():
+            with suppress(InputError):  # clips that were moved, changed or taken away
+                clips, _ = read_source(source, config)
+                train = clips[clips["split"] == "train"]
+                found |= {task: train[train[label_column(task)] != ""] for task in source.labels}
+    return found
+
+
+def _task_blocks(run: RunFolder, task: str, spectra: Mapping[str, ModulationSpectrum], *, suffix: str) -> list[Block]:
     if not spectra:
-        return [Text("The test clips can no longer be read, or are silent: no spectrum of them.")]
+        return [Text("The training clips can no longer be read, or are silent: no spectrum of them.")]
     gains, folds = layer_gains(run.model), run.model.config.pooling == "strided"
     table = pd.DataFrame(
         {
@@ -201,12 +223,12 @@ def _task_blocks(run: RunFolder, task: str, *, suffix: str) -> list[Block]:
     if len(table) > 1:
         text += f": {percent(last['layer 1'])} of {last['class']}, {percent(first['layer 1'])} of {first['class']}, "
         text += "which loses most"
-    alt = "Modulation power of the test clips by rate and density with contours, and what each layer passes"
+    alt = "Modulation power of the training clips by rate and density with contours, and what each layer passes"
     caption = (
-        "Modulation power spectrum of the test clips: how strongly their log-mel spectrograms are modulated at each "
-        "rate over time and density over mel frequency, all classes alike; to the right what falls in frequency with "
-        f"time, to the left what rises. Contours hold {', '.join(f'{100 * share:g}' for share in SHARES)} % of the "
-        "power. Boxes: the cut-offs of the layers, by their numbers."
+        "Modulation power spectrum of the training clips: how strongly their log-mel spectrograms are modulated at "
+        "each rate over time and density over mel frequency, all classes alike; to the right what falls in frequency "
+        f"with time, to the left what rises. Contours hold {', '.join(f'{100 * share:g}' for share in SHARES)} % of "
+        f"the power. Boxes: the cut-offs of the layers, by their numbers{'' if folds else '; shaded: their ramps'}."
     )
     shown = table.assign(rate_hz=table["rate_hz"].map("{:.0f}".format), density=table["density"].map("{:.3f}".format))
     for number in range(1, len(gains) + 1):
@@ -270,12 +292,22 @@ def _draw_plane(panel: Axes, spectrum: ModulationSpectrum) -> None:
 
 
 def _draw_boxes(panel: Axes, model: AudioClassifier, *, every: bool) -> None:
-    cutoffs = cutoff_table(model, window_s=model.config.window_s).pivot(index="layer", columns="axis", values="cutoff")
-    for layer, cutoff in cutoffs.iterrows():
-        if layer == 1 or every:
-            edge = Rectangle((-cutoff["time"], 0), 2 * cutoff["time"], cutoff["mel"], fill=False, edgecolor="#b4541a",
-                             linewidth=1.8 if layer == 1 else 0.8, clip_on=True)  # fmt: skip
-            panel.add_patch(edge)
-            if every:
-                panel.annotate(str(layer), (cutoff["time"], cutoff["mel"]), (2, -2), textcoords="offset points",
-                               color="#b4541a", fontsize=8, va="top")  # fmt: skip
+    table = cutoff_table(model, window_s=model.config.window_s)
+    for layer in table["layer"].unique()[: None if every else 1]:
+        own = table[table["layer"] == layer].set_index("axis")
+        cutoff, inner, outer = (
+            (float(own[name]["time"]), float(own[name]["mel"])) for name in ("cutoff", "pass_edge", "stop_edge")
+        )
+        edge = PathPatch(_outline(*cutoff), fill=False, edgecolor=BOX, linewidth=1.8 if layer == 1 else 0.8)
+        panel.add_patch(edge)
+        if not math.isnan(inner[0]):  # strided convolution has no ramp
+            # The inner outline runs the other way round, which makes a hole of it.
+            ramp = Path.make_compound_path(_outline(*outer), _outline(-inner[0], inner[1]))
+            panel.add_patch(PathPatch(ramp, facecolor=BOX, alpha=0.15, linewidth=0))
+        if every:
+            panel.annotate(str(layer), cutoff, (2, -2), textcoords="offset points", color=BOX, fontsize=8, va="top")
+
+
+def _outline(rate_hz: float, density: float) -> Path:
+    corners = [(-rate_hz, 0.0), (rate_hz, 0.0), (rate_hz, density), (-rate_hz, density), (-rate_hz, 0.0)]
+    return Path(corners, closed=True)

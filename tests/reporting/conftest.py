@@ -38,10 +38,19 @@ def write_run(
     for path in paths:
         if not Path(path).exists():
             soundfile.write(path, rng.uniform(-0.1, 0.1, 8000), 16000)
-    entries = [f"{task}={run.parent / 'manifest.csv'}:{task}" for task in tasks]
-    config = {"task": entries if len(tasks) > 1 else None, "manifest": str(run.parent / "manifest.csv")}
+    manifest = run.parent / "manifest.csv"
+    rows = (
+        pd.read_csv(manifest)
+        if manifest.exists()
+        else pd.DataFrame({"path": paths, "split": ["train"] * 27 + ["valid"] * 3})
+    )
+    labels = {task: [names[number % len(names)] for number in range(30)] for task, names in tasks.items()}
+    rows.assign(**labels).to_csv(manifest, index=False)
+    entries = [f"{task}={manifest}:{task}" for task in tasks]
+    config = {"task": entries} if len(tasks) > 1 else {"manifest": str(manifest), "label": next(iter(tasks))}
     config |= {"seed": seed, "width": 1.0, "batch_size": 4, "lr": 1e-3, "stride_lr": 1e-2, "random_split": None}
-    (run / "config.yaml").write_text(yaml.safe_dump({**config, "hold_out": 0.1, "max_steps": 8}))
+    config |= {"hold_out": 0.1, "max_steps": 8, "out": str(run)}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
     history = {"step": [4, 8], "train_loss": [1.0, 0.5], "valid_loss": [1.1, 0.7], "valid_accuracy": [0.5, 0.75]}
     pd.DataFrame(history).to_csv(run / "history.csv", index=False)
     if model.config.pooling == "diffstride":

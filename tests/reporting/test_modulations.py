@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from audiostride import AudioClassifier, ClassifierConfig
 from audiostride.audio.log_mel import hz_to_mel, log_mel_spectrogram
 from audiostride.commands.demo.ripples import synthesise_ripple
+from audiostride.dataset.manifest import inspect_manifest
 from audiostride.reporting import report
 from audiostride.reporting.measuring import layer_mask
 from audiostride.reporting.modulations import (
@@ -24,6 +25,7 @@ from audiostride.reporting.modulations import (
     mean_spectrum,
     modulation_spectrum,
 )
+from audiostride.reporting.runs import read_run
 
 CONFIG = ClassifierConfig(tasks={"t": ["a", "b"]}, channels=(2, 2), strides=((2, 2), (2, 2)))
 
@@ -141,15 +143,16 @@ def test_the_page_says_what_is_lost_of_which_class(make_run: Callable[..., Path]
     )
     assert "Layer 1 passes " in made.html
     assert told.replace(" %", "\u00a0%") in made.html
-    predictions = pd.read_csv(run / "predictions_test.csv")
-    spectra = class_spectra(predictions, "true", "", AudioClassifier(ClassifierConfig(tasks={"t": ["a", "b"]})).config)
+    clips, _ = inspect_manifest(read_run(run).source, labels=["kind"])
+    train = clips[clips["split"] == "train"]
+    spectra = class_spectra(train, "kind", "", AudioClassifier(ClassifierConfig(tasks={"t": ["a", "b"]})).config)
     expected = spectra["tone"].passed(*layer_gains(audiostride_model(run))[0])
     assert table.set_index("class").loc["tone", "layer 1"] == pytest.approx(expected)
     strided = report(make_run(tmp_path / "strided", pooling="strided"))
     assert "Layer 1 keeps below its cut-offs " in strided.html
     for path in tmp_path.glob("audio*"):
         path.unlink()
-    assert "The test clips can no longer be read, or are silent: no spectrum of them." in report(run).html
+    assert "The training clips can no longer be read, or are silent: no spectrum of them." in report(run).html
 
 
 def audiostride_model(run: Path) -> AudioClassifier:
