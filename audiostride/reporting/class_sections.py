@@ -12,20 +12,15 @@ from audiostride.reporting import class_figures, predictions
 from audiostride.reporting.blocks import Block, Drawing, Drawings, Heading, Picture, Pictures, Section, Table, Text
 from audiostride.reporting.class_figures import LONGEST_S, SOUND_S, draw_spectrogram, encode_sound, read_samples_of
 from audiostride.reporting.evidence import Evidence, find_evidence
-from audiostride.reporting.runs import RunFolder, class_columns
+from audiostride.reporting.runs import RunFolder, class_columns, shown_runs
 from audiostride.reporting.tables import NONE, number, percent
 
 MOST_HEARD = 12  # classes of which a page has a clip
-MOST_PARTS = 6  # tasks of runs whose classes a page shows; a run of more has a page of its own
 
 
 def class_section(groups: Mapping[str, Sequence[RunFolder]]) -> Section | None:
     """The classes of each task of the first run of each group, as far as there is room; None before a test."""
-    chosen: list[RunFolder] = []
-    for members in groups.values():
-        first = next((run for run in members if run.tables), None)
-        if first and (not chosen or sum(len(run.tables) for run in [*chosen, first]) <= MOST_PARTS):
-            chosen.append(first)
+    chosen = shown_runs(groups)
     if not chosen:
         return None
     blocks: list[Block] = []

@@ -27,7 +27,7 @@ from audiostride.reporting.blocks import Block, Drawing, Drawings, Heading, Sect
 from audiostride.reporting.class_figures import read_samples_of
 from audiostride.reporting.cutoffs import cutoff_table
 from audiostride.reporting.measuring import layer_mask
-from audiostride.reporting.runs import RunFolder
+from audiostride.reporting.runs import RunFolder, shown_runs
 from audiostride.reporting.style import INK, STYLE, new_panel
 from audiostride.reporting.tables import percent
 from audiostride.training import TrainConfig
@@ -37,7 +37,6 @@ CLIPS = 20  # of a class, evenly from all
 WINDOWS = 2  # of a clip
 SHARES = (0.8, 0.9, 0.95)  # of the power, which contours hold
 MOST_PANELS = 12  # classes that are drawn
-MOST_TASKS = 6
 SILENT = 1e-9  # power of what does not change but by rounding
 RANGE_DB = 50.0
 BOX = "#b4541a"
@@ -174,20 +173,26 @@ def layer_gains(model: AudioClassifier) -> list[tuple[NDArray[np.float64], NDArr
 
 
 def modulations_section(groups: Mapping[str, Sequence[RunFolder]]) -> Section | None:
-    """What training clips of each task hold, and how much of it layers of the first run pass; None before a test."""
-    run = next((run for members in groups.values() for run in members if run.predictions), None)
-    tasks = [] if run is None else [task for task in run.predictions if not run.is_multi_label(task)][:MOST_TASKS]
-    if run is None or not tasks:
-        return None
+    """What training clips of each task hold, and how much of it layers of a run pass; None before a test.
+
+    Of runs that have learned the same clips, the first one counts.
+    """
+    parts = {
+        (run.manifests[task], task): run
+        for run in reversed(shown_runs(groups))
+        for task in reversed(run.tables)
+        if run.predictions and not run.is_multi_label(task)
+    }
     blocks: list[Block] = []
-    clips = training_clips(run)
-    for task in tasks:
-        blocks += [Heading(run.title_of(task))] * (len(tasks) > 1)
+    clips = {run.name: training_clips(run) for run in parts.values()}
+    for (manifest, task), run in reversed(parts.items()):
         spectra = {}
-        if task in clips:
-            spectra = class_spectra(clips[task], label_column(task), run.manifests[task], run.model.config)
-        blocks += _task_blocks(run, task, spectra, suffix=f"_{task}" if len(tasks) > 1 else "")
-    return Section("modulations", "What the sounds contain", blocks)
+        if task in clips[run.name]:
+            spectra = class_spectra(clips[run.name][task], label_column(task), manifest, run.model.config)
+        blocks += [Heading(run.title_of(task))] * (len(parts) > 1)
+        whose, which = [run.name] * (len(clips) > 1), [task] * (len(run.tables) > 1)
+        blocks += _task_blocks(run, task, spectra, suffix="".join(f"_{name}" for name in whose + which))
+    return Section("modulations", "What the sounds contain", blocks) if blocks else None
 
 
 def training_clips(run: RunFolder) -> dict[str, pd.DataFrame]:
@@ -218,7 +223,7 @@ def _task_blocks(run: RunFolder, task: str, spectra: Mapping[str, ModulationSpec
     first, last = table.iloc[0], table.iloc[-1]
     whole = mean_spectrum(spectra).passed(*gains[0])
     what = "keeps below its cut-offs" if folds else "passes"
-    sounds = "these sounds" if len(run.tasks) == 1 else f"the sounds of {run.title_of(task)}"
+    sounds = f"the sounds of {run.title_of(task)}" if suffix else "these sounds"
     text = f"Layer 1 {what} {percent(whole)} of the modulation power of {sounds}"
     if len(table) > 1:
         text += f": {percent(last['layer 1'])} of {last['class']}, {percent(first['layer 1'])} of {first['class']}, "

@@ -1,7 +1,7 @@
 """Run folders as a report reads them, and how runs are put into groups."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict
@@ -21,6 +21,7 @@ from audiostride.training.run_files import Environment, read_metrics, read_table
 TELLING = ("width", "channels", "shared_strides", "ramp_bins", "pool_after", "max_steps", "batch_size", "lr",
            "stride_lr", "stride_cost")  # fmt: skip
 
+MOST_PARTS = 6  # tasks of runs whose classes and sounds a page shows; a run of more has a page of its own
 HISTORY = ("step", "train_loss", "valid_loss", "valid_accuracy")  # columns that a report shows
 
 
@@ -129,6 +130,16 @@ def title_of(task: str, source: str) -> str:
     """
     file = Path(source)
     return task if task != "label" else file.parent.name if file.stem == "manifest" and file.parent.name else file.stem
+
+
+def shown_runs(groups: Mapping[str, Sequence[RunFolder]]) -> list[RunFolder]:
+    """The first tested run of each group, as far as a page has room for their tasks."""
+    chosen: list[RunFolder] = []
+    for members in groups.values():
+        first = next((run for run in members if run.tables), None)
+        if first and (not chosen or sum(len(run.tables) for run in [*chosen, first]) <= MOST_PARTS):
+            chosen.append(first)
+    return chosen
 
 
 def read_run(path: str | Path) -> RunFolder:

@@ -155,6 +155,22 @@ def test_the_page_says_what_is_lost_of_which_class(make_run: Callable[..., Path]
     assert "The training clips can no longer be read, or are silent: no spectrum of them." in report(run).html
 
 
+def test_sounds_that_several_runs_have_learned_are_heard_once(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    first = make_run(tmp_path / "words" / "first")
+    again = make_run(tmp_path / "words" / "again", pooling="strided")
+    other = make_run(tmp_path / "songs" / "other", tasks={"bird": ["chat", "wren"]})
+    made = report([first, again, other])
+    assert [name for name in made.tables if name.startswith("modulations")] == [
+        "modulations_first",
+        "modulations_other",
+    ]
+    assert made.html.count("Modulation power spectrum of the training clips") == 2
+    assert "modulation power of the sounds of bird" in made.html
+    assert sorted(made.tables["modulations_other"]["class"]) == ["chat", "wren"]
+    (tmp_path / "songs" / "manifest.csv").unlink()
+    assert [name for name in report([first, again, other]).tables if "modulations" in name] == ["modulations_first"]
+
+
 def audiostride_model(run: Path) -> AudioClassifier:
     from audiostride import load_classifier
 
