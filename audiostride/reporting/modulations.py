@@ -28,7 +28,7 @@ from audiostride.reporting.class_figures import read_samples_of
 from audiostride.reporting.cutoffs import cutoff_table
 from audiostride.reporting.measuring import layer_mask
 from audiostride.reporting.runs import RunFolder, shown_runs
-from audiostride.reporting.style import INK, STYLE, new_panel
+from audiostride.reporting.style import STYLE, new_panel
 from audiostride.reporting.tables import percent
 from audiostride.training import TrainConfig
 from audiostride.training.clips import label_column, read_source
@@ -39,7 +39,8 @@ SHARES = (0.8, 0.9, 0.95)  # of the power, which contours hold
 MOST_PANELS = 12  # classes that are drawn
 SILENT = 1e-9  # power of what does not change but by rounding
 RANGE_DB = 50.0
-BOX = "#b4541a"
+# On the plane, which is light in a dark page too: one step beside the style's colours, which a dark page lightens.
+CONTOUR, BOX = "#1c2431", "#b4541b"
 
 
 @dataclass(frozen=True)
@@ -290,7 +291,7 @@ def _draw_plane(panel: Axes, spectrum: ModulationSpectrum) -> None:
     )
     levels = sorted({spectrum.level(share) for share in SHARES})
     panel.contour(
-        rates, densities, spectrum.power, levels=levels, colors=INK, linewidths=(0.7, 1.0, 1.4)[-len(levels) :]
+        rates, densities, spectrum.power, levels=levels, colors=CONTOUR, linewidths=(0.7, 1.0, 1.4)[-len(levels) :]
     )
     panel.set_xlim(rates[0], rates[-1])
     panel.set_ylim(0, densities[-1])

@@ -18,14 +18,18 @@ from audiostride.dataset.manifest import inspect_manifest
 from audiostride.reporting import report
 from audiostride.reporting.measuring import layer_mask
 from audiostride.reporting.modulations import (
+    BOX,
+    CONTOUR,
     ModulationSpectrum,
     class_spectra,
     cut_windows,
+    draw_modulations,
     layer_gains,
     mean_spectrum,
     modulation_spectrum,
 )
 from audiostride.reporting.runs import read_run
+from audiostride.reporting.style import inline_svg, render
 
 CONFIG = ClassifierConfig(tasks={"t": ["a", "b"]}, channels=(2, 2), strides=((2, 2), (2, 2)))
 
@@ -153,6 +157,13 @@ def test_the_page_says_what_is_lost_of_which_class(make_run: Callable[..., Path]
     for path in tmp_path.glob("audio*"):
         path.unlink()
     assert "The training clips can no longer be read, or are silent: no spectrum of them." in report(run).html
+
+
+def test_what_lies_on_the_plane_keeps_its_colour_in_a_dark_page() -> None:
+    spectrum = made_spectrum(np.random.default_rng(0).random((33, 100)))
+    shown = inline_svg(render(draw_modulations({"": spectrum}, AudioClassifier(CONFIG)), format="svg"))
+    assert CONTOUR in shown
+    assert BOX in shown
 
 
 def test_sounds_that_several_runs_have_learned_are_heard_once(make_run: Callable[..., Path], tmp_path: Path) -> None:
