@@ -70,6 +70,10 @@ class Browser:
             raise AssertionError(json.dumps(answer["exceptionDetails"])[:2000])
         return answer["result"].get("value")
 
+    def print(self) -> None:
+        """Show the page as it is printed."""
+        self._call("Emulation.setEmulatedMedia", media="print")
+
     def screenshot(self, file: Path) -> None:
         """A picture of the whole page."""
         answer = self._call("Page.captureScreenshot", captureBeyondViewport=True)

@@ -31,6 +31,12 @@ def test_sounds_play_and_keys_step_through_them(make_run: Callable[..., Path], t
             f"return parseFloat({LINES}[0].style.left); }})()"
         )
         assert place == pytest.approx(50, abs=10), "percent, of the clips of half a second"
+        shown = (
+            "[...document.querySelectorAll('nav, audio, .spectrogram i')].filter(part => part.offsetWidth > 0).length"
+        )
+        assert page.run(shown) > 2
+        page.print()
+        assert page.run(shown) == 0, "nothing can be pressed on paper"
         assert (page.problems, page.requests) == ([], [])
 
 
