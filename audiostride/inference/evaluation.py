@@ -11,13 +11,8 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.special import expit
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import Tensor
-from torchmetrics.functional.classification import (
-    multiclass_confusion_matrix,
-    multiclass_f1_score,
-    multiclass_precision,
-    multiclass_recall,
-)
 
 from audiostride.dataset.readers import AudioReader
 from audiostride.distributed import Processes
@@ -102,32 +97,26 @@ def evaluate_logits(logits: Tensor, class_indices: NDArray[np.int64], names: Seq
     Raises:
         InputError: No clips; logits that are not finite.
     """
-    truth = torch.tensor(class_indices, dtype=torch.int64)
-    if len(truth) == 0:
+    if len(class_indices) == 0:
         raise InputError("evaluate_logits: there must be at least one clip, got none; is the split empty?")
     if not bool(torch.isfinite(logits).all()):
         raise InputError("evaluate_logits: logits must be finite, got NaN or infinity; did the training diverge?")
-    found = logits.argmax(dim=1)
-    n_classes, n_correct = len(names), int((found == truth).sum())
-    per_class = pd.DataFrame(
-        {
-            "class": names,
-            "clips": torch.bincount(truth, minlength=n_classes).numpy(),
-            "precision": multiclass_precision(found, truth, n_classes, average="none").numpy(),
-            "recall": multiclass_recall(found, truth, n_classes, average="none").numpy(),
-            "f1": multiclass_f1_score(found, truth, n_classes, average="none").numpy(),
-        }
+    found, classes = logits.argmax(dim=1).numpy(), range(len(names))
+    precision, recall, f1, clips = precision_recall_fscore_support(
+        class_indices, found, labels=classes, zero_division=0.0
     )
-    confusion = multiclass_confusion_matrix(found, truth, n_classes).numpy()
+    per_class = {"class": names, "clips": clips, "precision": precision, "recall": recall, "f1": f1}
+    confusion = confusion_matrix(class_indices, found, labels=classes)
+    n_correct = int((found == class_indices).sum())
     return Evaluation(
-        accuracy=n_correct / len(truth),
-        interval=accuracy_interval(n_correct, len(truth)),
-        loss=float(torch.nn.functional.cross_entropy(logits, truth)),
-        n_clips=len(truth),
-        per_class=per_class,
+        accuracy=n_correct / len(found),
+        interval=accuracy_interval(n_correct, len(found)),
+        loss=float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(class_indices))),
+        n_clips=len(found),
+        per_class=pd.DataFrame(per_class),
         confusion=pd.DataFrame(confusion, index=pd.Index(names, name="true"), columns=list(names)),
         logits=logits,
-        clips=np.arange(len(truth)),
+        clips=np.arange(len(found)),
     )
 
 

@@ -11,7 +11,6 @@ from audiostride.commands.doctor.verdict import Finding, reason_of, try_import
 # Package and the name that it is imported by. torch has a topic of its own.
 PACKAGES = {
     "lightning": "lightning",
-    "torchmetrics": "torchmetrics",
     "soundfile": "soundfile",
     "soxr": "soxr",
     "numpy": "numpy",
