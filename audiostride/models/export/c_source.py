@@ -55,21 +55,14 @@ def to_c(model: AudioClassifier, *, input: ExportInput, int8: bool = False) -> b
     arrays.add("head_bias", network.head_bias)
     features = network.head.shape[1]
     work = max(work, line_offset + max(features, *(stage.line_size for stage in network.stages)))
-    first, tasks = 0, []
-    for task, names in config.tasks.items():
-        several = int(task in config.multi_label)
-        tasks.append({"name": _quote(task), "first": first, "classes": len(names)})
-        tasks[-1]["several"] = several
-        first += len(names)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("audiostride.models.export", "."), undefined=jinja2.StrictUndefined
     )
+    environment.filters["quoted"] = _quote
     text = environment.get_template("classifier.h.jinja").render(
         version=__version__,
         config=config,
         waveform=input == "waveform",
-        tasks=tasks,
-        labels=[_quote(name) for names in config.tasks.values() for name in names],
         int8=int8,
         arrays=arrays,
         stages=stages,

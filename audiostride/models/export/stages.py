@@ -112,6 +112,20 @@ class StagedFrontend:
 
 
 @dataclass(frozen=True)
+class StagedTask:
+    """What the logits of a task are."""
+
+    name: str
+    """What the task is called."""
+    first: int
+    """Where its logits begin among those of all tasks."""
+    classes: list[str]
+    """The class of each."""
+    several: bool
+    """Whether a clip may have several of them."""
+
+
+@dataclass(frozen=True)
 class StagedNetwork:
     """A frozen classifier behind its log-mel frontend."""
 
@@ -123,6 +137,8 @@ class StagedNetwork:
     """Offset of each mel band."""
     stages: list[Stage]
     """In order; the first gets one channel."""
+    tasks: list[StagedTask]
+    """In order, as their classes are in the head."""
     head: Numbers
     """``(classes of all tasks, features)``."""
     head_bias: Numbers
@@ -168,11 +184,16 @@ def split_stages(model: AudioClassifier, *, format: str) -> StagedNetwork:
     if not all(value.isfinite().all() for value in frozen.state_dict().values()):
         raise InputError("export: all weights must be finite, got some that are not; train again, with a lower --lr")
     heads = [head for head in frozen.heads if isinstance(head, nn.Linear)]
+    tasks: list[StagedTask] = []
+    for name, classes in config.tasks.items():
+        first = tasks[-1].first + len(tasks[-1].classes) if tasks else 0
+        tasks.append(StagedTask(name, first, classes, several=name in config.multi_label))
     return StagedNetwork(
         frontend=_read_frontend(frozen.frontend),
         norm_gain=np.broadcast_to(gain, config.n_mels),
         norm_offset=np.broadcast_to(offset, config.n_mels),
         stages=stages,
+        tasks=tasks,
         head=np.concatenate([_read(head.weight) for head in heads]),
         head_bias=np.concatenate([_read(head.bias) for head in heads]),
         maximum=config.head_pooling != "mean",

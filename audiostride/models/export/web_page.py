@@ -60,10 +60,6 @@ def describe_network(model: AudioClassifier) -> dict[str, Any]:
         for name in ("kernel", "matrix", "bias", "gain", "offset"):
             if getattr(stage, name) is not None:
                 arrays[f"stage_{number}_{name}"] = getattr(stage, name)
-    tasks, first = [], 0
-    for task, names in config.tasks.items():
-        tasks.append({"name": task, "first": first, "classes": names, "several": task in config.multi_label})
-        first += len(names)
     chirp = make_chirp(config.window_samples)
     was_training = model.training
     with torch.no_grad():
@@ -77,7 +73,7 @@ def describe_network(model: AudioClassifier) -> dict[str, Any]:
         "mels": config.n_mels,
         "fmin_hz": config.fmin_hz,
         "fmax_hz": config.fmax_hz,
-        "tasks": tasks,
+        "tasks": [asdict(task) for task in network.tasks],
         "background": [] if config.background_class is None else [config.background_class],
         "maximum": network.maximum,
         "mean": network.mean,
