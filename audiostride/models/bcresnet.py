@@ -281,10 +281,6 @@ class BCResNetEncoder(PooledEncoder):
         blocks = self.all_blocks()
         return [self.stem, *(blocks[place] for place in self._places)]
 
-    def pool_features(self, maps: Tensor) -> Tensor:
-        """The mean of each channel over its map in `maps`: ``(B, C, T, M)`` to ``(B, C)``."""
-        return maps.mean(dim=(-2, -1))
-
     def forward(self, spectrogram: Tensor) -> Tensor:
         if spectrogram.ndim != 4 or spectrogram.shape[1] != 1:
             raise InputError(

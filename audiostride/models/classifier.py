@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from audiostride.audio.log_mel import LogMel
 from audiostride.audio.pcen import PCEN
+from audiostride.checks import HeadPooling
 from audiostride.errors import InputError
 from audiostride.models.bcresnet import BCResNetEncoder
 from audiostride.models.config import ClassifierConfig
@@ -124,6 +125,11 @@ class AudioClassifier(nn.Module):
     def _spectrogram_features(self, spectrogram: Tensor) -> Tensor:
         return self.pool(self.encoder(self.normalise(spectrogram)))
 
+    @property
+    def head_pooling(self) -> HeadPooling:
+        """What heads see of each channel of the last maps: ``"max"``, ``"mean"`` or ``"both"``."""
+        return self.config.head_pooling or self.encoder.head_pooling
+
     def features(self, waveform: Tensor) -> Tensor:
         """What the heads see of a `waveform`: ``(B, samples)`` to ``(B, features)``."""
         return self._spectrogram_features(self.frontend(waveform))
@@ -140,9 +146,9 @@ class AudioClassifier(nn.Module):
 
     def pool(self, maps: Tensor) -> Tensor:
         """What heads see of the encoder's last maps: ``(B, C, T, M)``, or ``(B, C)``, to ``(B, features)``."""
-        kind = self.config.head_pooling
-        if kind is None or maps.ndim == 2:
-            return self.encoder.pool_features(maps)
+        if maps.ndim == 2:  # a network of another package has pooled them
+            return maps
+        kind = self.head_pooling
         parts = [maps.amax(dim=(-2, -1))] if kind != "mean" else []
         if kind != "max":
             parts.append(maps.mean(dim=(-2, -1)))

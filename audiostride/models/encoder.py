@@ -108,6 +108,8 @@ class Encoder(PooledEncoder):
     torch.Size([2, 64, 7, 4])
     """
 
+    head_pooling = "max"
+
     def __init__(
         self,
         *,
@@ -145,10 +147,6 @@ class Encoder(PooledEncoder):
     def block_list(self) -> list[EncoderBlock]:
         """The blocks in order, with their type (a ModuleList knows modules only)."""
         return cast("list[EncoderBlock]", list(self.blocks))
-
-    def pool_features(self, maps: Tensor) -> Tensor:
-        """The maximum of each channel over its map in `maps`: ``(B, C, T, M)`` to ``(B, C)``."""
-        return maps.amax(dim=(-2, -1))
 
     def forward(self, spectrogram: Tensor) -> Tensor:
         if spectrogram.ndim != 4 or spectrogram.shape[1] != 1:

@@ -176,10 +176,6 @@ class ForeignEncoder(PooledEncoder):
             self.network = freeze_downsampling(self.network, torch.zeros(1, 1, n_frames, n_mels, device=device))
             self._limiting_sizes = []
 
-    def pool_features(self, maps: Tensor) -> Tensor:
-        """The encoder's result `maps` itself, ``(B, C)``, which the network has pooled."""
-        return maps
-
     def forward(self, spectrogram: Tensor) -> Tensor:
         if spectrogram.ndim != 4 or spectrogram.shape[1] != 1:
             raise InputError(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from audiostride.checks import Pooling
+from audiostride.checks import HeadPooling, Pooling
 from audiostride.errors import InputError
 from audiostride.strides.diffstride import DiffStride2d, diffstride_layers, read_strides_
 from audiostride.strides.frozen_pool import FrozenPool
@@ -87,6 +87,7 @@ class PooledEncoder(nn.Module, ABC):
     Attributes:
         pooling: ``"strided"``, ``"spectral"`` or ``"diffstride"``.
         out_channels: Channels of the result.
+        head_pooling: What heads see of each channel of the last maps, where the classifier's settings do not say.
 
     Shape:
         spectrogram: ``(B, C, T, M)``. Result: ``(B, out_channels, *map_sizes(T, M)[-1])``.
@@ -94,14 +95,11 @@ class PooledEncoder(nn.Module, ABC):
 
     pooling: Pooling
     out_channels: int
+    head_pooling: HeadPooling = "mean"
 
     @abstractmethod
     def block_list(self) -> Sequence[PooledBlock]:
         """The blocks that pool, in order."""
-
-    @abstractmethod
-    def pool_features(self, maps: Tensor) -> Tensor:
-        """One feature per channel from the encoder's `maps`, for the heads: ``(B, C, T, M)`` to ``(B, C)``."""
 
     def stem_size(self, n_frames: int, n_mels: int) -> tuple[int, int]:
         """Frames and mel bins of the map that the first block gets of a spectrogram of `n_frames` x `n_mels`."""

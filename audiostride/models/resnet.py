@@ -229,10 +229,6 @@ class ResNetEncoder(PooledEncoder):
         n_t, n_m = self.conv_stem.output_size(n_frames, n_mels)
         return (n_t, n_m) if self.stem == "small" else (-(-n_t // 2), -(-n_m // 2))
 
-    def pool_features(self, maps: Tensor) -> Tensor:
-        """The mean of each channel over its map in `maps` (He et al. 2016a): ``(B, C, T, M)`` to ``(B, C)``."""
-        return maps.mean(dim=(-2, -1))
-
     def forward(self, spectrogram: Tensor) -> Tensor:
         if spectrogram.ndim != 4 or spectrogram.shape[1] != self.in_channels:
             raise InputError(

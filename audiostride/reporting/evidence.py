@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from audiostride.models import AudioClassifier, Encoder
+from audiostride.models import AudioClassifier
 
 SHARE = 0.1  # of the places of a map that is marked
 DRAWS = 3  # random places that are taken away for comparison
@@ -77,8 +77,8 @@ def find_evidence(model: AudioClassifier, samples: NDArray[np.float32], task: st
     weight = head.weight[config.tasks[task].index(label)]
     if task not in config.multi_label:
         weight = weight - head.weight.mean(dim=0)
-    kind = config.head_pooling or ("max" if isinstance(model.encoder, Encoder) else "mean")
-    places = add_up_places(maps - maps.mean(dim=(0, 2, 3), keepdim=True), weight, kind).flatten()
+    above_mean = maps - maps.mean(dim=(0, 2, 3), keepdim=True)
+    places = add_up_places(above_mean, weight, model.head_pooling).flatten()
     # The place of the map that each frame and band belongs to.
     n_t, n_m = maps.shape[2:]
     rows = torch.arange(bands.shape[1], device=device) * n_t // bands.shape[1]

@@ -196,8 +196,8 @@ def split_stages(model: AudioClassifier, *, format: str) -> StagedNetwork:
         tasks=tasks,
         head=np.concatenate([_read(head.weight) for head in heads]),
         head_bias=np.concatenate([_read(head.bias) for head in heads]),
-        maximum=config.head_pooling != "mean",
-        mean=config.head_pooling in ("mean", "both"),
+        maximum=frozen.head_pooling != "mean",
+        mean=frozen.head_pooling != "max",
         multiply_adds=multiply_adds(frozen),
     )
 
