@@ -32,6 +32,7 @@ __all__ = [
     "probe_audio",
     "read_audio",
     "read_samples",
+    "resample_blocks",
     "resampled_length",
     "stream_frames",
     "stream_samples",
@@ -119,8 +120,7 @@ def stream_samples(
         blocks = _mono_blocks(path, file, info, first_step * step_in, last_in, block_frames)
         if band is not None:
             blocks = _listened_to(blocks, band, rate_in, sample_rate)
-        if rate_in != sample_rate:
-            blocks = _resampled(blocks, rate_in, sample_rate)
+        blocks = resample_blocks(blocks, rate_in, sample_rate)
         skip, left = first - first_step * step_out, count
         for block in blocks:
             part = block[skip : skip + left]
@@ -205,13 +205,14 @@ def stream_frames(
             file.close()
 
 
-def _resampled(blocks: Iterator[NDArray[np.float32]], rate_in: int, rate_out: int) -> Iterator[NDArray[np.float32]]:
-    """Consecutive blocks at another rate, the same samples as resampling them in one piece."""
+def resample_blocks(
+    blocks: Iterator[NDArray[np.float32]], rate_in: int, rate_out: int
+) -> Iterator[NDArray[np.float32]]:
+    """Consecutive blocks at another rate, each as soon as it comes: the samples of resampling them in one piece."""
+    if rate_in == rate_out:
+        yield from blocks
+        return
     stream = soxr.ResampleStream(rate_in, rate_out, 1, dtype="float32", quality=RESAMPLING_QUALITY)
-    before: NDArray[np.float32] | None = None
     for block in blocks:
-        if before is not None:
-            yield stream.resample_chunk(before)
-        before = block
-    if before is not None:
-        yield stream.resample_chunk(np.ascontiguousarray(before), last=True)
+        yield stream.resample_chunk(np.ascontiguousarray(block))
+    yield stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True)

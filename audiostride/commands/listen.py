@@ -75,6 +75,7 @@ def run(arguments: Any) -> int:
     PredictionSettings.choose(**settings, hop_s=arguments.hop, thresholds={"": {"": 0.5}})
 
     # As above.
+    from audiostride.audio.resampling import resample_blocks
     from audiostride.inference.listening import Listener
     from audiostride.models import load_classifier
     from audiostride.training.hardware import choose_device
@@ -98,7 +99,7 @@ def run(arguments: Any) -> int:
 
     before = signal.signal(signal.SIGTERM, _interrupt)  # how a service is stopped
     try:
-        for block in _resampled(_read(arguments, rate), rate, model.config.sample_rate):
+        for block in resample_blocks(_read(arguments, rate), rate, model.config.sample_rate):
             tell(listener.add(block))
     except KeyboardInterrupt:
         pass
@@ -163,20 +164,3 @@ def _read_card(rate: int, channels: int) -> "Iterator[NDArray[np.float32]]":
             if lost:
                 print("listen: the machine is too slow, samples were lost", file=sys.stderr)
             yield mix_to_mono(frames)
-
-
-def _resampled(blocks: "Iterator[NDArray[np.float32]]", rate: int, model_rate: int) -> "Iterator[NDArray[np.float32]]":
-    """The blocks at the model's rate."""
-    if rate == model_rate:
-        yield from blocks
-        return
-    # As in `run`.
-    import numpy as np
-    import soxr
-
-    from audiostride.audio.resampling import RESAMPLING_QUALITY
-
-    stream = soxr.ResampleStream(rate, model_rate, 1, dtype="float32", quality=RESAMPLING_QUALITY)
-    for block in blocks:
-        yield stream.resample_chunk(block)
-    yield stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
