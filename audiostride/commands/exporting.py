@@ -76,11 +76,13 @@ def run(arguments: Any) -> int:
     source = f"generated clips ({why})" if clips is None else "test clips of the run"
     calibration, accept = None, None
     if arguments.int8:
-        if format == "onnx":
+        needed, part = clips, "test"
+        if clips is not None and format == "onnx":
             calibration, why = _windows_of(run_path, model, "train", count=CALIBRATION)
-        if (format == "onnx" and calibration is None) or clips is None:
+            needed, part = calibration, "training"
+        if needed is None:
             raise InputError(
-                f"export: --int8 must be given a run whose training clips can be read, got {run_path}: {why}"
+                f"export: --int8 must be given a run whose {part} clips can be read, got {run_path}: {why}"
             )
         accept = _compare_accuracies(run_path, model, arguments.input, max_drop=max_drop)
     found = export_classifier(

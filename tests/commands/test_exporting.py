@@ -14,6 +14,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from audiostride.commands import exporting
+
 Run = Callable[..., int]
 BAD_INPUT = 2
 RECIPE = Path(__file__).parents[2] / "recipes" / "run_onnx.py"
@@ -100,16 +102,30 @@ def test_int8_tells_what_it_costs_and_is_refused_beyond_the_limit(
     assert out.read_bytes() == before
 
 
+@pytest.mark.parametrize(("name", "lacking"), [("a.onnx", "test"), ("a.h", "test"), ("a.onnx", "training")])
 def test_int8_needs_the_clips_of_its_run(
-    run_command: Run, trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run_command: Run,
+    trained_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    lacking: str,
 ) -> None:
     needs_onnx()
     shutil.copy(trained_run / "model.safetensors", tmp_path / "alone.safetensors")
-    assert run_command("export", tmp_path / "alone.safetensors", "-o", tmp_path / "a.onnx", "--int8") == BAD_INPUT
+    if lacking == "training":
+        windows_of = exporting._windows_of
+
+        def find(given: Path, model: Any, split: str, *, count: int) -> Any:
+            return windows_of(trained_run if split == "test" else given, model, split, count=count)
+
+        monkeypatch.setattr(exporting, "_windows_of", find)
+    assert run_command("export", tmp_path / "alone.safetensors", "-o", tmp_path / name, "--int8") == BAD_INPUT
     shown = capsys.readouterr().err
-    assert "--int8 must be given a run whose training clips can be read, got" in shown
+    assert f"--int8 must be given a run whose {lacking} clips can be read, got" in shown
     assert "alone.safetensors: there is no run folder" in shown
-    assert not (tmp_path / "a.onnx").exists()
+    assert not (tmp_path / name).exists()
 
 
 def test_all_test_clips_are_compared_where_there_are_few(
