@@ -48,8 +48,10 @@ def test_every_network_gives_logits_and_learns_every_parameter(arch: str, poolin
     assert len(diffstride_layers(model)) == (n_layers if pooling == "diffstride" else 0)
     pools = {id(each) for each in model.modules() if isinstance(each, SpectralPool2d)}
     assert len(pools) == (n_layers if pooling == "spectral" else 0)
-    images = torch.rand(3, 3, 64, 64)
-    assert model.backbone(images).shape[-2:] == (LAST[arch], LAST[arch])
+    assert model.backbone(torch.rand(3, 3, 64, 64)).shape[-2:] == (LAST[arch], LAST[arch])
+    # Of larger images: the last maps of small ones are means, all places of which get the same gradient, and a stride
+    # behind such a map none.
+    images = torch.rand(3, 3, 128, 128)
     logits = model(images)
     assert logits.shape == (3, 5)
     logits.square().sum().backward()
