@@ -70,8 +70,8 @@ class Browser:
             raise AssertionError(json.dumps(answer["exceptionDetails"])[:2000])
         return answer["result"].get("value")
 
-    def print(self) -> None:
-        """Show the page as it is printed."""
+    def show_as_printed(self) -> None:
+        """Lay the page out as for paper."""
         self._call("Emulation.setEmulatedMedia", media="print")
 
     def screenshot(self, file: Path) -> None:

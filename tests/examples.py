@@ -1,5 +1,6 @@
 """What several tests begin with."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,9 @@ from audiostride import AudioClassifier, ClassifierConfig
 def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
     """Gaussian noise, the same in every run."""
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+noise_float64 = partial(noise, dtype=torch.float64)
 
 
 def make_classifier(**settings: Any) -> AudioClassifier:

@@ -32,7 +32,8 @@ def run(arguments: Any) -> int:
 
     from audiostride.dataset.manifest import inspect_manifest
     from audiostride.models import ClassifierConfig
-    from audiostride.reporting.modulations import SHARES, class_spectra, draw_modulations, mean_spectrum
+    from audiostride.reporting.modulation_figures import draw_modulations
+    from audiostride.reporting.modulations import SHARES, class_spectra, mean_spectrum
     from audiostride.reporting.style import render
     from audiostride.writing import write_bytes, write_text
 

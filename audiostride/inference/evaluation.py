@@ -111,7 +111,7 @@ def evaluate_logits(logits: Tensor, class_indices: NDArray[np.int64], names: Seq
     return Evaluation(
         accuracy=n_correct / len(found),
         interval=accuracy_interval(n_correct, len(found)),
-        loss=float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(class_indices))),
+        loss=float(torch.nn.functional.cross_entropy(logits, torch.tensor(class_indices, dtype=torch.int64))),
         n_clips=len(found),
         per_class=pd.DataFrame(per_class),
         confusion=pd.DataFrame(confusion, index=pd.Index(names, name="true"), columns=list(names)),

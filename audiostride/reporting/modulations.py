@@ -4,43 +4,24 @@ The spectrum is that of the model's own log-mel spectrograms, as Singh and Theun
 (2009) take it of theirs: the mean power of their two-dimensional Fourier transform.
 """
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import PathPatch
-from matplotlib.path import Path
 from numpy.typing import NDArray
 
 from audiostride.audio.log_mel import log_mel_spectrogram
-from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig
 from audiostride.progress import progress_bar
-from audiostride.reporting.blocks import Block, Drawing, Drawings, Heading, Section, Table, Text
 from audiostride.reporting.class_figures import read_samples_of
-from audiostride.reporting.cutoffs import cutoff_table
 from audiostride.reporting.measuring import layer_mask
-from audiostride.reporting.runs import RunFolder, shown_runs
-from audiostride.reporting.style import STYLE, new_panel
-from audiostride.reporting.tables import percent
-from audiostride.training import TrainConfig
-from audiostride.training.clips import label_column, read_source
 
 CLIPS = 20  # of a class, evenly from all
 WINDOWS = 2  # of a clip
 SHARES = (0.8, 0.9, 0.95)  # of the power, which contours hold
-MOST_PANELS = 12  # classes that are drawn
 SILENT = 1e-9  # power of what does not change but by rounding
-RANGE_DB = 50.0
-# On the plane, which is light in a dark page too: one step beside the style's colours, which a dark page lightens.
-CONTOUR, BOX = "#1c2431", "#b4541b"
 
 
 @dataclass(frozen=True)
@@ -171,149 +152,3 @@ def layer_gains(model: AudioClassifier) -> list[tuple[NDArray[np.float64], NDArr
         before = (own[0], own[1])
         found.append(before)
     return found
-
-
-def modulations_section(groups: Mapping[str, Sequence[RunFolder]]) -> Section | None:
-    """What training clips of each task hold, and how much of it layers of a run pass; None before a test.
-
-    Of runs that have learned the same clips, the first one counts.
-    """
-    parts = {
-        (run.manifests[task], task): run
-        for run in reversed(shown_runs(groups))
-        for task in reversed(run.tables)
-        if run.predictions and not run.is_multi_label(task)
-    }
-    blocks: list[Block] = []
-    clips = {run.name: training_clips(run) for run in parts.values()}
-    for (manifest, task), run in reversed(parts.items()):
-        spectra = {}
-        if task in clips[run.name]:
-            spectra = class_spectra(clips[run.name][task], label_column(task), manifest, run.model.config)
-        blocks += [Heading(run.title_of(task))] * (len(parts) > 1)
-        whose, which = [run.name] * (len(clips) > 1), [task] * (len(run.tables) > 1)
-        blocks += _task_blocks(run, task, spectra, suffix="".join(f"_{name}" for name in whose + which))
-    return Section("modulations", "What the sounds contain", blocks) if blocks else None
-
-
-def training_clips(run: RunFolder) -> dict[str, pd.DataFrame]:
-    """The training clips of each task that have a label of it, see `read_source`; none of a manifest that is gone."""
-    found: dict[str, pd.DataFrame] = {}
-    with suppress(InputError):  # settings that this version does not know
-        config = TrainConfig.load(run.path)
-        for source in config.sources():
-            with suppress(InputError):  # clips that were moved, changed or taken away
-                clips, _ = read_source(source, config)
-                train = clips[clips["split"] == "train"]
-                found |= {task: train[train[label_column(task)] != ""] for task in source.labels}
-    return found
-
-
-def _task_blocks(run: RunFolder, task: str, spectra: Mapping[str, ModulationSpectrum], *, suffix: str) -> list[Block]:
-    if not spectra:
-        return [Text("The training clips can no longer be read, or are silent: no spectrum of them.")]
-    gains, folds = layer_gains(run.model), run.model.config.pooling == "strided"
-    table = pd.DataFrame(
-        {
-            "class": name,
-            **{f"layer {number}": own.passed(*pair) for number, pair in enumerate(gains, start=1)},
-            **dict(zip(("rate_hz", "density"), own.limits(0.9), strict=True)),
-        }
-        for name, own in spectra.items()
-    ).sort_values("layer 1", kind="stable")
-    first, last = table.iloc[0], table.iloc[-1]
-    whole = mean_spectrum(spectra).passed(*gains[0])
-    what = "keeps below its cut-offs" if folds else "passes"
-    sounds = f"the sounds of {run.title_of(task)}" if suffix else "these sounds"
-    text = f"Layer 1 {what} {percent(whole)} of the modulation power of {sounds}"
-    if len(table) > 1:
-        text += f": {percent(last['layer 1'])} of {last['class']}, {percent(first['layer 1'])} of {first['class']}, "
-        text += "which loses most"
-    alt = "Modulation power of the training clips by rate and density with contours, and what each layer passes"
-    caption = (
-        "Modulation power spectrum of the training clips: how strongly their log-mel spectrograms are modulated at "
-        "each rate over time and density over mel frequency, all classes alike; to the right what falls in frequency "
-        f"with time, to the left what rises. Contours hold {', '.join(f'{100 * share:g}' for share in SHARES)} % of "
-        f"the power. Boxes: the cut-offs of the layers, by their numbers{'' if folds else '; shaded: their ramps'}."
-    )
-    shown = table.assign(rate_hz=table["rate_hz"].map("{:.0f}".format), density=table["density"].map("{:.3f}".format))
-    for number in range(1, len(gains) + 1):
-        shown[f"layer {number}"] = table[f"layer {number}"].map(percent)
-    shown = shown.rename(columns={"rate_hz": "90 % up to (Hz)", "density": "90 % up to (cycles/mel)"})
-    told = "lies below the cut-offs of" if folds else "is left behind"
-    note = (
-        f"Share of the modulation power of each class that {told} each layer and those in front of it, as if there "
-        "were no convolutions between them; and the rate and the density up to which 90 % of it lie."
-    )
-    whole_drawing = Drawing(f"modulations{suffix}", alt, draw_modulations({"": mean_spectrum(spectra)}, run.model))
-    blocks: list[Block] = [Text(f"{text}."), Drawings([whole_drawing], caption)]
-    if 1 < len(spectra) <= MOST_PANELS:
-        alt = "The same for each class; the numbers are in the table"
-        classes = Drawing(f"modulations_classes{suffix}", alt, draw_modulations(spectra, run.model), min_width_px=560)
-        blocks.append(Drawings([classes], "The same for each class, with the box of layer 1."))
-    return [*blocks, Table(f"modulations{suffix}", note, table, shown)]
-
-
-@mpl.rc_context({**STYLE, "axes.grid": False})
-def draw_modulations(spectra: Mapping[str, ModulationSpectrum], model: AudioClassifier | None = None) -> Figure:
-    """The spectra with contours, a panel each under its name, and the cut-offs of the layers of a model."""
-    columns = min(4, len(spectra))
-    rows = math.ceil(len(spectra) / columns)
-    if len(spectra) == 1:
-        figure, panel = new_panel("Modulation power", "", "", height=4.0, width=6.4)
-        panels = [panel]
-    else:
-        figure = Figure(figsize=(1.2 + 2.3 * columns, 0.6 + 1.9 * rows), layout="constrained")
-        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-        panels = list(grid.flat)
-        for panel in panels[len(spectra) :]:
-            panel.set_visible(False)
-    for panel, (name, spectrum) in zip(panels, spectra.items(), strict=False):
-        _draw_plane(panel, spectrum)
-        if name:
-            panel.set_title(name if len(name) <= 24 else f"{name[:23]}…", fontsize=9)
-        if model is not None:
-            _draw_boxes(panel, model, every=len(spectra) == 1)
-    figure.supxlabel("modulation rate (Hz)", fontsize=10)
-    figure.supylabel("modulation density (cycles/mel)", fontsize=10)
-    return figure
-
-
-def _draw_plane(panel: Axes, spectrum: ModulationSpectrum) -> None:
-    one_sided = spectrum.power.copy()
-    one_sided[1:-1] /= 2  # as dense as at density 0
-    floor = one_sided.max() * 10 ** (-RANGE_DB / 10)
-    rates, densities = spectrum.rates_hz, spectrum.densities
-    half = (rates[1] - rates[0]) / 2, (densities[1] - densities[0]) / 2
-    extent = (rates[0] - half[0], rates[-1] + half[0], densities[0] - half[1], densities[-1] + half[1])
-    panel.imshow(
-        10 * np.log10(np.maximum(one_sided, floor)), origin="lower", aspect="auto", extent=extent, cmap="Blues"
-    )
-    levels = sorted({spectrum.level(share) for share in SHARES})
-    panel.contour(
-        rates, densities, spectrum.power, levels=levels, colors=CONTOUR, linewidths=(0.7, 1.0, 1.4)[-len(levels) :]
-    )
-    panel.set_xlim(rates[0], rates[-1])
-    panel.set_ylim(0, densities[-1])
-
-
-def _draw_boxes(panel: Axes, model: AudioClassifier, *, every: bool) -> None:
-    table = cutoff_table(model, window_s=model.config.window_s)
-    for layer in table["layer"].unique()[: None if every else 1]:
-        own = table[table["layer"] == layer].set_index("axis")
-        cutoff, inner, outer = (
-            (float(own[name]["time"]), float(own[name]["mel"])) for name in ("cutoff", "pass_edge", "stop_edge")
-        )
-        edge = PathPatch(_outline(*cutoff), fill=False, edgecolor=BOX, linewidth=1.8 if layer == 1 else 0.8)
-        panel.add_patch(edge)
-        if not math.isnan(inner[0]):  # strided convolution has no ramp
-            # The inner outline runs the other way round, which makes a hole of it.
-            ramp = Path.make_compound_path(_outline(*outer), _outline(-inner[0], inner[1]))
-            panel.add_patch(PathPatch(ramp, facecolor=BOX, alpha=0.15, linewidth=0))
-        if every:
-            panel.annotate(str(layer), cutoff, (2, -2), textcoords="offset points", color=BOX, fontsize=8, va="top")
-
-
-def _outline(rate_hz: float, density: float) -> Path:
-    corners = [(-rate_hz, 0.0), (rate_hz, 0.0), (rate_hz, density), (-rate_hz, density), (-rate_hz, 0.0)]
-    return Path(corners, closed=True)

@@ -16,7 +16,7 @@ from audiostride.reporting.costs import cost_section
 from audiostride.reporting.cutoffs import AXES, TABLE_2, cutoff_table
 from audiostride.reporting.figures import AXIS_TITLES
 from audiostride.reporting.measuring import largest_difference, measure_gains
-from audiostride.reporting.modulations import modulations_section
+from audiostride.reporting.modulation_sections import modulations_section
 from audiostride.reporting.runs import RunFolder
 from audiostride.reporting.summary import run_metric, summary_table
 from audiostride.reporting.tables import (

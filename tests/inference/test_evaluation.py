@@ -43,6 +43,7 @@ def test_metrics_are_those_of_their_definitions() -> None:
     rng = np.random.default_rng(0)
     truth, logits = rng.integers(0, 4, 200), torch.from_numpy(rng.standard_normal((200, 6)))
     logits[:, 5] = -9  # a class without clips that is never said, beside one that is
+    truth.setflags(write=False)  # as arrays out of a table are
     found = evaluate_logits(logits, truth, list("abcdef"))
     said = logits.argmax(dim=1).tolist()
     for place, row in enumerate(found.per_class.itertuples()):
@@ -56,7 +57,7 @@ def test_metrics_are_those_of_their_definitions() -> None:
             both = sum(a == place and b == other for a, b in zip(truth, said, strict=True))
             assert found.confusion.loc["abcdef"[place], "abcdef"[other]] == both
     assert found.accuracy == (truth == np.array(said)).mean()
-    assert found.loss == pytest.approx(float(-logits.log_softmax(dim=1)[range(200), truth].mean()))
+    assert found.loss == pytest.approx(float(-logits.log_softmax(dim=1)[range(200), truth.tolist()].mean()))
 
 
 def test_logits_that_are_not_finite_are_refused() -> None:

@@ -17,13 +17,11 @@ from audiostride.commands.demo.ripples import synthesise_ripple
 from audiostride.dataset.manifest import inspect_manifest
 from audiostride.reporting import report
 from audiostride.reporting.measuring import layer_mask
+from audiostride.reporting.modulation_figures import BOX, CONTOUR, draw_modulations
 from audiostride.reporting.modulations import (
-    BOX,
-    CONTOUR,
     ModulationSpectrum,
     class_spectra,
     cut_windows,
-    draw_modulations,
     layer_gains,
     mean_spectrum,
     modulation_spectrum,

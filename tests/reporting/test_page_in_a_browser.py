@@ -35,7 +35,7 @@ def test_sounds_play_and_keys_step_through_them(make_run: Callable[..., Path], t
             "[...document.querySelectorAll('nav, audio, .spectrogram i')].filter(part => part.offsetWidth > 0).length"
         )
         assert page.run(shown) > 2
-        page.print()
+        page.show_as_printed()
         assert page.run(shown) == 0, "nothing can be pressed on paper"
         assert (page.problems, page.requests) == ([], [])
 

@@ -1,11 +1,10 @@
 """A convolution and the pooling along its axis, at once, against one after the other."""
 
-from functools import partial
 from typing import get_args
 
-import examples
 import pytest
 import torch
+from examples import noise_float64 as noise
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,8 +13,6 @@ from audiostride.strides.convolution import TRAINED_AT_ONCE, convolve_and_pool, 
 from audiostride.strides.masks import limit_stride, output_length
 from audiostride.strides.matrices import AxisPooling, SpectrumPooling, axis_pooling, spectral_axis
 from audiostride.strides.pooling import diffstride_pool, spectral_pool
-
-noise = partial(examples.noise, dtype=torch.float64)
 
 SIZES: tuple[Size, ...] = get_args(Size)
 KINDS = (*SIZES, "spectral")

@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 
-import examples
 import numpy as np
 import pytest
 import scipy.signal
 import torch
+from examples import noise_float64 as noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -18,8 +17,6 @@ from audiostride.errors import InputError
 from audiostride.strides.masks import output_length, passband_mask
 from audiostride.strides.matrices import fourier_pooling_matrix, pooling_matrix, spectral_output_length
 from audiostride.strides.pooling import diffstride_pool, spectral_pool
-
-noise = partial(examples.noise, dtype=torch.float64)
 
 SIZES: tuple[Size, ...] = ("paper", "nominal")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import get_args
 
-import examples
 import pytest
 import torch
+from examples import noise_float64 as noise
 from torch import Tensor
 
 from audiostride import DiffStride2d
@@ -15,8 +14,6 @@ from audiostride.checks import Size
 from audiostride.strides.masks import output_length
 from audiostride.strides.matrices import AxisPooling, axis_pooling, pooling_matrix
 from audiostride.strides.pooling import diffstride_pool, spectral_pool
-
-noise = partial(examples.noise, dtype=torch.float64)
 
 SIZES: tuple[Size, ...] = get_args(Size)
 DTYPES = (torch.bfloat16, torch.float32, torch.float64)

@@ -1,16 +1,13 @@
 """Pooling treats both signs of a frequency, all axes and all batch entries alike."""
 
 from collections.abc import Callable
-from functools import partial
 
-import examples
 import pytest
 import torch
+from examples import noise_float64 as noise
 from torch import Tensor
 
 from audiostride.strides.pooling import diffstride_pool, spectral_pool
-
-noise = partial(examples.noise, dtype=torch.float64)
 
 Pool = Callable[[Tensor, tuple[float, ...]], Tensor]
 

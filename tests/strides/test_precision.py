@@ -1,18 +1,15 @@
 """How far layers and classifier are from float64 in each dtype."""
 
-from functools import partial
 from typing import Any, get_args
 
-import examples
 import pytest
 import torch
+from examples import noise_float64 as noise
 from torch import Tensor, nn
 
 from audiostride import AudioClassifier, ClassifierConfig, DiffStride2d, SpectralPool2d
 from audiostride.checks import Size
 from audiostride.strides.pooling import diffstride_pool
-
-noise = partial(examples.noise, dtype=torch.float64)
 
 SIZES: tuple[Size, ...] = get_args(Size)
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)

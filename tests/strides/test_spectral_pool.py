@@ -1,19 +1,15 @@
 """Spectral pooling as layers: SciPy's FFT resampling of each axis, without parameters."""
 
-from functools import partial
-
-import examples
 import pytest
 import scipy.signal
 import torch
+from examples import noise_float64 as noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiostride import SpectralPool1d, SpectralPool2d, SpectralPool3d
 from audiostride.errors import InputError
 from audiostride.strides.pooling import spectral_pool
-
-noise = partial(examples.noise, dtype=torch.float64)
 
 Layer = type[SpectralPool1d] | type[SpectralPool2d] | type[SpectralPool3d]
 LAYERS: tuple[Layer, ...] = (SpectralPool1d, SpectralPool2d, SpectralPool3d)

@@ -1,18 +1,14 @@
 """Convolution with integer strides: SciPy's correlation, of which every n-th value is kept."""
 
-from functools import partial
-
-import examples
 import pytest
 import scipy.signal
 import torch
+from examples import noise_float64 as noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiostride import StridedConv2d
 from audiostride.errors import InputError
-
-noise = partial(examples.noise, dtype=torch.float64)
 
 PROPERTY = settings(max_examples=60, deadline=None, derandomize=True)
 
