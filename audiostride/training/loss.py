@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -344,15 +344,8 @@ class ClassifierTraining(Training):
         groups = [{"params": weights, "lr": self.config.lr, "weight_decay": self.config.weight_decay}]
         if strides:
             groups.append({"params": strides, "lr": self.config.stride_lr, "weight_decay": 0.0})
-        # On a GPU one kernel steps all weights. It does not count versions, which `project_strides_` does not rely on.
-        fused = True if weights[0].is_cuda else None
-        optimizer = OPTIMIZERS[self.config.optimizer](groups, fused=fused)
-
-        def step_as_here(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-            # A checkpoint brings the choice of the device that wrote it, which need not be this one.
-            return {**state, "param_groups": [{**group, "fused": fused} for group in state["param_groups"]]}
-
-        optimizer.register_load_state_dict_pre_hook(step_as_here)
+        # One kernel steps all weights. It does not count versions, which `project_strides_` does not rely on.
+        optimizer = OPTIMIZERS[self.config.optimizer](groups, fused=True)
         scheduler = LambdaLR(
             optimizer, [self._course(steps) for steps in (self.config.steps, self.config.search_steps)[: len(groups)]]
         )

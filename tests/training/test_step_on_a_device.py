@@ -187,7 +187,9 @@ def test_a_step_reads_and_copies_its_strides_only(device: str, settings: dict[st
     with mode_of(device):
         batch = place(training, batch, device)
         optimizer = training.make_optimizer()[0]
-        assert all(group["fused"] is (True if device == "cuda" else None) for group in optimizer.param_groups)
+        for group in optimizer.param_groups:
+            assert group["fused"] is True
+            group["fused"] = device != "meta"  # which no fused kernel takes
     n_strides = sum(layer.strides.numel() for layer in diffstride_layers(training.model))
     with Watch(device):
         training.model.project_strides_()
@@ -246,58 +248,23 @@ def test_logits_of_all_tasks_come_back_in_one_copy() -> None:
     assert (watch.copies, watch.doubles) == (["_to_copy"], [])
 
 
-def steps_of(training: ClassifierTraining, optimizer: torch.optim.Optimizer, count: int) -> list[float]:
-    """Losses of steps on one batch, with the strides projected after each."""
-    (weight,) = {parameter.device for parameter in training.model.parameters()}
-    batch = {name: values.to(weight) for name, values in NoiseBatches()[0].items()}
-    losses = []
-    for _ in range(count):
-        loss = training(batch)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        training.model.project_strides_()
-        losses.append(loss.item())
-    return losses
-
-
-@pytest.mark.parametrize("written_on_a_gpu", [False, True])
-def test_a_checkpoint_does_not_bring_the_kind_of_its_optimizer(written_on_a_gpu: bool) -> None:
-    straight = make_training()
-    writer = straight.make_optimizer()[0]
-    if written_on_a_gpu:  # whose fused Adam there is for CPUs too
-        writer = torch.optim.AdamW([{**group, "fused": True} for group in writer.param_groups], fused=True)
-    steps_of(straight, writer, 2)
-    state, resumed = copy.deepcopy(writer.state_dict()), make_training()
-    resumed.load_state_dict(straight.state_dict())
-    optimizer = resumed.make_optimizer()[0]
-    optimizer.load_state_dict(state)
-    assert {group["fused"] for group in state["param_groups"]} == {written_on_a_gpu or None}
-    assert {group["fused"] for group in optimizer.param_groups} == {None}
-    # Both compute in float32; the fused one in another order.
-    expected = steps_of(straight, writer, 3)
-    assert steps_of(resumed, optimizer, 3) == pytest.approx(expected, rel=1e-4 if written_on_a_gpu else 1e-12)
-
-
 @with_cuda
-def test_a_checkpoint_of_a_cpu_goes_on_with_the_fused_optimizer_of_a_gpu() -> None:
+def test_a_checkpoint_of_a_cpu_goes_on_on_a_gpu() -> None:
     straight = make_training()
     writer = straight.make_optimizer()[0]
-    steps_of(straight, writer, 1)
+    step(straight, writer, NoiseBatches()[0])
     assert {values["step"].device.type for values in writer.state.values()} == {"cpu"}
     resumed = make_training()
     with mode_of("cuda"):
         resumed.to_empty(device="cuda")
         optimizer = resumed.make_optimizer()[0]
         optimizer.load_state_dict(writer.state_dict())
-        assert {group["fused"] for group in optimizer.param_groups} == {True}
         for parameter in resumed.model.parameters():
             parameter.grad = torch.empty_like(parameter)
         optimizer.step()
     assert len(optimizer.state) == len(writer.state)
     # On the device, or the step would have to copy it there.
     assert {values["step"].device.type for values in optimizer.state.values()} == {"cuda"}
-    assert {group["fused"] for group in writer.state_dict()["param_groups"]} == {None}, "the checkpoint is as it was"
 
 
 # What needs a GPU. A first step sets libraries up, with waits of its own.
