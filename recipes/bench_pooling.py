@@ -1,8 +1,8 @@
-"""Speed, memory and precision of the poolings: the layer alone, and the whole classifier. Prints Markdown tables.
+"""Speed, memory and precision of the poolings: the layer, training and inference. Prints Markdown tables.
 
-Data: none (noise).
-Command: python recipes/bench_pooling.py [--part layer|classifier|all] [--device cuda] [--threads 2] [--compile]
-Expected: see recipes/RESULTS.md for tables with their machines. About 4 minutes on 2 cores; let nothing run beside it.
+Data: none (noise), or finished runs whose learned strides are to be timed: --part inference --runs RUN...
+Command: python recipes/bench_pooling.py [--part layer|classifier|inference] [--device cuda] [--threads 2] [--compile]
+Expected: see recipes/RESULTS.md for tables with their machines. About 6 minutes on 2 cores; let nothing run beside it.
 
 Every row is a ratio of medians of runs that took turns, so that a change of the machine's speed falls on both sides.
 """
@@ -13,15 +13,20 @@ import os
 import platform
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiostride import AudioClassifier, ClassifierConfig, DiffStride1d, DiffStride2d
+from audiostride import AudioClassifier, ClassifierConfig, DiffStride1d, DiffStride2d, load_classifier
+from audiostride.models.export import export_classifier
+from audiostride.models.export.parity import onnx_runner
 from audiostride.strides.masks import limit_stride, passband_mask
 
 MAPS = [
@@ -46,6 +51,8 @@ MODELS: dict[str, dict[str, str]] = {
     "DiffStride nominal, after the block": {"size": "nominal", "pool_after": "block"},
     "DiffStride paper, after the block": {"size": "paper", "pool_after": "block"},
 }
+ENGINES = ("PyTorch", "onnxruntime")
+WIDTHS, BATCHES = (0.125, 0.25, 0.5, 1.0), (1, 16)  # of inference
 
 
 def fft_route(x: Tensor, strides: Tensor, lengths: tuple[int, ...]) -> Tensor:
@@ -240,6 +247,41 @@ def bench_classifiers(arguments: argparse.Namespace, precision: torch.dtype, com
     return rows
 
 
+def bench_inference(engine: str, runs: list[str], threads: int, repeats: int) -> list[list[str]]:
+    """One row per width and batch: frozen networks on windows of noise, relative to strided convolution."""
+    torch.set_num_threads(threads)
+    device, rows = torch.device("cpu"), []
+    for width in WIDTHS:
+        models = [make_model({"pooling": "strided"}, width, device), make_model({}, width, device)]
+        models += [widen(load_classifier(run), width) for run in runs]
+        calls = [make_call(model.eval(), engine, threads) for model in models]
+        for batch in BATCHES:
+            waveform = torch.randn(batch, models[0].config.window_samples) * 0.1
+            strided, *others = take_turns([partial(call, waveform) for call in calls], device, repeats=repeats)
+            ratios = [f"{seconds / strided:.2f} x ({seconds * 1e3:.1f} ms)" for seconds in others]
+            rows.append([engine, f"{width:g}", str(batch), f"{strided * 1e3:.1f} ms", *ratios])
+    return rows
+
+
+def widen(model: AudioClassifier, width: float) -> AudioClassifier:
+    """A network with the settings and learned strides of another, and other channels."""
+    wide = AudioClassifier(replace(model.config, width=width))
+    learned = {name: value for name, value in model.state_dict().items() if name.endswith("strides")}
+    wide.load_state_dict(learned, strict=False)
+    wide.project_strides_()
+    return wide
+
+
+def make_call(model: AudioClassifier, engine: str, threads: int) -> Callable[[Tensor], object]:
+    """What classifies a batch of windows."""
+    if engine == "PyTorch":
+        return torch.inference_mode()(model.freeze().forward)
+    with tempfile.TemporaryDirectory() as folder:
+        export_classifier(model, file := Path(folder) / "model.onnx")
+        run = onnx_runner(file.read_bytes(), threads=threads)
+    return lambda waveform: run(waveform.numpy())
+
+
 def print_table(header: list[str], rows: list[list[str]]) -> None:
     """Print a Markdown table."""
     for line in (header, ["---"] * len(header), *rows):
@@ -250,13 +292,14 @@ def print_table(header: list[str], rows: list[list[str]]) -> None:
 def main() -> int:
     """Print the tables that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=["layer", "classifier", "all"], default="all")
+    parser.add_argument("--part", choices=["layer", "classifier", "inference", "all"], default="all")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="threads of a CPU (default: torch's)")
     parser.add_argument("--batch", type=int, help="excerpts per step (default: 16 on a CPU, 256 on a GPU)")
     parser.add_argument("--width", type=float, default=1.0, help="factor on the channels (default: the paper's)")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--compile", action="store_true", help="measure compiled classifiers too")
+    parser.add_argument("--runs", nargs="+", default=[], metavar="RUN", help="inference with their strides too")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -286,6 +329,15 @@ def main() -> int:
         for precision in [torch.float32] + [torch.bfloat16] * (device.type == "cuda"):
             for compiled in [False] + [True] * arguments.compile:
                 rows += bench_classifiers(arguments, precision, compiled)
+        print_table(header, rows)
+    if arguments.part in ("inference", "all") and device.type == "cpu":
+        print("Inference of frozen classifiers, relative to strided convolution.\n")
+        header = ["engine", "width", "batch", "strided convolution", "DiffStride mixed, strides of 2", *arguments.runs]
+        rows = []
+        for engine in ENGINES:  # each in a process of its own: threads of one wait actively beside those of the other
+            task = (engine, arguments.runs, torch.get_num_threads(), 3 * arguments.repeats)
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                rows += pool.apply(bench_inference, task)
         print_table(header, rows)
     return 0
 
