@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from audiostride.models import load_classifier
 from audiostride.training import TrainConfig
 from audiostride.training.config import MIN_STEPS
 from audiostride.training.presets import DEFAULT_PRESET, PRESETS
@@ -35,6 +36,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no label smoothing": {"label_smoothing": 0.0},
     "no mixup": {"mixup": 0.0},
     "no noise": {"noise": None},
+    "noise half as often": {"noise_prob": 0.25},
     "no gain": {"gain_db": 0.0},
     "levels down to -30 dB": {"lowest_gain_db": -30.0},
     "no shift": {"time_shift_s": 0.0},
@@ -45,6 +47,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     # All of it, for other poolings.
     "strided": {"pooling": "strided"},
     "spectral": {"pooling": "spectral"},
+    # Strides that learn within a budget, beside strided convolution at its whole cost.
+    "DiffStride at 0.75x": {"pooling": "diffstride", "budget": "0.75x"},
     # None of it.
     "bare": BARE,
     "bare, 400 steps, best validation kept": BARE | {"max_steps": 400, "valid_every": 100, "keep": "best"},
@@ -93,8 +97,9 @@ def compare(arguments: argparse.Namespace) -> None:
 
 
 def measure_run(run: Path) -> dict[str, Any]:
-    """What is kept of a run: accuracies in %, and CPU time."""
-    metrics = read_metrics(run)
+    """What is kept of a run: accuracies in %, cost, strides, and CPU time."""
+    metrics, model = read_metrics(run), load_classifier(run)
+    layers = model.encoder.pooled_layers(model.config.window_frames, model.config.n_mels)
     environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     history = pd.read_csv(run / "history.csv")
     best = history["valid_accuracy"].max()
@@ -104,6 +109,8 @@ def measure_run(run: Path) -> dict[str, Any]:
         "valid_best": round(100 * float(best), 3),
         "valid_loss": round(float(history["valid_loss"].iloc[-1]), 4),
         "steps": metrics["steps"],
+        "multiply_adds": metrics["multiply_adds"],
+        "strides": " ".join(f"{stride:.3f}" for block, sizes, _ in layers for stride in block.used_strides(*sizes)),
         "cpu_s": environment["training_cpu_s"],
     }
 

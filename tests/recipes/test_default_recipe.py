@@ -53,3 +53,17 @@ def test_levels_are_those_that_were_asked_for(
     assert float(shown[1][1]) == pytest.approx(tested, abs=0.06)
     assert float(shown[1][2]) == 50  # silence is one class, and half of the clips are of it
     assert shown[2] == ["mean", *shown[1][1:]]
+
+
+def test_noise_stands_at_the_ratio_that_was_asked_for(
+    manifest: Path, run_recipe: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [f"tones={manifest}:kind", "--only", "default", "--seeds", "0", *TINY, "--out", tmp_path / "runs"]
+    assert run_recipe("default_recipe", *given) == 0
+    capsys.readouterr()
+    run = tmp_path / "runs" / "tones" / "default_seed0"
+    assert run_recipe("level_shift", run, "--levels", "0", "--noise", "synthetic", "--snrs", "200", "-200") == 0
+    header, found, _ = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert header == ["run", "+0", "dB", "SNR", "200", "dB", "SNR", "-200", "dB"]
+    assert found[1] == found[2]  # nothing of it is heard
+    assert float(found[3]) == 50  # and nothing else
