@@ -21,7 +21,8 @@ from audiostride.dataset.noise import load_noise
 from audiostride.inference.evaluation import Evaluation
 from audiostride.models import AudioClassifier, load_classifier
 from audiostride.training import TrainConfig
-from audiostride.training.clips import LabelledClips, evaluate_clips, read_source
+from audiostride.training.clips import LabelledClips, evaluate_clips
+from audiostride.training.sources import read_source
 from lab.program import end_program, make_parser
 
 Samples = NDArray[np.float32]

@@ -25,9 +25,10 @@ from audiostride.dataset.manifest import SPLITS
 from audiostride.errors import InputError
 from audiostride.inference.evaluation import classify_clips, evaluate_label_sets
 from audiostride.models import load_classifier
-from audiostride.training.clips import LabelledClips, read_source
+from audiostride.training.clips import LabelledClips
 from audiostride.training.config import TrainConfig
 from audiostride.training.presets import DEFAULT_PRESET, preset_settings
+from audiostride.training.sources import read_source
 from audiostride.writing import make_folder, write_text
 from lab.archives import make_archive
 from lab.clips import read_clips

@@ -136,8 +136,9 @@ def _compare_accuracies(
     def accept(before: "Runner", after: "Runner") -> None:
         # As in `run`.
         from audiostride.models.export.parity import ExportedModel
-        from audiostride.training.clips import evaluate_clips, load_split, read_sources
+        from audiostride.training.clips import evaluate_clips, load_split
         from audiostride.training.config import TrainConfig
+        from audiostride.training.sources import read_sources
         from audiostride.wording import metric_of
 
         config = TrainConfig.load(run if run.is_dir() else run.parent)
@@ -168,8 +169,8 @@ def _windows_of(given: Path, model: "AudioClassifier", split: str, *, count: int
     import torch
 
     from audiostride.dataset.readers import open_reader
-    from audiostride.training.clips import read_source
     from audiostride.training.config import TrainConfig
+    from audiostride.training.sources import read_source
 
     folder = given if given.is_dir() else given.parent
     if not (folder / "config.yaml").is_file():

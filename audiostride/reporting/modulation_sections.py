@@ -12,7 +12,7 @@ from audiostride.reporting.modulations import SHARES, ModulationSpectrum, class_
 from audiostride.reporting.runs import RunFolder, shown_runs
 from audiostride.reporting.tables import percent
 from audiostride.training import TrainConfig
-from audiostride.training.clips import label_column, read_source
+from audiostride.training.sources import label_column, read_source
 
 MOST_PANELS = 12  # classes that are drawn
 

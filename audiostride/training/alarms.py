@@ -20,8 +20,9 @@ from audiostride.inference.thresholds import WindowScores, count_alarms, lowest_
 from audiostride.models import AudioClassifier, load_classifier, save_classifier
 from audiostride.models.classifier import Thresholds
 from audiostride.progress import progress_bar
-from audiostride.training.clips import LabelledClips, load_split, read_sources
+from audiostride.training.clips import LabelledClips, load_split
 from audiostride.training.config import TrainConfig
+from audiostride.training.sources import read_sources
 from audiostride.wording import count_of
 from audiostride.writing import write_json, write_text
 

@@ -61,7 +61,7 @@ def add_background(clips: pd.DataFrame, background: pd.DataFrame, labels: dict[s
     """The clips of a manifest with those of the background behind them.
 
     Args:
-        clips: As `audiostride.training.clips.read_source` makes them.
+        clips: As `audiostride.training.sources.read_source` makes them.
         background: As `read_background` gives them.
         labels: The columns with labels, and whether they hold several of a clip: none then, else the class
             `BACKGROUND`.

@@ -8,8 +8,9 @@ from audiostride.errors import InputError, explained
 from audiostride.inference.thresholds import f1_threshold, fit_temperature, precision_threshold, probabilities
 from audiostride.models import AudioClassifier, load_classifier, save_classifier
 from audiostride.models.classifier import Thresholds
-from audiostride.training.clips import LabelledClips, evaluate_clips, load_split, read_sources
+from audiostride.training.clips import LabelledClips, evaluate_clips, load_split
 from audiostride.training.config import TrainConfig
+from audiostride.training.sources import read_sources
 
 
 def calibrate_(

@@ -17,17 +17,11 @@ from audiostride.inference.evaluation import Evaluation
 from audiostride.inference.multi_label import THRESHOLD
 from audiostride.models import AudioClassifier, load_classifier
 from audiostride.models.cost import multiply_adds
-from audiostride.training.clips import (
-    ONLY_SCORES,
-    LabelledClips,
-    Sets,
-    evaluate_clips,
-    load_split,
-    read_source,
-    write_skipped,
-)
+from audiostride.training.clips import LabelledClips, Sets, evaluate_clips, load_split
 from audiostride.training.config import TrainConfig
+from audiostride.training.lost_clips import write_skipped
 from audiostride.training.run_files import RunMetrics, read_table
+from audiostride.training.sources import ONLY_SCORES, read_source
 from audiostride.training.tasks import Source
 from audiostride.wording import count_of
 from audiostride.writing import write_json, write_text

@@ -27,19 +27,7 @@ from audiostride.training.background import background_share
 from audiostride.training.batch_norm import share_batch_norm_
 from audiostride.training.batches import BatchParts, ExcerptBatches, MixedBatches, check_shared_memory, load_batches
 from audiostride.training.calibration import calibrate_
-from audiostride.training.clips import (
-    LabelledClips,
-    Sets,
-    balance_units,
-    class_names_of,
-    evaluate_clips,
-    learned_columns,
-    list_lost_clips,
-    load_sets,
-    read_source,
-    share_lost_clips,
-    write_skipped,
-)
+from audiostride.training.clips import LabelledClips, Sets, balance_units, evaluate_clips, load_sets
 from audiostride.training.config import TrainConfig
 from audiostride.training.hardware import (
     choose_device,
@@ -53,11 +41,13 @@ from audiostride.training.initial import INITIAL, check_given, initial_settings,
 from audiostride.training.loggers import closing_loggers, make_loggers
 from audiostride.training.loop import explain_failures, fit, launch_fabric
 from audiostride.training.loss import ClassifierTraining
+from audiostride.training.lost_clips import list_lost_clips, share_lost_clips, write_skipped
 from audiostride.training.recorder import Recorder
 from audiostride.training.results import finished_metrics, write_results
 from audiostride.training.resuming import check_same_settings
 from audiostride.training.run_files import read_metrics
 from audiostride.training.settings import Data, check_run_folder, check_same_data, describe_data
+from audiostride.training.sources import class_names_of, learned_columns, read_source
 from audiostride.training.tasks import Source, check_task_names
 from audiostride.wording import count_of
 from audiostride.writing import make_folder, write_json, write_text

@@ -14,8 +14,8 @@ from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, load_classifier
 from audiostride.models.cost import multiply_adds
 from audiostride.training import TrainConfig
-from audiostride.training.clips import class_names_of, read_source
 from audiostride.training.presets import preset_settings
+from audiostride.training.sources import class_names_of, read_source
 from images.classifier import ImageClassifier, build_image_network, count_multiply_adds, load_image_classifier
 from images.config import CIFAR, ImageTrainConfig, image_preset_settings
 from images.data import load_sources

@@ -11,8 +11,8 @@ import pytest
 import soundfile
 
 from audiostride.commands.evaluate import print_metrics
-from audiostride.training.clips import read_source
 from audiostride.training.config import TrainConfig
+from audiostride.training.sources import read_source
 from audiostride.training.tasks import Source
 
 Run = Callable[..., int]

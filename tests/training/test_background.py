@@ -13,7 +13,7 @@ from audiostride.errors import InputError
 from audiostride.models import load_classifier
 from audiostride.training import TrainConfig
 from audiostride.training.background import IS_BACKGROUND, background_share, read_background
-from audiostride.training.clips import read_source
+from audiostride.training.sources import read_source
 
 Run = Callable[..., int]
 

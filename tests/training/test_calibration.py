@@ -22,8 +22,9 @@ from audiostride.reporting.tables import NONE
 from audiostride.training import TrainConfig, evaluate_run
 from audiostride.training import alarms as alarms_module
 from audiostride.training.alarms import measure_alarms
-from audiostride.training.clips import LabelledClips, evaluate_clips, load_split, read_source, read_sources
+from audiostride.training.clips import LabelledClips, evaluate_clips, load_split
 from audiostride.training.run_files import read_metrics
+from audiostride.training.sources import read_source, read_sources
 
 Run = Callable[..., int]
 

@@ -18,10 +18,10 @@ from audiostride.models import AudioClassifier, ClassifierConfig
 from audiostride.training import TrainConfig, train
 from audiostride.training.augmentation.mixup import mix_up
 from audiostride.training.batches import BatchParts, TrainingBatches
-from audiostride.training.clips import ONLY_SCORES, label_column, read_source
 from audiostride.training.loss import ClassifierTraining
 from audiostride.training.results import evaluate_run
 from audiostride.training.run import _make_batches
+from audiostride.training.sources import ONLY_SCORES, label_column, read_source
 from audiostride.training.targets import target_column
 
 Run = Callable[..., int]
@@ -144,7 +144,8 @@ def make_two_tasks(clips: pd.DataFrame, folder: Path) -> TrainConfig:
 
 
 def make_batches(config: TrainConfig) -> tuple[AudioClassifier, TrainingBatches]:
-    from audiostride.training.clips import class_names_of, load_sets
+    from audiostride.training.clips import load_sets
+    from audiostride.training.sources import class_names_of
 
     tables = [(source, read_source(source, config)[0]) for source in config.sources()]
     found: dict[str, list[str]] = {}

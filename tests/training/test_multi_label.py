@@ -26,11 +26,12 @@ from audiostride.reporting.predictions import label_pairs, threshold_counts
 from audiostride.reporting.runs import read_run
 from audiostride.training import TrainConfig, train
 from audiostride.training.batches import BatchParts
-from audiostride.training.clips import ONLY_SCORES, class_names_of, load_sets, read_source
+from audiostride.training.clips import load_sets
 from audiostride.training.initial import make_model
 from audiostride.training.loss import ClassifierTraining
 from audiostride.training.results import evaluate_run
 from audiostride.training.run import _make_batches, _make_training
+from audiostride.training.sources import ONLY_SCORES, class_names_of, read_source
 from audiostride.training.targets import binary_cross_entropy, binary_targets, target_column
 
 Run = Callable[..., int]
