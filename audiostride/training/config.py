@@ -48,7 +48,10 @@ Mixing = Literal["uniform", "proportional", "temperature"]
 Keep = Literal["last", "best"]
 OptimizerKind = Literal["adamw", "adam"]
 
-EPOCHS, MIN_STEPS = 20, 2000  # of a training that is not told how long
+EPOCHS, MIN_STEPS = 20, 2000  # of a training that is not told how long; steps are those of each task
+# Rate of the strides times the steps in which they learn, and rates that were tried: Adam moves a stride by its rate at
+# most, by half of it over a cosine, so that in few steps a low rate leads nowhere.
+STRIDE_REACH, STRIDE_RATES = 20.0, (0.01, 0.1)
 MAX_VALID_EVERY = 1000
 
 # What settings were before there were such settings: a run of then must not go on, or be evaluated, with other ones.
@@ -151,8 +154,8 @@ class TrainConfig:
     """Width of the mask's ramp in FFT bins (the paper's R); none is 8 for folded maps and else the paper's 4."""
     pool_after: PoolingPlace = "convolution"
     """Pool both axes after a block, or each axis right after its convolution; without effect on a ResNet."""
-    stride_lr: NotNegative = 1e-2
-    """Learning rate of the strides."""
+    stride_lr: NotNegative | None = None
+    """Learning rate of the strides (default: 20 / the steps in which they learn, but at least 0.01 and at most 0.1)."""
     stride_steps: Annotated[float, Range(0, 1, what="a share of the steps")] | None = None
     """Share of the steps, from the first on, in which strides learn; then they stay (default: 1; with a budget 0.5)."""
     budget: str | None = None
@@ -162,7 +165,7 @@ class TrainConfig:
     max_steps: Count | None = None
     """Optimizer steps (default: see epochs)."""
     epochs: Positive | None = None
-    """Passes over the training clips, instead of max_steps (default: 20, but 2,000 steps at least)."""
+    """Passes over the training clips, instead of max_steps (default: 20, but 2,000 steps for each task at least)."""
     batch_size: Annotated[int, Range(2, unit="(batch norm)")] = 32
     """Excerpts per step."""
     optimizer: OptimizerKind = "adamw"
@@ -394,9 +397,18 @@ class TrainConfig:
         steps = self.max_steps
         if steps is None:
             steps = math.ceil((self.epochs or EPOCHS) * n_clips / self.batch_size)
-            steps = steps if self.epochs else max(MIN_STEPS, steps)
+            steps = steps if self.epochs else max(MIN_STEPS * len(self.tasks()), steps)
         every = max(1, min(steps // 10, MAX_VALID_EVERY)) if self.valid_every is None else self.valid_every
-        return replace(self, max_steps=steps, valid_every=every)
+        filled = replace(self, max_steps=steps, valid_every=every)
+        if filled.stride_lr is not None:
+            return filled
+        lowest, highest = STRIDE_RATES
+        return replace(filled, stride_lr=min(highest, max(lowest, STRIDE_REACH / filled.search_steps)))
+
+    def filled_from(self, old: "TrainConfig") -> "TrainConfig":
+        """These settings, with the steps and what follows from them as `old` has it where they are not given."""
+        names = ("max_steps", "valid_every", "stride_lr")
+        return replace(self, **{name: getattr(old, name) for name in names if getattr(self, name) is None})
 
     @property
     def steps(self) -> int:
@@ -420,6 +432,13 @@ class TrainConfig:
     def search_steps(self) -> int:
         """Steps in which strides learn."""
         return max(1, round(self.stride_share * self.steps))
+
+    @property
+    def stride_rate(self) -> float:
+        """Learning rate of the strides, of settings that are those of a run."""
+        if self.stride_lr is None:
+            raise InputError("train: the rate of the strides is known once the steps are; see TrainConfig.with_steps")
+        return self.stride_lr
 
     @property
     def kept_from(self) -> int:

@@ -332,7 +332,7 @@ class ClassifierTraining(Training):
         return InputError(
             f"train: the {what} must stay finite, got NaN or infinity {when}; "
             + ("the checkpoint and the model of before stand" if stands else "there is no checkpoint yet")
-            + f"; train anew with a lower --lr ({self.config.lr:g}) or --stride-lr ({self.config.stride_lr:g}), in "
+            + f"; train anew with a lower --lr ({self.config.lr:g}) or --stride-lr ({self.config.stride_rate:g}), in "
             "another --out"
         )
 
@@ -343,7 +343,7 @@ class ClassifierTraining(Training):
         weights = [parameter for parameter in learned if id(parameter) not in stride_ids]
         groups = [{"params": weights, "lr": self.config.lr, "weight_decay": self.config.weight_decay}]
         if strides:
-            groups.append({"params": strides, "lr": self.config.stride_lr, "weight_decay": 0.0})
+            groups.append({"params": strides, "lr": self.config.stride_rate, "weight_decay": 0.0})
         # One kernel steps all weights. It does not count versions, which `project_strides_` does not rely on.
         optimizer = OPTIMIZERS[self.config.optimizer](groups, fused=True)
         scheduler = LambdaLR(

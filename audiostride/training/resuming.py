@@ -1,6 +1,5 @@
 """Which settings a run that goes on may have otherwise than those that it began with."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from audiostride.training.config import TrainConfig
@@ -27,7 +26,7 @@ def check_same_settings(old: TrainConfig, new: TrainConfig, *, strict: bool = Fa
     Returns:
         Lines on what changes the numbers that come.
     """
-    new = replace(new, max_steps=new.max_steps or old.max_steps, valid_every=new.valid_every or old.valid_every)
+    new = new.filled_from(old)
     before, after = old.to_dict(), new.to_dict()
     notes = []
     if new.init is not None:  # what is not given is that of the model that the run started from

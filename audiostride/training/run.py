@@ -92,8 +92,8 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
             )
         elif config.task is not None:  # a run of before may have other names, and goes on
             check_task_names(config.tasks())
-    if resume and config.max_steps is None:
-        config = replace(config, max_steps=TrainConfig.load(run).max_steps)
+    if resume:
+        config = config.filled_from(TrainConfig.load(run))
     if resume and finished_metrics(run, config.max_steps) is not None:
         return read_metrics("train", run, config.tasks())
     initial = None

@@ -82,6 +82,7 @@ def _checksum(config: TrainConfig) -> str:
         for name, value in config.to_dict().items()
         if name not in APART and not (name in LATER and value == LATER[name])
     }
+    values["stride_lr"] = config.with_steps(0).stride_lr  # was a number before it followed the steps
     values |= {"length": [EPOCHS, MIN_STEPS]} if config.max_steps is None else {}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -222,7 +222,7 @@ def make_training(first: Path, new_task: Path, tmp_path: Path, *, frozen: bool) 
     initial = load_initial(first)
     config = replace(settings_of(new_task, tmp_path, first), **initial_settings(initial), freeze_encoder=frozen)
     model, _ = make_model(config, {"third": ["a", "b", "c"]}, initial)
-    return ClassifierTraining(model, config)
+    return ClassifierTraining(model, config.with_steps(1))
 
 
 @pytest.mark.parametrize("frozen", [True, False])

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -298,6 +299,7 @@ def test_the_learning_rate_rises_before_it_falls() -> None:
     [
         ({}, 100, 2000, 200),  # a small set: the fewest steps
         ({}, 32_000, 20_000, 1000),  # 20 passes
+        ({"manifest": None, "task": ["a=m:a", "b=n:b", "c=n:c"]}, 100, 6000, 600),  # which three tasks share
         ({"epochs": 3}, 100, 10, 1),
         ({"epochs": 0.5, "batch_size": 10}, 101, 6, 1),
         ({"max_steps": 7}, 100, 7, 1),
@@ -305,8 +307,34 @@ def test_the_learning_rate_rises_before_it_falls() -> None:
     ],
 )
 def test_the_length_of_a_training_suits_the_set(settings: dict[str, Any], n_clips: int, steps: int, every: int) -> None:
-    config = TrainConfig(manifest="m", out="o", **settings).with_steps(n_clips)
+    config = TrainConfig(**{"manifest": "m", "out": "o", **settings}).with_steps(n_clips)
     assert (config.max_steps, config.valid_every) == (steps, every)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rate"),
+    [
+        ({}, 0.01),  # 2,000 steps
+        ({"max_steps": 100_000}, 0.01),
+        ({"max_steps": 500}, 0.04),
+        ({"max_steps": 500, "stride_steps": 0.5}, 0.08),  # strides learn in 250 of them
+        ({"budget": "0.5x"}, 0.02),  # in half of them
+        ({"max_steps": 2}, 0.1),
+        ({"max_steps": 2, "stride_lr": 0.0}, 0.0),
+    ],
+)
+def test_strides_learn_fast_enough_to_arrive(settings: dict[str, Any], rate: float) -> None:
+    config = TrainConfig(manifest="m", out="o", **settings).with_steps(100)
+    assert config.stride_rate == pytest.approx(rate)
+
+
+def test_a_run_that_grows_keeps_the_rate_of_its_strides(manifest: Path, tmp_path: Path) -> None:
+    config = make_config(manifest, tmp_path / "run", max_steps=1000, stride_lr=None).with_steps(12)
+    longer = replace(config, max_steps=4000, stride_lr=None).filled_from(config)
+    assert (longer.stride_rate, longer.with_steps(12).stride_rate) == (0.02, 0.02)
+    train(make_config(manifest, tmp_path / "run", max_steps=2, stride_lr=None), progress=False)
+    train(make_config(manifest, tmp_path / "run", max_steps=4, stride_lr=None), resume=True, progress=False)
+    assert TrainConfig.load(tmp_path / "run").stride_lr == 0.1
 
 
 def test_a_run_keeps_the_steps_that_its_epochs_meant(manifest: Path, tmp_path: Path) -> None:
