@@ -48,7 +48,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "strided": {"pooling": "strided"},
     "spectral": {"pooling": "spectral"},
     # Strides that learn within a budget, beside strided convolution at its whole cost.
-    "DiffStride at 0.75x": {"pooling": "diffstride", "budget": "0.75x", "stride_lr": 0.02},
+    "DiffStride at 0.75x": {"pooling": "diffstride", "budget": "0.75x"},
     # None of it.
     "bare": BARE,
     "bare, 400 steps, best validation kept": BARE | {"max_steps": 400, "valid_every": 100, "keep": "best"},
