@@ -49,9 +49,9 @@ Keep = Literal["last", "best"]
 OptimizerKind = Literal["adamw", "adam"]
 
 EPOCHS, MIN_STEPS = 20, 2000  # of a training that is not told how long; steps are those of each task
-# Rate of the strides times the steps in which they learn, and rates that were tried: Adam moves a stride by its rate at
-# most, by half of it over a cosine, so that in few steps a low rate leads nowhere.
-STRIDE_REACH, STRIDE_RATES = 20.0, (0.01, 0.1)
+# Rate of the strides, and with a budget, to which they have a way to go, the rate times the steps in which they learn:
+# Adam moves a stride by its rate at most, by half of it over a cosine.
+STRIDE_RATE, HIGHEST_STRIDE_RATE, STRIDE_REACH = 0.01, 0.1, 20.0
 MAX_VALID_EVERY = 1000
 
 # What settings were before there were such settings: a run of then must not go on, or be evaluated, with other ones.
@@ -155,7 +155,7 @@ class TrainConfig:
     pool_after: PoolingPlace = "convolution"
     """Pool both axes after a block, or each axis right after its convolution; without effect on a ResNet."""
     stride_lr: NotNegative | None = None
-    """Learning rate of the strides (default: 20 / the steps in which they learn, but at least 0.01 and at most 0.1)."""
+    """Learning rate of the strides (default: 0.01; with a budget 20 / the steps in which they learn, 0.01 to 0.1)."""
     stride_steps: Annotated[float, Range(0, 1, what="a share of the steps")] | None = None
     """Share of the steps, from the first on, in which strides learn; then they stay (default: 1; with a budget 0.5)."""
     budget: str | None = None
@@ -402,8 +402,8 @@ class TrainConfig:
         filled = replace(self, max_steps=steps, valid_every=every)
         if filled.stride_lr is not None:
             return filled
-        lowest, highest = STRIDE_RATES
-        return replace(filled, stride_lr=min(highest, max(lowest, STRIDE_REACH / filled.search_steps)))
+        needed = 0.0 if self.budget is None else STRIDE_REACH / filled.search_steps
+        return replace(filled, stride_lr=min(HIGHEST_STRIDE_RATE, max(STRIDE_RATE, needed)))
 
     def filled_from(self, old: "TrainConfig") -> "TrainConfig":
         """These settings, with the steps and what follows from them as `old` has it where they are not given."""
