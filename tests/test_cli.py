@@ -103,10 +103,10 @@ def test_every_setting_has_an_option_with_a_help_text(capsys: pytest.CaptureFixt
     shown = capsys.readouterr().out
     for option in ("--max-steps", "--stride-lr", "--batch-size", "--time-shift-s", "--random-split", "--resume"):
         assert option in shown
-    assert "Weight of the paper's cost term" in shown
     for word in ("Sequence[", "null", "NoneType", "Literal", "Optional", "+ "):
         assert word not in shown, word
     flat = " ".join(shown.split())
+    assert "Learning rate of the strides (default: 0.01;" in flat
     assert "a list of lists of numbers" in flat
     assert "(yes or no, default: no)" in flat
     every = set(re.findall(r"^  (--[\w-]+)", shown, flags=re.MULTILINE))

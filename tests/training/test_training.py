@@ -330,10 +330,18 @@ def test_strides_learn_fast_enough_to_arrive(settings: dict[str, Any], rate: flo
     assert config.stride_rate == pytest.approx(rate)
 
 
-def test_a_run_that_grows_keeps_the_rate_of_its_strides() -> None:
+def test_a_run_that_grows_keeps_the_rate_of_its_strides(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = TrainConfig(manifest="m", out="o", budget="0.5x", max_steps=1000).with_steps(12)
     longer = replace(config, max_steps=4000, valid_every=None, stride_lr=None).filled_from(config)
     assert (longer.steps, longer.stride_rate, longer.with_steps(12).stride_rate) == (4000, 0.04, 0.04)
+    monkeypatch.setattr("audiostride.training.config.STRIDE_REACH", 0.05)  # so that few steps tell rates apart
+    for steps in (2, 4):
+        own = make_config(manifest, tmp_path / "run", max_steps=steps, valid_every=1, budget="0.9x")
+        train(own, resume=steps == 4, progress=False)
+        assert TrainConfig.load(tmp_path / "run").stride_rate == 0.05
+    assert own.with_steps(12).stride_rate == 0.025  # what a run of four steps has from the first on
 
 
 def test_a_run_keeps_the_steps_that_its_epochs_meant(manifest: Path, tmp_path: Path) -> None:
