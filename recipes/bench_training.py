@@ -341,7 +341,7 @@ def main() -> int:
         variants.append(arguments.profile)
     machine = describe_environment(torch.device(arguments.device))
     print(f"{machine['device']}, {machine['cpus']} cores, CPU threads: {machine['threads']}; "
-          + ", ".join(f"{name} {machine['packages'][name]}" for name in ("torch", "lightning"))
+          + ", ".join(f"{name} {machine['packages'][name]}" for name in ("torch", "lightning-fabric"))
           + f"; width {arguments.width:g}, batch {arguments.batch_size}, {arguments.precision}"
           + f"{', compiled' * arguments.compile}, workers: {arguments.workers}; rounds: {arguments.rounds}, each of "
           f"{arguments.steps} steps after {arguments.warm_up} that warm up\n")  # fmt: skip

@@ -148,7 +148,7 @@ def test_what_is_a_mistake_of_one_word_is_known_before_libraries_load(
 ) -> None:
     (tmp_path / "m.csv").write_text("path,kind\na.wav,x\n")
     code = "import sys; from audiostride.cli import main; found = main(['train', *sys.argv[1:]]); "
-    code += "sys.exit(3 if {'torch', 'lightning', 'matplotlib'} & {*sys.modules} else found)"
+    code += "sys.exit(3 if {'torch', 'lightning_fabric', 'matplotlib'} & {*sys.modules} else found)"
     done = subprocess.run(
         [sys.executable, "-c", code, *given], cwd=tmp_path, capture_output=True, text=True, check=False
     )

@@ -15,8 +15,8 @@ from PIL import Image
 import audiostride
 
 PACKAGE = Path(audiostride.__file__).parent
-HEAVY = {"jinja2", "jsonargparse", "librosa", "lightning", "matplotlib", "numpy", "onnx", "onnxruntime", "onnxscript"}
-HEAVY |= {"pandas", "pooch", "pyarrow", "scipy", "sklearn", "soundfile", "soxr", "torch", "torchmetrics", "torchvision"}
+HEAVY = {"jinja2", "jsonargparse", "librosa", "lightning_fabric", "matplotlib", "numpy", "onnx", "onnxruntime"}
+HEAVY |= {"onnxscript", "pandas", "pooch", "pyarrow", "scipy", "sklearn", "soundfile", "soxr", "torch", "torchvision"}
 
 
 def modules() -> dict[str, str]:

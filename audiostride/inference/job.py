@@ -106,12 +106,11 @@ class PredictionJob:
             self.model.to(device)
             self.work()
             return self.finish()
-        # Lightning takes a second to load, which one process need not wait for.
-        from lightning.fabric import Fabric
-        from lightning.fabric.strategies.ddp import DDPStrategy
+        # Fabric takes a second to load, which one process need not wait for.
+        from lightning_fabric import Fabric
+        from lightning_fabric.strategies.ddp import DDPStrategy
 
-        for name in ("lightning.fabric", "lightning.pytorch"):  # no word from each process on its start
-            logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # no word from each process on its start
         strategy = DDPStrategy(timeout=PATIENCE)
         fabric = Fabric(accelerator=device.type, strategy=strategy, devices=self.devices, num_nodes=self.n_nodes)
         fabric.launch()

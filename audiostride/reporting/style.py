@@ -107,7 +107,10 @@ def _draw(figure: Figure, format: str) -> tuple[bytes, str]:
 @cache
 def choose_fonts(characters: str) -> tuple[list[str], str]:
     """Installed fonts that have these characters, and the characters that none has."""
-    files = {entry.name: entry.fname for entry in fontManager.ttflist if "Last Resort" not in entry.name}  # all boxes
+    found = [entry for entry in fontManager.ttflist if "Last Resort" not in entry.name]  # which has boxes alone
+    # Of a family the regular face, which text is set in: others may lack what it has.
+    found.sort(key=lambda entry: (entry.style == "normal", entry.weight == 400))
+    files = {entry.name: entry.fname for entry in found}
     fonts: list[str] = []
     for name in sorted(files):
         left = "".join(each for each in characters if not get_font(files[name]).get_char_index(ord(each)))

@@ -15,6 +15,7 @@ from audiostride.errors import InputError
 from audiostride.models.classifier import AudioClassifier
 from audiostride.models.export.parity import median_ms
 
+PACKAGES = ("audiostride", "torch", "torchaudio", "lightning-fabric", "numpy", "pandas", "soundfile", "soxr", "librosa")
 KEPT_BYTES = 2**30  # of freed memory, at most, for the next step
 # Of mallopt in malloc.h of the GNU C library.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -77,9 +78,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
     """Versions, hardware and command of this process."""
-    packages = ("audiostride", "torch", "torchaudio", "lightning", "numpy", "pandas", "soundfile", "soxr", "librosa")
     versions = {}
-    for package in packages:
+    for package in PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

@@ -1,18 +1,19 @@
-"""What records a training beside its own tables: Lightning's loggers, in the run's folder ``logs``."""
+"""What records a training beside its own tables, in the run's folder ``logs``."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning_fabric.loggers.csv_logs import CSVLogger
+from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
 from audiostride.errors import InputError
 
 PROJECT = "audiostride"
 
 
-def make_loggers(run: Path, names: Sequence[str]) -> list[Logger]:
+def make_loggers(run: Path, names: Sequence[str]) -> list[Any]:
     """The loggers of a run by name; each run of the command, a resumed one too, is a version of its own.
 
     Args:
@@ -23,7 +24,7 @@ def make_loggers(run: Path, names: Sequence[str]) -> list[Logger]:
         InputError: A logger whose package is not installed.
     """
     folder = run / "logs"
-    loggers: list[Logger] = []
+    loggers: list[Any] = []
     for name in names:
         try:
             if name == "csv":
@@ -31,7 +32,7 @@ def make_loggers(run: Path, names: Sequence[str]) -> list[Logger]:
             elif name == "tensorboard":
                 loggers.append(TensorBoardLogger(folder, name="tensorboard"))
             else:
-                loggers.append(WandbLogger(name=run.name, save_dir=folder, project=PROJECT))
+                loggers.append(WandbLogger(run.name, folder))
         except ModuleNotFoundError as error:
             raise InputError(
                 f"train: --logger {name} needs a package that is not installed; "
@@ -40,11 +41,35 @@ def make_loggers(run: Path, names: Sequence[str]) -> list[Logger]:
     return loggers
 
 
+class WandbLogger:
+    """Weights & Biases, for which Fabric has no logger."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        import wandb  # an extra
+
+        self._wandb, self._name, self._folder = wandb, name, folder
+        self._run: Any = None
+
+    def log_hyperparams(self, settings: dict[str, Any]) -> None:
+        """Begin a run with these settings: not before, as a training that is refused is none."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._run = self._wandb.init(project=PROJECT, name=self._name, dir=self._folder, config=settings)
+
+    def log_metrics(self, values: dict[str, float], step: int) -> None:
+        """Record what a step gave."""
+        self._run.log(values, step=step)
+
+    def finalize(self, status: str) -> None:
+        """End the run, as one that failed unless the status is ``success``."""
+        self._run.finish(exit_code=int(status != "success"))
+
+
 @contextmanager
-def closing_loggers(loggers: Sequence[Logger], settings: dict[str, Any]) -> Iterator[None]:
+def closing_loggers(loggers: Sequence[Any], settings: dict[str, Any]) -> Iterator[None]:
     """Let loggers know the settings at the start, and at the end how it ended."""
     for logger in loggers:
-        logger.log_hyperparams(settings)
+        if not isinstance(logger, CSVLogger):  # which takes none: they stand in config.yaml
+            logger.log_hyperparams(settings)
     status = "failed"
     try:
         yield

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.plugins import MixedPrecision
-from lightning.fabric.strategies.ddp import DDPStrategy
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -41,10 +41,9 @@ Batches = Callable[[int], Iterator[dict[str, Tensor]]]
 @contextmanager
 def without_advice() -> Iterator[None]:
     """Keep Fabric from telling about processes and devices, which here are choices, not oversights."""
-    for name in ("lightning.fabric", "lightning.pytorch"):  # Fabric speaks under either name
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", module="lightning_fabric")
         # Not every torch that is supported has the new name of the setting.
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
         # Weights with one channel have two layouts that are the same in memory; DDP tells of it and copies few bytes.

@@ -27,7 +27,7 @@ class Recorder(ABC):
         model: What is trained.
         axes: Names of the axes that layers have strides for.
         processes: Those that train together.
-        loggers: What records beside the tables: Lightning's loggers.
+        loggers: What records beside the tables, in the first process: see `make_loggers`.
     """
 
     def __init__(

@@ -128,7 +128,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     config = config.with_steps(sum(len(clips.reader) for clips in firsts))
     device = choose_device(config.device, devices=config.devices)
     precision = choose_precision(config.precision, device)
-    loggers = make_loggers(run, config.logger)
+    loggers = make_loggers(run, config.logger if processes.first else ())
     batches = _make_batches(model, config, sets["train"])
     parts = BatchParts(batches, rank=processes.rank, processes=processes.count, turns=config.accumulate)
     check_shared_memory(parts, workers=config.workers, processes=config.devices)

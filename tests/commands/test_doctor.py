@@ -48,7 +48,7 @@ def test_every_topic_has_a_line_and_a_verdict(
     by_topic = dict(line.split(": ", 1) for line in lines[: end - 1])
     assert audiostride.__version__ in by_topic["python"]
     assert torch.__version__ in by_topic["torch"]
-    assert "lightning 2." in by_topic["packages"]
+    assert "lightning-fabric 2." in by_topic["packages"]
     assert "flac yes" in by_topic["libsndfile"]
     assert "page cache may flatter" in by_topic[f"disk of {tmp_path}"]
     for test in tests:
@@ -84,20 +84,20 @@ def run_with(tmp_path: Path, broken: dict[str, str], *options: str) -> subproces
 
 
 def test_broken_packages_are_lines_with_their_cures(tmp_path: Path) -> None:
-    broken = {"torch": "raise OSError('undefined symbol: cublas')", "lightning": "raise KeyError('x')"}
+    broken = {"torch": "raise OSError('undefined symbol: cublas')", "lightning_fabric": "raise KeyError('x')"}
     done = run_with(tmp_path, broken, "--no-self-test")
     assert done.returncode == 1, done.stderr
     assert done.stderr == ""
     assert "does not import: OSError: undefined symbol: cublas" in done.stdout
     assert 'pip install --force-reinstall "torch>=2.11"' in done.stdout
-    assert "lightning does not import (KeyError: 'x')" in done.stdout
+    assert "lightning-fabric does not import (KeyError: 'x')" in done.stdout
     lines = done.stdout.partition("\nverdict\n")[2].splitlines()
     assert "2 problems" in lines[-1]  # and a warning where onnx is not installed
     assert [line.split()[:2] for line in lines if line.split()[0] == "problem"] == [
         ["problem", "torch:"],
         ["problem", "packages:"],
     ]
-    assert 'pip install --force-reinstall "lightning' in lines[-2]
+    assert 'pip install --force-reinstall "lightning-fabric' in lines[-2]
 
 
 def test_a_torch_that_does_not_import_is_survived(tmp_path: Path) -> None:
@@ -116,15 +116,15 @@ def break_import(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, error: 
 
 def test_versions_that_do_not_fit_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert installation.needed("torch")
-    for package, good, bad in [("torch", "2.11.0+cu130", "2.10.0+cu128"), ("lightning", "2.6.6", "2.6.5")]:
+    for package, good, bad in [("torch", "2.11.0+cu130", "2.10.0+cu128"), ("lightning-fabric", "2.6.6", "2.6.5")]:
         assert installation.fits(package, good)
         assert not installation.fits(package, bad), package
     real = installation.version_of
-    monkeypatch.setattr(installation, "version_of", lambda name: "2.5.0" if name == "lightning" else real(name))
+    monkeypatch.setattr(installation, "version_of", lambda name: "2.5.0" if name == "lightning-fabric" else real(name))
     found = installation.look_at_packages()
     assert found.status == "problem"
-    assert found.text.startswith("lightning must be ")
-    assert found.cure.startswith('pip install --force-reinstall "lightning')
+    assert found.text.startswith("lightning-fabric must be ")
+    assert found.cure.startswith('pip install --force-reinstall "lightning-fabric')
     monkeypatch.setattr(installation, "version_of", lambda name: "2.10.0+cu128" if name == "torch" else real(name))
     found = installation.look_at_torch()
     assert (found.status, "audiostride needs torch" in found.text) == ("problem", True)
@@ -155,13 +155,10 @@ def test_a_malicious_upload_is_a_problem_and_is_not_imported(
     assert "credentials" in found.cure
     packages = installation.look_at_packages()
     assert "numpy" in imported
-    if package == "lightning":
-        assert package not in imported
-        assert (packages.status, packages.text.split(";")[0]) == (
-            "problem",
-            f"lightning {version} must not be imported",
-        )
-        assert packages.cure.startswith('pip install --force-reinstall "lightning')
+    assert "lightning_fabric" not in imported
+    assert packages.status == "problem"
+    assert packages.text.startswith(f"lightning-fabric {real('lightning-fabric')} must not be imported")
+    assert packages.cure.startswith('pip install --force-reinstall "lightning-fabric')
 
 
 def test_malicious_uploads_come_before_anything_is_imported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -176,7 +173,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     break_import(monkeypatch, installation, "soxr", ModuleNotFoundError("No module named 'soxr'"))
     found = installation.look_at_packages()
     assert found.status == "problem"
-    assert found.text.startswith("soxr is missing; there are lightning ")
+    assert found.text.startswith("soxr is missing; there are lightning-fabric ")
     assert found.facts["soxr"] == "missing"
 
 

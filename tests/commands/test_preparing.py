@@ -193,7 +193,7 @@ def test_importing_checking_and_preparing_load_no_torch(manifest: Path, tmp_path
     code = f"""
 import sys
 from audiostride.cli import main
-heavy = ("torch", "torchaudio", "torchmetrics", "lightning", "matplotlib", "librosa", "sklearn")
+heavy = ("torch", "torchaudio", "torchmetrics", "lightning_fabric", "matplotlib", "librosa", "sklearn")
 for command, expected in {commands!r}:
     found = main(command)
     assert found == expected, (command, found)

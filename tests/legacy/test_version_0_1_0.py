@@ -1,7 +1,7 @@
 """What version 0.1.0 wrote lives on: see make.py for how the files were made.
 
-Where this machine's arithmetic is that of the machine they were made on, numbers are the same to the bit. Elsewhere
-they may differ by rounding, which sixteen steps of training enlarge.
+Where this machine's arithmetic is that of the machine they were made on, what a model computes is the same to the bit.
+Elsewhere it may differ by rounding; so does what is trained, everywhere, since steps add up in another order than then.
 """
 
 import json
@@ -162,21 +162,21 @@ def test_a_run_is_reported_and_exported(files: Path, run_command: Run, same_mach
     assert run_command("export", "one_task", "-o", "model.onnx") == 0
 
 
-def test_a_killed_run_ends_as_if_nothing_had_been(files: Path, run_command: Run, same_machine: bool) -> None:
+def test_a_killed_run_ends_as_if_nothing_had_been(files: Path, run_command: Run) -> None:
     assert read(Path("stopped/history.csv"))["step"].tolist() == [4, 8]
     assert run_command("train", "--out", "stopped", "--resume") == 0
     names = ["history.csv", "strides.csv", "metrics.json", "model.safetensors"]
     names += [file.name for file in Path("whole").glob("predictions_test*.csv")]
     assert len(names) == 6
     for name in names:
-        check_same(read(Path("stopped") / name), read(Path("whole") / name), exact=same_machine)
+        check_same(read(Path("stopped") / name), read(Path("whole") / name), exact=False)
     assert read(Path("stopped/history.csv"))["step"].tolist() == [4, 8, 12, 16]
 
 
-def test_its_settings_make_the_same_run_anew(files: Path, run_command: Run, same_machine: bool) -> None:
+def test_its_settings_make_the_same_run_anew(files: Path, run_command: Run) -> None:
     assert run_command("train", "--config", "whole/config.yaml", "--out", "anew") == 0
     for name in ("history.csv", "strides.csv", "metrics.json", "model.safetensors"):
-        check_same(read(Path("anew") / name), read(Path("whole") / name), exact=same_machine)
+        check_same(read(Path("anew") / name), read(Path("whole") / name), exact=False)
 
 
 def test_a_store_stands_and_is_read(

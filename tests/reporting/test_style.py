@@ -48,7 +48,13 @@ def test_a_character_without_a_font_is_named_once_and_without_a_warning(capsys: 
     ]
 
 
-def test_another_font_that_has_the_character_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("first", ["italic", "normal"])
+def test_another_font_that_has_the_character_is_taken(
+    first: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In whatever order faces are found: the slanted ones of that font lack it.
+    faces = sorted(style.fontManager.ttflist, key=lambda entry: entry.style != first)
+    monkeypatch.setattr(style.fontManager, "ttflist", faces)
     fonts, missing = choose_fonts(PRIVATE + BIRD)
     assert (len(fonts), missing) == (1, BIRD)
     assert fonts[0].startswith("STIX")

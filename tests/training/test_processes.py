@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,7 +22,7 @@ from audiostride.models import AudioClassifier, ClassifierConfig, load_classifie
 from audiostride.training import TrainConfig
 from audiostride.training.augmentation.drawing import AugmentationConfig
 from audiostride.training.batches import BatchParts, ExcerptBatches, MixedBatches, TrainingBatches
-from audiostride.training.loggers import make_loggers
+from audiostride.training.loggers import closing_loggers, make_loggers
 from audiostride.training.loss import ClassifierTraining, augment_waveform
 from lab.clips import read_clips
 
@@ -335,3 +337,31 @@ def test_a_logger_without_its_package_says_how_to_get_it(
     with pytest.raises(InputError, match=rf"--logger {name} needs a package.*pip install 'audiostride\[{name}\]'"):
         make_loggers(tmp_path, [name])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("fails", "code"), [(False, 0), (True, 1)])
+def test_weights_and_biases_has_the_settings_every_value_and_how_it_ended(
+    fails: bool, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, object]] = []
+
+    class Run:
+        def log(self, values: dict[str, float], *, step: int) -> None:
+            told.append((f"step {step}", values))
+
+        def finish(self, *, exit_code: int) -> None:
+            told.append(("end", exit_code))
+
+    def init(*, project: str, name: str, dir: Path, config: dict[str, object]) -> Run:
+        assert dir.is_dir()
+        told.append((f"{project} {name}", config))
+        return Run()
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    loggers = make_loggers(tmp_path / "mine", ["wandb"])
+    assert told == []
+    with pytest.raises(InputError) if fails else nullcontext(), closing_loggers(loggers, {"lr": 1e-3}):
+        loggers[0].log_metrics({"loss": 2.0}, step=3)
+        if fails:
+            raise InputError("no")
+    assert told == [("audiostride mine", {"lr": 1e-3}), ("step 3", {"loss": 2.0}), ("end", code)]

@@ -10,7 +10,7 @@ from audiostride.commands.doctor.verdict import Finding, reason_of, try_import
 
 # Package and the name that it is imported by. torch has a topic of its own.
 PACKAGES = {
-    "lightning": "lightning",
+    "lightning-fabric": "lightning_fabric",
     "soundfile": "soundfile",
     "soxr": "soxr",
     "numpy": "numpy",
@@ -21,7 +21,8 @@ PACKAGES = {
     "safetensors": "safetensors",
     "matplotlib": "matplotlib",
 }
-# Uploads that start foreign code when they are imported; they are looked up, never imported.
+# Uploads that start foreign code when they are imported, and that bring a `lightning_fabric` of their own; they are
+# looked up, never imported.
 MALICIOUS = {"lightning": ("2.6.2", "2.6.3"), "pytorch-lightning": ("2.6.2", "2.6.3")}
 ADVISORY = "GHSA-w37p-236h-pfx3"
 OPTIONAL = {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"}
@@ -58,10 +59,11 @@ def look_for_malicious_uploads() -> Iterator[Finding]:
 def look_at_packages() -> Finding:
     """Versions of the packages, and which of them do not import or do not fit."""
     versions, wrong, wanted = {}, [], []
+    malicious = any(look_for_malicious_uploads())
     for package, module in PACKAGES.items():
         versions[package] = version_of(package) or "missing"
-        if versions[package] in MALICIOUS.get(package, ()):
-            wrong.append(f"{package} {versions[package]} must not be imported")
+        if package == "lightning-fabric" and malicious:
+            wrong.append(f"{package} {versions[package]} must not be imported, as it may be the attacker's")
             wanted.append(f'"{package}{needed(package)}"')
             continue
         imported = try_import(module)

@@ -20,7 +20,7 @@ from lab.gpu.part import RATE, Part, seconds_each
 from lab.gpu.steps import VARIANTS, make_model
 
 ROOT = Path(__file__).resolve().parents[3]
-PACKAGES = ("torch", "torchaudio", "torchvision", "lightning", "numpy", "pandas", "soundfile", "soxr", "pytest")
+PACKAGES = ("torch", "torchaudio", "torchvision", "lightning-fabric", "numpy", "pandas", "soundfile", "soxr", "pytest")
 # Largest relative errors of outputs and gradients in float32, then of both in bfloat16. On a CPU float32 is 1e-6 from
 # float64 (gradients of a network up to 2e-3, where a ReLU or a maximum decides otherwise), bfloat16 autocast 4e-3 in a
 # layer. Through twelve convolutions bfloat16 is 0.02 to 0.05 off, in gradients 0.3 to 0.6, again since ReLUs decide

@@ -398,7 +398,7 @@ def test_a_long_file_is_never_held_whole(planter: Planter) -> None:
 
 def test_checking_loads_no_torch() -> None:
     code = "import sys, audiostride.dataset.check, audiostride.commands.checking as c; c.build_parser(); "
-    code += "print([name for name in ('torch', 'lightning', 'matplotlib') if name in sys.modules])"
+    code += "print([name for name in ('torch', 'lightning_fabric', 'matplotlib') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "[]", done.stderr
 
