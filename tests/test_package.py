@@ -174,7 +174,9 @@ def third_party_imports(package: Path) -> set[str]:
 def test_what_is_required_is_imported_and_what_is_imported_is_required() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     module_of = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
-    required = {module_of.get(each.name, each.name.replace("-", "_")) for each in map(Requirement, project["dependencies"])}
+    required = {
+        module_of.get(each.name, each.name.replace("-", "_")) for each in map(Requirement, project["dependencies"])
+    }
     optional = project["optional-dependencies"]
     extras = {Requirement(line).name for line in [*optional["export"], *optional["live"], *optional["wandb"]]}
     assert required <= third_party_imports(PACKAGE) <= required | extras
