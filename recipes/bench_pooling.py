@@ -255,7 +255,7 @@ def bench_inference(engine: str, runs: list[str], threads: int, repeats: int) ->
     for width in WIDTHS:
         models = [make_model({"pooling": "strided"}, width, device), make_model({}, width, device)]
         models += [widen(load_classifier(run), width) for run in runs]
-        calls = [make_call(model.eval(), engine, threads) for model in models]
+        calls = [make_call(model.eval(), engine) for model in models]
         for batch in BATCHES:
             waveform = torch.randn(batch, models[0].config.window_samples) * 0.1
             strided, *others = take_turns([partial(call, waveform) for call in calls], device, repeats=repeats)
@@ -273,13 +273,13 @@ def widen(model: AudioClassifier, width: float) -> AudioClassifier:
     return wide
 
 
-def make_call(model: AudioClassifier, engine: str, threads: int) -> Callable[[Tensor], object]:
+def make_call(model: AudioClassifier, engine: str) -> Callable[[Tensor], object]:
     """What classifies a batch of windows."""
     if engine == "PyTorch":
         return torch.inference_mode()(model.freeze().forward)
     with tempfile.TemporaryDirectory() as folder:
         export_classifier(model, file := Path(folder) / "model.onnx")
-        run = onnx_runner(file.read_bytes(), threads=threads)
+        run = onnx_runner(file.read_bytes())
     return lambda waveform: run(waveform.numpy())
 
 

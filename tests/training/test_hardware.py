@@ -35,7 +35,8 @@ def new_pages(mode: str, **environment: str) -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the GNU C library is asked")
 def test_freed_memory_is_used_again() -> None:
     # A system that is short of memory may take back a tensor's pages, 16,384, at any time: of three runs one is enough.
-    assert min(new_pages("kept") for _ in range(3)) < 100 < 70_000 < new_pages("plain")
+    assert any(new_pages("kept") < 100 for _ in range(3))
+    assert new_pages("plain") > 70_000
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the GNU C library is asked")

@@ -163,7 +163,7 @@ def find_compiler() -> str | None:
     return next((found for name in COMPILERS if (found := shutil.which(name))), None)
 
 
-def c_runner(content: bytes, *, threads: int | None = None) -> Runner:
+def c_runner(content: bytes) -> Runner:
     """A function from a batch of inputs to the logits of all tasks: the header, compiled and loaded; one thread.
 
     Raises:

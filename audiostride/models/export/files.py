@@ -24,7 +24,6 @@ from audiostride.models.export.graph import ExportedClassifier, ExportInput, out
 from audiostride.models.export.int8 import quantise
 from audiostride.models.export.parity import (
     Latency,
-    MakeRunner,
     Parity,
     Runner,
     generate_clips,
@@ -173,18 +172,20 @@ def export_classifier(
             "; install one, or leave --int8 out"
         )
     if make_runner is not None:
-        parity = measure_parity(model, windows, inputs, make_runner(content), generated=clips is None)
+        run = make_runner(content)
+        parity = measure_parity(model, windows, inputs, run, generated=clips is None)
         parity.check(path)
-    if make_runner is not None and chosen != "html":  # of a page node knows no time
         reference = ExportedClassifier(model, input=input, products=False).eval()
         threads = 1 if chosen == "c" else torch.get_num_threads()
-        latencies = measure_latency(reference, inputs, make_runner, content, threads=threads)
+        if chosen != "html":  # of a page node knows no time
+            latencies = measure_latency(reference, inputs, run, threads=threads)
         if small is not None:
+            run_small = make_runner(small)
             if accept is not None:
-                accept(make_runner(content), make_runner(small))
-            parity = measure_parity(model, windows, inputs, make_runner(small), generated=clips is None)
+                accept(run, run_small)
+            parity = measure_parity(model, windows, inputs, run_small, generated=clips is None)
             float_latencies = latencies
-            latencies = measure_latency(reference, inputs, make_runner, small, threads=threads)
+            latencies = measure_latency(reference, inputs, run_small, threads=threads)
     written = content if small is None else small
     write_bytes(path, written)
     return Exported(
@@ -238,7 +239,7 @@ def _make_contents(
         return content, quantise(content, examples.numpy())
 
 
-def _runner_of(format: ExportFormat) -> MakeRunner | None:
+def _runner_of(format: ExportFormat) -> Callable[[bytes], Runner] | None:
     """What loads a file of a format, or None where that takes a program that is not here."""
     if format == "c" and find_compiler() is None:
         return None

@@ -9,7 +9,7 @@ from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -35,25 +35,19 @@ Runner = Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]
 """From a batch of inputs to the logits of all tasks."""
 
 
-class MakeRunner(Protocol):
-    """Loads an exported file."""
-
-    def __call__(self, content: bytes, *, threads: int | None = None) -> Runner: ...
-
-
-def onnx_runner(content: bytes, *, threads: int | None = None) -> Runner:
-    """A function from a batch of inputs to the logits of all tasks, by onnxruntime on the CPU."""
+def onnx_runner(content: bytes) -> Runner:
+    """What runs a file, by onnxruntime on the CPU with as many threads as PyTorch has now."""
     onnxruntime: Any = import_module("onnxruntime")  # without types, and not installed everywhere
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda inputs: list(session.run(None, {name: inputs}))
 
 
-def torch_export_runner(content: bytes, *, threads: int | None = None) -> Runner:
-    """As `onnx_runner`, by the loaded program; threads are PyTorch's own."""
+def torch_export_runner(content: bytes) -> Runner:
+    """As `onnx_runner`, by the loaded program."""
     program = torch.export.load(io.BytesIO(content)).module()
 
     @torch.no_grad()
@@ -193,9 +187,7 @@ def measure_parity(model: AudioClassifier, windows: Tensor, inputs: Tensor, run:
     return Parity(len(windows), generated, difference, largest, int(same.sum()))
 
 
-def measure_latency(
-    network: nn.Module, inputs: Tensor, make_runner: MakeRunner, content: bytes, *, threads: int
-) -> list[Latency]:
+def measure_latency(network: nn.Module, inputs: Tensor, run: Runner, *, threads: int) -> list[Latency]:
     """Median times of an exported file and of the frozen network in PyTorch, with as many threads.
 
     One after the other: the threads of one program wait actively for a while and would slow the other down.
@@ -206,8 +198,8 @@ def measure_latency(
         batch = inputs[torch.arange(batch_size) % len(inputs)].contiguous()
         with torch.no_grad():
             torch_ms = median_ms(lambda batch=batch: network(batch))  # type: ignore[misc]
-        run, array = make_runner(content, threads=threads), batch.numpy()
-        exported_ms = median_ms(lambda run=run, array=array: run(array))  # type: ignore[misc]
+        array = batch.numpy()
+        exported_ms = median_ms(lambda array=array: run(array))  # type: ignore[misc]
         found.append(Latency(batch_size, threads, exported_ms, torch_ms))
     torch.set_num_threads(before)
     return found

@@ -121,7 +121,7 @@ def find_node() -> str | None:
     return shutil.which("node")
 
 
-def node_runner(content: bytes, *, threads: int | None = None) -> Runner:
+def node_runner(content: bytes) -> Runner:
     """A function from a batch of waveforms to the logits of all tasks, by the page's own script in Node.js.
 
     Raises:

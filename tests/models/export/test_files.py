@@ -253,8 +253,9 @@ def test_int8_that_is_not_accepted_is_not_written(tmp_path: Path) -> None:
 def test_the_window_and_the_names_are_those_of_the_model(tmp_path: Path) -> None:
     runtime = needs_onnx()
     tasks = {"waveform": ["a", "b"], "Ort, Tag/Nacht": ["früh", "spät"]}
-    config = ClassifierConfig(tasks=tasks, width=0.03, sample_rate=8000, window_s=0.75, fmax_hz=3900, n_mels=40)
-    found = export_classifier(AudioClassifier(config).eval(), tmp_path / "m.onnx")
+    frontend = {"sample_rate": 8000, "window_s": 0.75, "fmax_hz": 3900, "n_mels": 40}
+    model = AudioClassifier(ClassifierConfig(tasks=tasks, width=0.03, **frontend, **TWO_BLOCKS))
+    found = export_classifier(model.eval(), tmp_path / "m.onnx")
     assert found.input_shape == (6000,)
     session = runtime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape[1] == 6000
@@ -271,18 +272,18 @@ def test_a_file_that_does_not_do_what_pytorch_does_is_not_written(
         out.write_bytes(old)
     load = files.torch_export_runner
 
-    def loads_wrongly(content: bytes, *, threads: int | None = None) -> Runner:
+    def loads_wrongly(content: bytes) -> Runner:
         run = load(content)
         return lambda inputs: [logits + 0.002 for logits in run(inputs)]
 
     monkeypatch.setattr(files, "torch_export_runner", loads_wrongly)
     with pytest.raises(InputError, match=r"to 1e-03, but they differ by 0\.002, .* for 16 of 16 clips; .* not written"):
-        export_classifier(make_classifier(), out, overwrite=True)
+        export_classifier(make_classifier(**TWO_BLOCKS), out, overwrite=True)
     assert [file.read_bytes() for file in tmp_path.iterdir()] == ([] if old is None else [old])
 
 
 def test_a_model_with_broken_weights_is_not_exported(tmp_path: Path) -> None:
-    model = make_classifier()
+    model = make_classifier(**TWO_BLOCKS)
     with torch.no_grad():
         model.heads[0].weight.fill_(math.nan)
     with pytest.raises(InputError, match=r"differ by inf.*Are all weights finite"):
@@ -380,7 +381,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(Path, "write_bytes", fill)
     with pytest.raises(InputError, match=r"cannot be written: No space left on device; make room there"):
-        export_classifier(make_classifier(), tmp_path / "m.pt2")
+        export_classifier(make_classifier(**TWO_BLOCKS), tmp_path / "m.pt2")
     assert list(tmp_path.iterdir()) == []
 
 
