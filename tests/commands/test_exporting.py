@@ -65,6 +65,7 @@ def test_size_parity_and_latency_are_printed(
         )
 
 
+@pytest.mark.slow
 def test_int8_tells_what_it_costs_and_is_refused_beyond_the_limit(
     run_command: Run,
     trained_run: Path,

@@ -150,6 +150,7 @@ def test_a_finished_run_without_its_page_gets_one(files: Path, run_command: Run,
         check_same(read(Path("one_task") / name), values, exact=same_machine or name != "metrics.json")
 
 
+@pytest.mark.slow
 def test_a_run_is_reported_and_exported(files: Path, run_command: Run, same_machine: bool) -> None:
     table = cutoff_table(load_classifier("one_task"))
     new = ["cutoff_per_octave", "cutoff_per_khz", "at_hz", *(f"harmonics_{f0}" for f0 in (100, 200, 400))]

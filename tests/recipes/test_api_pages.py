@@ -56,6 +56,7 @@ def test_an_argument_that_is_not_named_is_seen() -> None:
     assert unnamed(pool) == ["stride"]
 
 
+@pytest.mark.slow
 def test_each_module_has_a_page_of_its_own_names_alone(tmp_path: Path) -> None:
     pytest.importorskip("pdoc")
     made = subprocess.run(

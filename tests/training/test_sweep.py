@@ -32,6 +32,7 @@ def make_config(manifest: Path, out: Path, **settings: object) -> TrainConfig:
     return TrainConfig(manifest=str(manifest), label="kind", out=str(out), **{**SMALL, **settings})
 
 
+@pytest.mark.slow
 def test_runs_side_by_side_are_those_one_after_another(
     set_manifest: Path, tmp_path: Path, read_history: Callable[[Path], pd.DataFrame]
 ) -> None:
@@ -47,6 +48,7 @@ def test_runs_side_by_side_are_those_one_after_another(
         assert "training on cpu" in (tmp_path / "two" / f"seed{seed}.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_is_named_and_the_others_finish(
     set_manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,7 +225,7 @@ def wait_until_stopped(run: Path) -> None:
 def test_runs_that_were_killed_side_by_side_end_like_those_that_were_not(
     set_manifest: Path, tmp_path: Path, read_history: Callable[[Path], pd.DataFrame]
 ) -> None:
-    length = {"max_steps": 400, "valid_every": 20}
+    length = {"max_steps": 120, "valid_every": 10}
     configs = [make_config(set_manifest, tmp_path / name, **length) for name in ("killed", "whole")]
     with started(set_manifest, tmp_path / "killed", "--seeds", "0", "1", "--jobs", "2", **length) as process:
         for seed in (0, 1):
@@ -231,13 +233,13 @@ def test_runs_that_were_killed_side_by_side_end_like_those_that_were_not(
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=300)
     reached = [read_history(tmp_path / "killed" / f"seed{seed}")["step"].iloc[-1] for seed in (0, 1)]
-    assert min(reached) < 400, "stopped too late to show anything"
+    assert min(reached) < 120, "stopped too late to show anything"
     for config in configs:
         assert len(train_seeds(config, [0, 1], progress=False)) == 2
     for seed in (0, 1):
         runs = [tmp_path / name / f"seed{seed}" for name in ("killed", "whole")]
         # The stop adds a validation, but no step differs: the last weights are the same to the bit.
         first, second = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in runs)
-        assert first["global_step"] == second["global_step"] == 400
+        assert first["global_step"] == second["global_step"] == 120
         for name, weight in first["state_dict"].items():
             assert torch.equal(weight, second["state_dict"][name]), name

@@ -135,13 +135,13 @@ def start_training(config: TrainConfig) -> subprocess.Popen[bytes]:
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_and_resumed_ends_like_one_that_was_not(manifest: Path, tmp_path: Path) -> None:
-    settings = {"max_steps": 150, "valid_every": 5}
+    settings = {"max_steps": 60, "valid_every": 5}
     process = start_training(make_config(manifest, tmp_path / "killed", **settings))
     wait_for(tmp_path / "killed" / "history.csv", process, rows=3)
     process.send_signal(signal.SIGKILL)
     process.wait()
     reached = pd.read_csv(tmp_path / "killed" / "history.csv")["step"].iloc[-1]
-    assert reached < 150, "killed too late to show anything"
+    assert reached < 60, "killed too late to show anything"
     resumed = subprocess.run(
         [sys.executable, "-m", "audiostride", "train", "--out", str(tmp_path / "killed"), "--resume"],
         check=True,

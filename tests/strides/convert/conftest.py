@@ -1,11 +1,16 @@
 """Networks to convert: torchvision's, and audio networks written here."""
 
+import copy
 from collections.abc import Callable
+from functools import cache
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from audiostride import convert_downsampling
 
 
 class ConvBlock(nn.Module):
@@ -128,6 +133,18 @@ def make_network(name: str) -> tuple[nn.Module, Tensor]:
     torchvision = pytest.importorskip("torchvision")
     settings = {"init_weights": False} if name == "googlenet" else {}
     return getattr(torchvision.models, name)(weights=None, num_classes=10, **settings), torch.randn(2, 3, 96, 96)
+
+
+@cache
+def _converted(name: str) -> tuple[nn.Module, pd.DataFrame]:
+    return convert_downsampling(*make_network(name))
+
+
+@pytest.fixture(params=[*AUDIO, *TORCHVISION])
+def conversion(request: pytest.FixtureRequest) -> tuple[nn.Module, Tensor, nn.Module, pd.DataFrame]:
+    """Each of the networks, an example, a copy of its plain conversion, which takes a second, and its table."""
+    converted, table = _converted(request.param)
+    return *make_network(request.param), copy.deepcopy(converted), table
 
 
 @pytest.fixture(params=[*AUDIO, *TORCHVISION])

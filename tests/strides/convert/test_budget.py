@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
@@ -30,9 +31,10 @@ def scale_(model: nn.Module, factor: float) -> None:
         layer.set_strides_([factor * stride for stride in layer.strides.tolist()])
 
 
-def test_torch_counts_the_same_for_a_frozen_network(network: Network) -> None:
-    model, x = network
-    converted, _ = convert_downsampling(model, x)
+def test_torch_counts_the_same_for_a_frozen_network(
+    conversion: tuple[nn.Module, Tensor, nn.Module, pd.DataFrame],
+) -> None:
+    model, x, converted, _ = conversion
     converted.eval()
     assert sum(network_cost(model.eval(), x).counted()) == count(model, x)
     scale_(converted, 1.3)

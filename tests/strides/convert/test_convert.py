@@ -4,6 +4,7 @@ import copy
 import pickle
 from collections.abc import Callable
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from audiostride.strides.diffstride import diffstride_layers
 from audiostride.strides.frozen_pool import FrozenPool
 
 Network = tuple[nn.Module, Tensor]
+Conversion = tuple[nn.Module, Tensor, nn.Module, pd.DataFrame]
 
 
 def shapes_of(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
@@ -44,9 +46,8 @@ def shapes_of(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def test_every_map_has_the_size_that_it_had_at_the_strides_of_the_network(network: Network) -> None:
-    model, x = network
-    converted, table = convert_downsampling(model, x)
+def test_every_map_has_the_size_that_it_had_at_the_strides_of_the_network(conversion: Conversion) -> None:
+    model, x, converted, table = conversion
     before, after = shapes_of(model, x), shapes_of(converted, x)
     assert len(before) > 5
     assert {name: after[name] for name in before} == before
@@ -64,9 +65,8 @@ def test_settings_reach_every_layer(small_network: Network) -> None:
         assert settings == {(options.get("size", "nominal"), ramp_bins, 3.5)}
 
 
-def test_everything_has_a_gradient(network: Network, logits_of: Callable[[object], Tensor]) -> None:
-    model, x = network
-    converted, _ = convert_downsampling(model, x)
+def test_everything_has_a_gradient(conversion: Conversion, logits_of: Callable[[object], Tensor]) -> None:
+    _, x, converted, _ = conversion
     assert converted.training
     # Not the plain sum: batch norms right before a sum would give everything in front of them a gradient of zero.
     logits = logits_of(converted(x))
@@ -103,9 +103,8 @@ def test_maps_of_other_sizes_go_through_after_steps_of_training(
     assert all((layer.strides >= 1).all() for layer in layers)
 
 
-def test_a_frozen_copy_computes_the_same(network: Network, logits_of: Callable[[object], Tensor]) -> None:
-    model, x = network
-    converted, _ = convert_downsampling(model, x)
+def test_a_frozen_copy_computes_the_same(conversion: Conversion, logits_of: Callable[[object], Tensor]) -> None:
+    _, x, converted, _ = conversion
     with torch.no_grad():  # not those that it started with
         for layer in diffstride_layers(converted):
             layer.strides.mul_(0.8)
@@ -155,13 +154,12 @@ SHARED = {
 }
 
 
-@pytest.mark.parametrize("name", SHARED)
-def test_branches_that_meet_share_a_layer(name: str, named_network: Callable[[str], Network]) -> None:
-    model, x = named_network(name)
-    converted, table = convert_downsampling(model, x)
+@pytest.mark.parametrize(("conversion", "shared"), SHARED.items(), ids=SHARED, indirect=["conversion"])
+def test_branches_that_meet_share_a_layer(conversion: Conversion, shared: list[list[str]]) -> None:
+    _, _, converted, table = conversion
     groups = table[table["layer"].notna()].groupby("layer")["module"].apply(set).tolist()
-    assert groups == [set(names) for names in SHARED[name]]
-    assert len(diffstride_layers(converted)) == len(SHARED[name])
+    assert groups == [set(names) for names in shared]
+    assert len(diffstride_layers(converted)) == len(shared)
 
 
 def test_one_step_is_convolution_then_pooling_and_a_kernel_of_one_bin_comes_after_it() -> None:
