@@ -40,6 +40,7 @@ def test_every_topic_has_a_line_and_a_verdict(
     gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     expected = [topic for topic in TOPICS if topic != "gpu" or not gpus] + [f"gpu {gpu}" for gpu in gpus]
     tests = [f"{test} on {device}" for device in ["cpu", *gpus] for test in ("layer", "frontend", "training")]
+    tests += ["arithmetic on cpu"] * machine.has_bfloat16(torch.cpu)
     assert sorted(found) == sorted([*expected, f"disk of {tmp_path}", *tests])
     verdicts = lines[end + 1 : -1]
     assert len(verdicts) == len(found)
@@ -243,11 +244,30 @@ def test_little_memory_a_full_or_slow_disk_and_too_many_threads_are_warnings(
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_cpu_that_computes_bfloat16_is_told(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cpu_that_computes_bfloat16_is_told_and_timed(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     capabilities = {"avx512_f": True, "avx512_bf16": there}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     found = machine.look_at_processor()
-    assert ("--precision bf16-mixed" in found.text) == found.facts["bfloat16"] == there
+    assert (", bfloat16 yes" in found.text) == found.facts["bfloat16"] == there
+    for test in ("check_layer", "check_frontend", "check_training"):
+        monkeypatch.setattr(selftest, test, lambda device: Finding(device, "ok", ""))
+    assert ("arithmetic on cpu" in [each.topic for each in selftest.check_devices()]) == there
+
+
+@pytest.mark.parametrize(("bf16_s", "told"), [(0.5, "--precision bf16-mixed trains in 0.50 of the time"),
+                                              (0.95, "float32 it is"), (1.3, "float32 it is")])  # fmt: skip
+def test_bfloat16_is_advised_where_it_is_faster(bf16_s: float, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, classify = [0.0], audiostride.AudioClassifier.forward
+
+    def take_a_while(*given: Any) -> Any:
+        clock[0] += bf16_s if torch.is_autocast_enabled("cpu") else 1.0
+        return classify(*given)
+
+    monkeypatch.setattr(audiostride.AudioClassifier, "forward", take_a_while)
+    monkeypatch.setattr(selftest, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    found = selftest.compare_arithmetic()
+    assert found.text.endswith(told)
+    assert found.text.startswith("32 windows learned at --width 0.25 take 1000 ms in float32, ")
 
 
 def test_a_folder_that_is_not_there_is_a_problem(tmp_path: Path) -> None:

@@ -36,16 +36,21 @@ def look_at_processor() -> Finding:
     torch = try_import("torch")
     if isinstance(torch, Exception):
         return Finding("cpu", "ok", text, facts=facts)
-    # Newer than the oldest torch that is supported.
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     facts["threads"] = torch.get_num_threads()
-    facts["bfloat16"] = any(there for name, there in capabilities.items() if "bf16" in name)
+    facts["bfloat16"] = has_bfloat16(torch.cpu)
     text += f", threads of torch: {facts['threads']}"
-    text += ", bfloat16 yes (--precision bf16-mixed trains faster)" if facts["bfloat16"] else ""
+    text += f", bfloat16 {'yes' if facts['bfloat16'] else 'no'}"
     if facts["threads"] > max(1, cores):
         cure = f"more threads than cores slow each other down: set OMP_NUM_THREADS={max(1, int(cores))}"
         return Finding("cpu", "warning", text, cure, facts)
     return Finding("cpu", "ok", text, facts=facts)
+
+
+def has_bfloat16(cpu: Any) -> bool:
+    """Whether the processor computes bfloat16; `cpu` is ``torch.cpu``."""
+    # Newer than the oldest torch that is supported.
+    capabilities: dict[str, Any] = getattr(cpu, "get_capabilities", dict)()
+    return any(there for name, there in capabilities.items() if "bf16" in name)
 
 
 def usable_cores() -> float:
