@@ -30,6 +30,25 @@ def load_initial(path: str | Path) -> AudioClassifier:
         raise InputError(f"train: --init must be a trained run or its model.safetensors: {error}") from error
 
 
+def take_initial(config: TrainConfig, *, resume: bool) -> tuple[TrainConfig, AudioClassifier | None]:
+    """The settings of a run with those of the network of the model that it starts from, and this model.
+
+    Args:
+        config: The settings; without `init` they stay as they are, and there is no model.
+        resume: Whether the run goes on, from the model that it has kept.
+
+    Raises:
+        InputError: No such model; settings that are not those from there.
+    """
+    if config.init is None:
+        return config, None
+    kept = Path(config.out) / INITIAL
+    initial = load_initial(kept if resume and kept.is_file() else config.init)
+    settings = initial_settings(initial)
+    check_given(config.given_model_settings(), config.init, settings)
+    return replace(config, **settings), initial
+
+
 def network_settings(config: ClassifierConfig) -> dict[str, Any]:
     """The settings of a training that makes a network with this configuration."""
     values = LATER | config.to_dict()

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from audiostride.training.run import RunRecorder
+from audiostride.training.run_recorder import RunRecorder
 
 Run = Callable[..., int]
 

@@ -15,12 +15,11 @@ from torch.nn import functional as F
 
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig
-from audiostride.training import TrainConfig, train
+from audiostride.training import TrainConfig, assembly, train
 from audiostride.training.augmentation.mixup import mix_up
 from audiostride.training.batches import BatchParts, TrainingBatches
 from audiostride.training.loss import ClassifierTraining
 from audiostride.training.results import evaluate_run
-from audiostride.training.run import _make_batches
 from audiostride.training.sources import ONLY_SCORES, label_column, read_source
 from audiostride.training.targets import target_column
 
@@ -154,7 +153,7 @@ def make_batches(config: TrainConfig) -> tuple[AudioClassifier, TrainingBatches]
     names = {task: found[task] for task in config.tasks()}
     torch.manual_seed(0)
     model = AudioClassifier(ClassifierConfig(tasks=names, **config.model_settings())).eval()
-    return model, _make_batches(model, config, load_sets(tables, names, config, progress=False)["train"])
+    return model, assembly.make_batches(model, config, load_sets(tables, names, config, progress=False)["train"])
 
 
 @pytest.mark.parametrize("mixup", [0.0, 0.4])

@@ -21,8 +21,8 @@ from audiostride.training import TrainConfig, evaluate_run, train, train_seeds
 from audiostride.training.batch_norm import share_batch_norm_
 from audiostride.training.initial import INITIAL, check_given, encoder_parts, initial_settings, load_initial, make_model
 from audiostride.training.loss import ClassifierTraining
-from audiostride.training.run import RunRecorder
 from audiostride.training.run_files import read_metrics
+from audiostride.training.run_recorder import RunRecorder
 
 Run = Callable[..., int]
 NETWORK: dict[str, Any] = {"channels": [4, 6], "strides": [[2, 2], [1.5, 2]], "width": 0.5, "ramp_bins": 3.0}

@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from audiostride.distributed import Processes
 from audiostride.training.loop import Learner, Training, launch_fabric
-from audiostride.training.run import RunRecorder
+from audiostride.training.run_recorder import RunRecorder
 
 
 class Number(nn.Module):

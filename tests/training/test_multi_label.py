@@ -25,12 +25,12 @@ from audiostride.reporting import report
 from audiostride.reporting.predictions import label_pairs, threshold_counts
 from audiostride.reporting.runs import read_run
 from audiostride.training import TrainConfig, train
+from audiostride.training.assembly import make_batches, make_training
 from audiostride.training.batches import BatchParts
 from audiostride.training.clips import load_sets
 from audiostride.training.initial import make_model
 from audiostride.training.loss import ClassifierTraining
 from audiostride.training.results import evaluate_run
-from audiostride.training.run import _make_batches, _make_training
 from audiostride.training.sources import ONLY_SCORES, class_names_of, read_source
 from audiostride.training.targets import binary_cross_entropy, binary_targets, target_column
 
@@ -115,8 +115,8 @@ def prepare(config: TrainConfig) -> tuple[AudioClassifier, Any, ClassifierTraini
     sets = load_sets(tables, names, config, progress=False)
     torch.manual_seed(0)
     model, _ = make_model(config, names, None)
-    batches = _make_batches(model, config, sets["train"])
-    return model.eval(), batches, _make_training(model, config, sets["train"], batches, Processes()), sets
+    batches = make_batches(model, config, sets["train"])
+    return model.eval(), batches, make_training(model, config, sets["train"], batches, Processes()), sets
 
 
 @pytest.mark.parametrize(

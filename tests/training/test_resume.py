@@ -16,7 +16,7 @@ import yaml
 from audiostride.errors import InputError
 from audiostride.training import TrainConfig, train
 from audiostride.training.resuming import check_same_settings
-from audiostride.training.run import RunRecorder
+from audiostride.training.run_recorder import RunRecorder
 from audiostride.training.settings import check_run_folder
 
 Run = Callable[..., int]
