@@ -27,8 +27,8 @@ from matplotlib.figure import Figure
 from audiostride.checks import EncoderKind, check_choice
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
-from audiostride.models.config import ENCODER_STRIDES
 from audiostride.models.cost import multiply_adds
+from audiostride.models.encoder_kinds import ENCODER_STRIDES
 from audiostride.strides.diffstride import stride_cost
 from audiostride.training import TrainConfig
 from lab.costs import CostPoint, group_points, make_variants

@@ -33,7 +33,7 @@ from scipy.stats import t
 
 from audiostride.models import ClassifierConfig, load_classifier
 from audiostride.models.budget import budget_per_window
-from audiostride.models.config import ENCODER_STRIDES
+from audiostride.models.encoder_kinds import ENCODER_STRIDES
 from audiostride.reporting.style import COLORS, STYLE
 from audiostride.training import TrainConfig
 from audiostride.training.presets import DEFAULT_PRESET, PRESETS

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from audiostride.checks import ModelSize, Pooling, check_positive
 from audiostride.errors import InputError
-from audiostride.models.config import BCRESNET_CHANNELS, BCRESNET_STRIDES, check_broadcasted
+from audiostride.models.encoder_kinds import BCRESNET_CHANNELS, BCRESNET_STRIDES, check_broadcasted
 from audiostride.models.pooled import PooledBlock, PooledEncoder
 from audiostride.strides.diffstride import DiffStride2d
 from audiostride.strides.pooling import pool_axis

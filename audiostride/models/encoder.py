@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from audiostride.checks import ModelSize, Pooling, PoolingPlace
 from audiostride.errors import InputError
-from audiostride.models.config import PAPER_CHANNELS, PAPER_STRIDES, check_blocks
+from audiostride.models.encoder_kinds import PAPER_CHANNELS, PAPER_STRIDES, check_blocks
 from audiostride.models.pooled import PooledBlock, PooledEncoder
 from audiostride.strides.convolution import convolve_and_pool
 from audiostride.strides.diffstride import DiffStride2d

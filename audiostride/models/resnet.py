@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from audiostride.checks import ModelSize, Pooling, Stem, check_choice, check_count, check_positive
 from audiostride.errors import InputError
-from audiostride.models.config import N_STAGES, RESNET_CHANNELS, RESNET_STRIDES, check_stages
+from audiostride.models.encoder_kinds import N_STAGES, RESNET_CHANNELS, RESNET_STRIDES, check_stages
 from audiostride.models.pooled import PooledBlock, PooledEncoder
 from audiostride.strides.diffstride import DiffStride2d
 from audiostride.strides.pooling import pool_axes

@@ -30,7 +30,8 @@ from audiostride.checks import (
 from audiostride.dataset.labels import LabelSets
 from audiostride.dataset.noise import SYNTHETIC
 from audiostride.errors import InputError
-from audiostride.models.config import ClassifierConfig, fill_encoder
+from audiostride.models.config import ClassifierConfig
+from audiostride.models.encoder_kinds import fill_encoder
 from audiostride.training.augmentation.drawing import AugmentationConfig
 from audiostride.training.settings import read_settings
 from audiostride.training.tasks import Source, absolute_task, split_task

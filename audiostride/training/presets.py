@@ -3,7 +3,7 @@
 from typing import Any
 
 from audiostride.errors import InputError
-from audiostride.models.config import PAPER_CHANNELS, PAPER_STRIDES
+from audiostride.models.encoder_kinds import PAPER_CHANNELS, PAPER_STRIDES
 
 DEFAULT_PRESET = "modern"
 PRESETS: dict[str, dict[str, Any]] = {

@@ -15,7 +15,7 @@ from audiostride.errors import InputError, explained
 from audiostride.inference.settings import PredictionSettings
 from audiostride.models import AudioClassifier, load_classifier, save_classifier
 from audiostride.models.budget import classifier_budget
-from audiostride.models.config import fill_encoder
+from audiostride.models.encoder_kinds import fill_encoder
 from audiostride.models.weights import check_weights_file, load_encoder_weights_
 from audiostride.training.assembly import make_batches, make_training
 from audiostride.training.batch_norm import share_batch_norm_
