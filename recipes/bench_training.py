@@ -40,9 +40,10 @@ from audiostride.dataset.prepare import prepare_store
 from audiostride.dataset.readers import open_reader
 from audiostride.dataset.sampling import source_shares
 from audiostride.errors import InputError
-from audiostride.training.batches import ExcerptBatches, MixedBatches, load_batches
+from audiostride.training.batches import ExcerptBatches, MixedBatches
 from audiostride.training.config import TrainConfig
 from audiostride.training.hardware import choose_device, choose_precision, describe_environment
+from audiostride.training.loading import load_batches
 from audiostride.training.loop import Learner, launch_fabric
 from audiostride.training.loss import ClassifierTraining
 from audiostride.training.presets import preset_settings

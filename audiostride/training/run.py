@@ -19,7 +19,6 @@ from audiostride.models.encoder_kinds import fill_encoder
 from audiostride.models.weights import check_weights_file, load_encoder_weights_
 from audiostride.training.assembly import make_batches, make_training
 from audiostride.training.batch_norm import share_batch_norm_
-from audiostride.training.batches import BatchParts, check_shared_memory, load_batches
 from audiostride.training.calibration import calibrate_
 from audiostride.training.clips import Sets, load_sets
 from audiostride.training.config import TrainConfig
@@ -32,6 +31,7 @@ from audiostride.training.hardware import (
     time_window,
 )
 from audiostride.training.initial import INITIAL, make_model, take_initial
+from audiostride.training.loading import BatchParts, check_shared_memory, load_batches
 from audiostride.training.loggers import closing_loggers, make_loggers
 from audiostride.training.loop import explain_failures, fit, launch_fabric
 from audiostride.training.lost_clips import list_lost_clips, share_lost_clips, write_skipped

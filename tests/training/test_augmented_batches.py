@@ -12,7 +12,8 @@ from audiostride.dataset.prepare import prepare_store
 from audiostride.dataset.readers import AudioReader, open_reader
 from audiostride.errors import InputError
 from audiostride.training.augmentation.drawing import AugmentationConfig
-from audiostride.training.batches import ExcerptBatches, load_batches
+from audiostride.training.batches import ExcerptBatches
+from audiostride.training.loading import load_batches
 from lab.clips import read_clips
 
 

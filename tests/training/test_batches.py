@@ -15,8 +15,9 @@ import torch
 from audiostride.audio.windows import cut_window, draw_excerpt_starts
 from audiostride.dataset.readers import AudioReader, open_reader
 from audiostride.errors import InputError
-from audiostride.training import batches as module
-from audiostride.training.batches import AHEAD, ExcerptBatches, check_shared_memory, load_batches
+from audiostride.training import loading
+from audiostride.training.batches import ExcerptBatches
+from audiostride.training.loading import AHEAD, check_shared_memory, load_batches
 from lab.clips import read_clips
 
 
@@ -184,8 +185,8 @@ def test_too_little_shared_memory_is_said_before_anything_is_written(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=65536))
-    monkeypatch.setattr(module, "SHARED_MEMORY", str(tmp_path))
+    monkeypatch.setattr(loading.shutil, "disk_usage", lambda path: SimpleNamespace(free=65536))
+    monkeypatch.setattr(loading, "SHARED_MEMORY", str(tmp_path))
     assert quick_run(set_manifest, tmp_path / "run", "--workers", "2") == 2
     assert "has 0.1 MiB free; give --workers 0 or fewer" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

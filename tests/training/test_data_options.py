@@ -12,8 +12,8 @@ import torch
 
 from audiostride.errors import InputError
 from audiostride.training import TrainConfig, evaluate_run
-from audiostride.training.batches import BatchParts
 from audiostride.training.clips import LabelledClips
+from audiostride.training.loading import BatchParts
 from audiostride.training.loss import ClassifierTraining
 from audiostride.training.sources import read_source
 

@@ -17,7 +17,8 @@ from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig
 from audiostride.training import TrainConfig, assembly, train
 from audiostride.training.augmentation.mixup import mix_up
-from audiostride.training.batches import BatchParts, TrainingBatches
+from audiostride.training.batches import TrainingBatches
+from audiostride.training.loading import BatchParts
 from audiostride.training.loss import ClassifierTraining
 from audiostride.training.results import evaluate_run
 from audiostride.training.sources import ONLY_SCORES, label_column, read_source

@@ -26,9 +26,9 @@ from audiostride.reporting.predictions import label_pairs, threshold_counts
 from audiostride.reporting.runs import read_run
 from audiostride.training import TrainConfig, train
 from audiostride.training.assembly import make_batches, make_training
-from audiostride.training.batches import BatchParts
 from audiostride.training.clips import load_sets
 from audiostride.training.initial import make_model
+from audiostride.training.loading import BatchParts
 from audiostride.training.loss import ClassifierTraining
 from audiostride.training.results import evaluate_run
 from audiostride.training.sources import ONLY_SCORES, class_names_of, read_source

@@ -15,7 +15,8 @@ from audiostride.dataset.sampling import source_shares
 from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
 from audiostride.training import TrainConfig
-from audiostride.training.batches import ExcerptBatches, MixedBatches, load_batches
+from audiostride.training.batches import ExcerptBatches, MixedBatches
+from audiostride.training.loading import load_batches
 from audiostride.training.loss import ClassifierTraining, mean_cross_entropy
 from lab.clips import read_clips
 

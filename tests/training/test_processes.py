@@ -21,7 +21,8 @@ from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
 from audiostride.training import TrainConfig
 from audiostride.training.augmentation.drawing import AugmentationConfig
-from audiostride.training.batches import BatchParts, ExcerptBatches, MixedBatches, TrainingBatches
+from audiostride.training.batches import ExcerptBatches, MixedBatches, TrainingBatches
+from audiostride.training.loading import BatchParts
 from audiostride.training.loggers import closing_loggers, make_loggers
 from audiostride.training.loss import ClassifierTraining, augment_waveform
 from lab.clips import read_clips
