@@ -43,8 +43,9 @@ from audiostride.errors import InputError
 from audiostride.training.batches import ExcerptBatches, MixedBatches
 from audiostride.training.config import TrainConfig
 from audiostride.training.hardware import choose_device, choose_precision, describe_environment
+from audiostride.training.launching import launch_fabric
 from audiostride.training.loading import load_batches
-from audiostride.training.loop import Learner, launch_fabric
+from audiostride.training.loop import Learner
 from audiostride.training.loss import ClassifierTraining
 from audiostride.training.presets import preset_settings
 from bench_pooling import MODELS, peak_mib, print_table, synchronize

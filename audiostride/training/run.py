@@ -31,9 +31,10 @@ from audiostride.training.hardware import (
     time_window,
 )
 from audiostride.training.initial import INITIAL, make_model, take_initial
+from audiostride.training.launching import explain_failures, launch_fabric
 from audiostride.training.loading import BatchParts, check_shared_memory, load_batches
 from audiostride.training.loggers import closing_loggers, make_loggers
-from audiostride.training.loop import explain_failures, fit, launch_fabric
+from audiostride.training.loop import fit
 from audiostride.training.lost_clips import list_lost_clips, share_lost_clips, write_skipped
 from audiostride.training.results import finished_metrics, write_results
 from audiostride.training.resuming import check_same_settings

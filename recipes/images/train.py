@@ -20,8 +20,9 @@ from audiostride.strides.diffstride import diffstride_layers, stride_cost
 from audiostride.training.augmentation.mixup import mix_up, mixed_cross_entropy
 from audiostride.training.batch_norm import share_batch_norm_
 from audiostride.training.hardware import choose_device, choose_precision, describe_environment, peak_memory_mib
+from audiostride.training.launching import explain_failures, launch_fabric
 from audiostride.training.loading import check_shared_memory, load_batches
-from audiostride.training.loop import Training, explain_failures, fit, launch_fabric
+from audiostride.training.loop import Training, fit
 from audiostride.training.recorder import Recorder
 from audiostride.training.results import finished_metrics
 from audiostride.training.settings import check_run_folder

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from audiostride.training import run as run_module
+from audiostride.training import run_recorder
 
 # One block of strided convolution: a training of six steps takes half a second.
 QUICK = ["--pooling", "strided", "--channels", "[4]", "--strides", "[[4,4]]", "--max-steps", "6", "--valid-every", "3"]
@@ -55,13 +55,13 @@ def quick_run(run_command: Callable[..., int]) -> Callable[..., int]:
 @pytest.fixture
 def worse_every_time(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Validations whose accuracy is 1, then 1/2, then 1/3; the result can undo that."""
-    validate, calls = run_module.evaluate_clips, list[int]()
+    validate, calls = run_recorder.evaluate_clips, list[int]()
 
     def fall(*given: Any, **settings: Any) -> Any:
         calls.append(1)
         return {task: replace(found, accuracy=1 / len(calls)) for task, found in validate(*given, **settings).items()}
 
-    monkeypatch.setattr(run_module, "evaluate_clips", fall)
+    monkeypatch.setattr(run_recorder, "evaluate_clips", fall)
     return monkeypatch
 
 

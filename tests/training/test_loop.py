@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from audiostride.distributed import Processes
-from audiostride.training.loop import Learner, Training, launch_fabric
+from audiostride.training.launching import launch_fabric
+from audiostride.training.loop import Learner, Training
 from audiostride.training.run_recorder import RunRecorder
 
 

@@ -31,7 +31,8 @@ from audiostride.training.augmentation.drawing import AugmentationConfig
 from audiostride.training.batches import TrainingBatches
 from audiostride.training.graph import STEADY, StepGraph
 from audiostride.training.hardware import choose_device, choose_precision
-from audiostride.training.loop import Learner, launch_fabric
+from audiostride.training.launching import launch_fabric
+from audiostride.training.loop import Learner
 from audiostride.training.loss import ClassifierTraining
 
 TASKS = {"word": ["no", "yes"], "place": ["road", "wood", "sea"]}
