@@ -131,6 +131,19 @@ def test_versions_that_do_not_fit_are_named(monkeypatch: pytest.MonkeyPatch) -> 
     assert (found.status, "audiostride needs torch" in found.text) == ("problem", True)
 
 
+def test_files_of_another_version_than_was_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = SimpleNamespace(__version__="2.5.6")
+    monkeypatch.setattr(
+        installation, "try_import", lambda name: other if name == "lightning_fabric" else verdict.try_import(name)
+    )
+    found = installation.look_at_packages()
+    assert found.status == "problem"
+    assert found.text.startswith(
+        "lightning-fabric has the files of 2.5.6, as pytorch-lightning brings them; there are "
+    )
+    assert found.cure.startswith('pip install --force-reinstall "lightning-fabric')
+
+
 def test_what_an_extra_asks_for_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = ["torch<2.15; extra == 'test'", "librosa>=0.11; extra == 'test'", "torch>=2.11"]
     monkeypatch.setattr(installation, "requires", lambda name: asked)

@@ -72,6 +72,9 @@ def look_at_packages() -> Finding:
             wrong.append(f"{package} {'is missing' if missing else f'does not import ({reason_of(imported)})'}")
         elif not fits(package, versions[package]):
             wrong.append(f"{package} must be {needed(package)}")
+        elif package == "lightning-fabric" and imported.__version__ != versions[package]:
+            # pytorch-lightning brings its own copy of these files, and what was installed last stands there.
+            wrong.append(f"{package} has the files of {imported.__version__}, as pytorch-lightning brings them")
         else:
             continue
         wanted.append(f'"{package}{needed(package)}"')
