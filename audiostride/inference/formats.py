@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from audiostride.audio.decoding import probe_audio
 from audiostride.errors import InputError
-from audiostride.inference.granularity import TIME_DIGITS
 from audiostride.inference.model import ModelSettings
+from audiostride.inference.tiling import TIME_DIGITS
 
 SUFFIXES = {
     "csv": ".csv", "parquet": ".parquet", "jsonl": ".jsonl",

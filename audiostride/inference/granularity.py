@@ -1,9 +1,7 @@
 """Rows from the logits of a recording's windows: its class, the class of each window, its events; or the features."""
 
-import base64
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,97 +11,15 @@ from scipy.special import expit
 
 from audiostride.checks import ClipScore
 from audiostride.errors import InputError
+from audiostride.inference.columns import Row, pack_numbers
 from audiostride.inference.model import ModelSettings
 from audiostride.inference.settings import Granularity, PredictionSettings
-
-# start_s, end_s, and task, label and score, or numbers as `pack_numbers` does.
-Row = tuple[float, float, str, str, float] | tuple[float, float, str]
-PLACE_COLUMNS = {"path": "str", "start_s": "float64", "end_s": "float64"}
-CLOCK_COLUMNS = ("date", "time")
-COLUMNS = PLACE_COLUMNS | {"task": "str", "label": "str", "score": "float64"}
+from audiostride.inference.tiling import Tiling
 
 # Windows whose logits are kept for each class; None are all, summed.
 N_HIGHEST: dict[ClipScore, int | None] = {"mean": None, "max": 1, "top-3": 3}
 
-# Steps of 0.1 ms and of 1e-6, finer than what a window says, and coarser than the rounding of float32.
-TIME_DIGITS, SCORE_DIGITS = 4, 6
-
-
-def columns_of(config: ModelSettings, settings: PredictionSettings) -> dict[str, str]:
-    """Columns of a model's predictions with their dtypes.
-
-    They are `COLUMNS`, of which ``task`` is there where it has several, or `PLACE_COLUMNS` and one for each feature or
-    class, which is ``task:class`` where there are several tasks.
-
-    Raises:
-        InputError: A class with the name of another column.
-    """
-    places = PLACE_COLUMNS | (dict.fromkeys(CLOCK_COLUMNS, "str") if settings.date_time else {})
-    if settings.granularity == "features":
-        return places | dict.fromkeys(next(iter(config.tasks.values())), "float32")
-    if not settings.all_scores:
-        return places | {name: kind for name, kind in COLUMNS.items() if name != "task" or len(config.tasks) > 1}
-    names = [
-        f"{task}:{names[number]}" if len(config.tasks) > 1 else names[number]
-        for task, names in config.tasks.items()
-        for number in settings.asked(task, config)
-    ]
-    if taken := [name for name in names if name in places]:
-        raise InputError(
-            f"predict: with all-scores a class must not be called {taken[0]}, which is a column; rename it"
-        )
-    return places | dict.fromkeys(names, "float64")
-
-
-def pack_numbers(values: NDArray[Any]) -> str:
-    """Numbers as text, which a journal keeps to the bit in a third of the room of JSON."""
-    return base64.b64encode(values.astype(values.dtype.newbyteorder("<")).tobytes()).decode()
-
-
-def unpack_numbers(packed: str, kind: str) -> NDArray[Any]:
-    """The numbers of `pack_numbers`, whose dtype was `kind`."""
-    little = np.dtype(kind).newbyteorder("<")
-    return np.frombuffer(base64.b64decode(packed), dtype=little).astype(kind)
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """The windows of a recording: they begin at multiples of the hop, and the last one reaches its end."""
-
-    n_samples: int
-    window: int
-    hop: int
-    sample_rate: int
-    origin_s: float = 0.0
-    """Where the recording begins in its file."""
-
-    @property
-    def n_windows(self) -> int:
-        """As many as cover the recording; the last one is filled up with zeros."""
-        return 1 + -(-max(0, self.n_samples - self.window) // self.hop)
-
-    def span(self, index: int) -> tuple[int, int]:
-        """First sample of a window and the one behind its last, which lies in the recording."""
-        return index * self.hop, min(index * self.hop + self.window, self.n_samples)
-
-    def share(self, index: int) -> float:
-        """How much of a window is audio, in (0, 1].
-
-        Rounded to float32: its product with a float32 logit is then exact in float64, so that a recording of one window
-        has that window's logits to the bit.
-        """
-        start, end = self.span(index)
-        return float(np.float32((end - start) / self.window))
-
-    def audio_s(self, first: int, count: int) -> float:
-        """Seconds of audio that consecutive windows add to those before them."""
-        last = first + count
-        end = self.n_samples if last == self.n_windows else last * self.hop
-        return (end - first * self.hop) / self.sample_rate
-
-    def seconds(self, sample: int) -> float:
-        """Where a sample lies in the file."""
-        return round(self.origin_s + sample / self.sample_rate, TIME_DIGITS)
+SCORE_DIGITS = 6  # coarser than the rounding of float32
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -18,10 +18,11 @@ from tqdm import tqdm
 
 from audiostride.distributed import Processes, needing_all
 from audiostride.errors import InputError
+from audiostride.inference.columns import columns_of
 from audiostride.inference.cutting import MARGIN_S, cut_clips
 from audiostride.inference.engine import predict_recordings
 from audiostride.inference.formats import check_files, check_replaceable, open_table, write_rows
-from audiostride.inference.granularity import columns_of, rows_of
+from audiostride.inference.granularity import rows_of
 from audiostride.inference.journal import (
     Journal,
     Share,

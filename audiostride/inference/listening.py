@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiostride.errors import InputError
+from audiostride.inference.columns import Row
 from audiostride.inference.engine import copy_logits
-from audiostride.inference.granularity import EventResult, Row, Tiling
+from audiostride.inference.granularity import EventResult
 from audiostride.inference.model import Model
 from audiostride.inference.settings import PredictionSettings
+from audiostride.inference.tiling import Tiling
 
 ENDLESS = 2**62  # samples of a stream whose end is not known
 WINDOWS_AT_ONCE = 16

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiostride.errors import InputError
-from audiostride.inference.granularity import Tiling
 from audiostride.inference.recordings import WINDOWS_AT_ONCE, Recording
+from audiostride.inference.tiling import Tiling
 
 READ_AHEAD = 4  # recordings for each thread whose first windows are read before their turn
 

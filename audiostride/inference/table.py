@@ -12,16 +12,9 @@ import pandas as pd
 
 from audiostride.checks import check_choice
 from audiostride.errors import InputError
+from audiostride.inference.columns import CLOCK_COLUMNS, COLUMNS, PLACE_COLUMNS, Row, columns_of, unpack_numbers
 from audiostride.inference.engine import predict_recordings
-from audiostride.inference.granularity import (
-    CLOCK_COLUMNS,
-    COLUMNS,
-    PLACE_COLUMNS,
-    Row,
-    columns_of,
-    rows_of,
-    unpack_numbers,
-)
+from audiostride.inference.granularity import rows_of
 from audiostride.inference.model import Model, ModelSettings
 from audiostride.inference.recordings import describe_unheard, take_recordings
 from audiostride.inference.settings import PredictionSettings

@@ -11,9 +11,11 @@ import soundfile
 import torch
 
 from audiostride import ClassifierConfig, InputError, load_classifier
-from audiostride.inference.granularity import Tiling, WideResult, unpack_numbers
+from audiostride.inference.columns import unpack_numbers
+from audiostride.inference.granularity import WideResult
 from audiostride.inference.journal import Journal
 from audiostride.inference.settings import PredictionSettings
+from audiostride.inference.tiling import Tiling
 
 Run = Callable[..., int]
 PLACES = ["path", "start_s", "end_s"]

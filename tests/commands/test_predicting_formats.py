@@ -16,10 +16,11 @@ import torch
 
 from audiostride import AudioClassifier, InputError, load_classifier
 from audiostride.audio.decoding import probe_audio
-from audiostride.inference.granularity import EventResult, Tiling, softmax
+from audiostride.inference.granularity import EventResult, softmax
 from audiostride.inference.job import PredictionJob
 from audiostride.inference.recordings import Recording
 from audiostride.inference.settings import PredictionSettings
+from audiostride.inference.tiling import Tiling
 from audiostride.models import ClassifierConfig, save_classifier
 
 Run = Callable[..., int]

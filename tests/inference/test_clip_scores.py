@@ -5,8 +5,9 @@ import pytest
 from numpy.typing import NDArray
 
 from audiostride.checks import ClipScore
-from audiostride.inference.granularity import ClipResult, Tiling
+from audiostride.inference.granularity import ClipResult
 from audiostride.inference.settings import PredictionSettings
+from audiostride.inference.tiling import Tiling
 from audiostride.models import ClassifierConfig
 
 LOGITS = np.random.default_rng(0).standard_normal((7, 4))

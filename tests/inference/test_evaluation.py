@@ -13,9 +13,9 @@ from audiostride.distributed import Processes
 from audiostride.errors import InputError
 from audiostride.inference.baseline import baseline_accuracies
 from audiostride.inference.evaluation import accuracy_interval, classify_clips, evaluate_logits, evaluate_reader
-from audiostride.inference.granularity import Tiling
 from audiostride.inference.reading import read_blocks
 from audiostride.inference.recordings import Recording, expand_paths
+from audiostride.inference.tiling import Tiling
 from audiostride.models import AudioClassifier, ClassifierConfig
 from lab.clips import read_clips
 

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiostride import AudioClassifier, ClassifierConfig, InputError
-from audiostride.inference.granularity import EventResult, Tiling
+from audiostride.inference.granularity import EventResult
 from audiostride.inference.listening import ENDLESS, Listener, StreamEvents
 from audiostride.inference.settings import PredictionSettings
+from audiostride.inference.tiling import Tiling
 
 NETWORK: dict[str, Any] = {"pooling": "strided", "channels": [4], "strides": [[4, 4]]}
 

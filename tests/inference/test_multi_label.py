@@ -15,10 +15,11 @@ from audiostride.dataset.readers import open_reader
 from audiostride.errors import InputError
 from audiostride.inference.baseline import baseline_accuracies
 from audiostride.inference.evaluation import evaluate_label_sets
-from audiostride.inference.granularity import ClipResult, EventResult, Tiling, WindowResult
+from audiostride.inference.granularity import ClipResult, EventResult, WindowResult
 from audiostride.inference.multi_label import LabelScores, _intervals, constant_metrics, draw_intervals, group_numbers
 from audiostride.inference.settings import PredictionSettings
 from audiostride.inference.thresholds import probabilities
+from audiostride.inference.tiling import Tiling
 from audiostride.models import AudioClassifier, ClassifierConfig
 from audiostride.models.export import export_metadata
 from lab.clips import read_clips

@@ -13,10 +13,11 @@ import torch
 
 from audiostride import AudioClassifier, ClassifierConfig, InputError, load_classifier
 from audiostride.inference.engine import predict_recordings
-from audiostride.inference.granularity import RecordingResult, Tiling
+from audiostride.inference.granularity import RecordingResult
 from audiostride.inference.reading import tile_blocks
 from audiostride.inference.recordings import Recording, expand_paths
 from audiostride.inference.settings import PredictionSettings
+from audiostride.inference.tiling import Tiling
 from audiostride.models import save_classifier
 
 Run = Callable[..., int]
