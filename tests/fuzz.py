@@ -41,7 +41,7 @@ import yaml
 
 from audiostride.audio.resampling import probe_audio, read_audio, resampled_length
 from audiostride.cli import build_parser
-from audiostride.dataset.check.audio_faults import read_facts
+from audiostride.dataset.check.audio_facts import read_facts
 from audiostride.dataset.importers import import_clips
 from audiostride.dataset.manifest import inspect_manifest
 from audiostride.dataset.prepare import prepare_store

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from audiostride.audio.decoding import probe_audio
 from audiostride.audio.resampling import read_audio, stream_frames
-from audiostride.dataset.check.audio_faults import AudioFacts, read_facts
+from audiostride.dataset.check.audio_facts import AudioFacts, read_facts
 from audiostride.dataset.check.findings import Finding
 from audiostride.errors import InputError
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from audiostride.audio.decoding import probe_audio
 from audiostride.audio.resampling import read_audio, read_samples, resampled_length, stream_samples
 from audiostride.audio.streams import measure_ogg
-from audiostride.dataset.check.audio_faults import AudioFacts, read_facts
+from audiostride.dataset.check.audio_facts import AudioFacts, read_facts
 from audiostride.dataset.manifest import inspect_manifest
 from audiostride.dataset.prepare import prepare_store
 from audiostride.dataset.readers import clip_span, open_reader

@@ -6,7 +6,8 @@ from collections import Counter, defaultdict
 
 import pandas as pd
 
-from audiostride.dataset.check.audio_faults import MIN_DURATION_S, SILENT_SWING, AudioFacts
+from audiostride.dataset.check.audio_facts import AudioFacts
+from audiostride.dataset.check.audio_faults import MIN_DURATION_S, SILENT_SWING
 from audiostride.dataset.check.findings import Finding, name_clips
 from audiostride.dataset.columns import is_place_column
 from audiostride.dataset.manifest import SPLITS

@@ -10,14 +10,8 @@ import pandas as pd
 
 from audiostride.checks import check_count
 from audiostride.dataset.bad_rows import BadRows
-from audiostride.dataset.check.audio_faults import (
-    MODEL_RATE,
-    AudioFacts,
-    find_audio_faults,
-    judge_formats,
-    read_facts,
-    read_store_facts,
-)
+from audiostride.dataset.check.audio_facts import MODEL_RATE, AudioFacts, read_facts, read_store_facts
+from audiostride.dataset.check.audio_faults import find_audio_faults, judge_formats
 from audiostride.dataset.check.findings import KINDS, CheckResult, Finding, name_files
 from audiostride.dataset.check.label_faults import (
     choose_label_columns,

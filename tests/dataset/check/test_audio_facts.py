@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from audiostride.dataset.check.audio_faults import AudioFacts, count_flat_top, judge_audio, measure_audio
+from audiostride.dataset.check.audio_facts import AudioFacts, count_flat_top, measure_audio
+from audiostride.dataset.check.audio_faults import judge_audio
 from audiostride.dataset.check.findings import KINDS, NOTES
 
 PROPERTY = settings(max_examples=80, deadline=None, derandomize=True)
