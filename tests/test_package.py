@@ -186,6 +186,27 @@ def test_what_is_required_is_imported_and_what_is_imported_is_required() -> None
     assert torch.specifier.contains("3.0")
 
 
+@pytest.mark.slow
+def test_the_whole_job_runs_where_torchaudio_does_not_load(manifest: Path, tmp_path: Path, tiny: list[str]) -> None:
+    """A torchaudio built for another torch fails on import with an OSError."""
+    (tmp_path / "broken" / "torchaudio").mkdir(parents=True)
+    (tmp_path / "broken" / "torchaudio" / "__init__.py").write_text("raise OSError('undefined symbol: torch_library')")
+    path = os.pathsep.join([str(tmp_path / "broken"), str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")])
+    assert "undefined symbol" in run_python("import torchaudio", PYTHONPATH=path).stderr
+    run, page, out = (str(tmp_path / name) for name in ("run", "page.html", "p.csv"))
+    commands = [
+        ["train", "--manifest", str(manifest), "--label", "kind", "--out", run, *tiny],
+        ["evaluate", run],
+        ["predict", run, str(manifest.parent / "audio"), "-o", out],
+        ["report", run, "-o", page],
+    ]
+    code = f"from audiostride.cli import main\nfor command in {commands!r}:\n    assert main(command) == 0, command"
+    done = run_python(code, PYTHONPATH=path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert Path(page).exists()
+    assert Path(out).exists()
+
+
 def readme_blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
 

@@ -16,7 +16,8 @@ import audiostride
 
 PACKAGE = Path(audiostride.__file__).parent
 HEAVY = {"jinja2", "jsonargparse", "librosa", "lightning_fabric", "matplotlib", "numpy", "onnx", "onnxruntime"}
-HEAVY |= {"onnxscript", "pandas", "pooch", "pyarrow", "scipy", "sklearn", "soundfile", "soxr", "torch", "torchvision"}
+HEAVY |= {"onnxscript", "pandas", "pooch", "pyarrow", "scipy", "sklearn", "soundfile", "soxr", "torch"}
+HEAVY |= {"torchmetrics", "torchvision"}
 
 
 def modules() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What records a training: history, strides and models in the run folder, and the progress bar."""
 
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -116,4 +117,10 @@ class StepBar:
         self._bar.update(1)
 
     def __exit__(self, *error: object) -> None:
-        self._bar.close()  # messages need a line of their own
+        shown = not self._bar.disable
+        try:
+            self._bar.close()  # messages need a line of their own
+        except BaseException:  # that a worker has died is told by a signal, perhaps just now
+            if shown:
+                print(file=sys.stderr)
+            raise

@@ -163,7 +163,8 @@ def _check_same_classes(run: Path, names: dict[str, list[str]], several: Sequenc
     """Raise if the data no longer have the classes of the model that is to go on, or another number of labels."""
     if not (run / "model.safetensors").is_file():
         return
-    saved, saved_several = load_classifier(run).config.tasks, load_classifier(run).config.multi_label
+    model = load_classifier(run).config
+    saved, saved_several = model.tasks, model.multi_label
     for task in names:
         if (task in saved_several) != (task in several):
             kinds = [("one", "several")[task in each] for each in (saved_several, several)]

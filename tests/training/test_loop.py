@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -11,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from audiostride.distributed import Processes
 from audiostride.training.launching import launch_fabric
 from audiostride.training.loop import Learner, Training
+from audiostride.training.recorder import StepBar
 from audiostride.training.run_recorder import RunRecorder
 
 
@@ -69,3 +71,22 @@ def test_a_checkpoint_holds_the_best_so_far(tmp_path: Path) -> None:
     assert learner.load(tmp_path / "last.ckpt", other) == 5
     assert other.best == {"step": 3, "valid_accuracy": 0.75}
     assert not (tmp_path / "last.partial.ckpt").exists()
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_bar_whose_closing_is_interrupted_ends_its_line(
+    shown: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bar = StepBar(SimpleNamespace(model=nn.Linear(1, 1), history=[]), 0, 3, shown=shown)  # type: ignore[arg-type]
+    close, calls = bar._bar.close, list[int]()
+
+    def fail_once() -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("a worker is killed")
+        close()
+
+    monkeypatch.setattr(bar._bar, "close", fail_once)
+    with pytest.raises(RuntimeError, match="a worker is killed"), bar:
+        pass
+    assert capsys.readouterr().err[-1:] == ("\n" if shown else "")

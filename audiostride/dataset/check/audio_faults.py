@@ -42,7 +42,7 @@ FORMATS = {
     ".w64": ("W64",),
 }
 
-FAR_ABOVE = 1.5  # times this rate: a third and more of what a file can hold is thrown away
+FAR_ABOVE = 1.5  # times the rate of the model: a third and more of what a file can hold is thrown away
 
 
 def judge_audio(facts: AudioFacts, *, name: str, line: int, model_rate: int = MODEL_RATE) -> list[Finding]:

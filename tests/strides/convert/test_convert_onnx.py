@@ -3,27 +3,20 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
 
-from audiostride import convert_downsampling, freeze_downsampling
+from audiostride import freeze_downsampling
 
 
-# Of each kind of layer that is converted one network: others take ten seconds each and have no other operators.
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["spectrogram", "waveform", "branches", "resnet18", "convnext_tiny", "googlenet", "mobilenet_v3_small"]
-)
 def test_onnx_computes_what_the_converted_network_does(
-    name: str,
-    named_network: Callable[[str], tuple[nn.Module, Tensor]],
-    logits_of: Callable[[object], Tensor],
-    tmp_path: Path,
+    conversion: tuple[nn.Module, Tensor, nn.Module, pd.DataFrame], logits_of: Callable[[object], Tensor], tmp_path: Path
 ) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    model, x = named_network(name)
-    converted, _ = convert_downsampling(model, x)
+    _, x, converted, _ = conversion
     # Norms of an untrained network let maps vanish or explode in evaluation; a step of training moves them.
     with torch.no_grad():
         for _ in range(3):
