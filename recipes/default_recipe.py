@@ -44,6 +44,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "heads see the maximum": {"head_pooling": "max"},
     "one norm for all bands": {"input_norm": "all"},
     "half the steps": {"max_steps": MIN_STEPS // 2},
+    # Of manifests with columns score:CLASS, which are half of the target otherwise.
+    "without the teacher": {"distillation": 0.0},
+    "teacher alone": {"distillation": 1.0},
     # All of it, for other poolings.
     "strided": {"pooling": "strided"},
     "spectral": {"pooling": "spectral"},

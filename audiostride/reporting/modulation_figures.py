@@ -29,7 +29,7 @@ def draw_modulations(spectra: Mapping[str, ModulationSpectrum], model: AudioClas
         figure, panel = new_panel("Modulation power", "", "", height=4.0, width=6.4)
         panels = [panel]
     else:
-        figure = Figure(figsize=(1.2 + 2.3 * columns, 0.6 + 1.9 * rows), layout="constrained")
+        figure = Figure(figsize=(1.2 + 2.3 * columns, 0.6 + 1.9 * rows))
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         panels = list(grid.flat)
         for panel in panels[len(spectra) :]:

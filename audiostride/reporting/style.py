@@ -14,6 +14,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager, get_font
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.rcsetup import cycler
 from matplotlib.text import Text
 from numpy.typing import NDArray
@@ -35,6 +36,7 @@ STYLE: dict[Any, Any] = {
     "axes.titlesize": 10.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
+    "axes.titley": 1.0,  # else each drawing looks for ticks that it might meet
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -52,7 +54,7 @@ WIDTH_IN = 5.0  # of one panel: two stand side by side on a wide screen, one abo
 
 def new_panel(title: str, x: str, y: str, *, height: float = 3.1, width: float = WIDTH_IN) -> tuple[Figure, Axes]:
     """A figure with one pair of axes, its size in inches; to be called within ``mpl.rc_context(STYLE)``."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height))
     panel = figure.subplots()
     panel.set_title(title)
     panel.set_xlabel(x)
@@ -96,6 +98,7 @@ def _draw(figure: Figure, format: str) -> tuple[bytes, str]:
     metadata = {"Date": None} if format == "svg" else {}
     with mpl.rc_context(STYLE), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        ConstrainedLayoutEngine().execute(figure)  # a figure that has it as its own draws everything twice
         figure.savefig(buffer, format=format, dpi=144, metadata=metadata)
     codes = [re.match(r"Glyph (\d+) .*missing from", str(each.message)) for each in caught]
     for each, code in zip(caught, codes, strict=True):

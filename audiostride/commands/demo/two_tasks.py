@@ -146,7 +146,7 @@ def draw_modulation_plane(card: dict[str, Any], table: pd.DataFrame) -> Figure:
         table: From ``compare_with_truth``: a row per task of the card, in its order.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+        figure = Figure(figsize=(6.4, 4.2))
         panel = figure.subplots()
         for place, (task, row) in enumerate(zip(card["tasks"].values(), table.to_dict("records"), strict=True)):
             color = f"C{place}"
