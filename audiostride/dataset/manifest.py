@@ -9,22 +9,15 @@ from typing import NoReturn
 import numpy as np
 import pandas as pd
 
-from audiostride.dataset.bad_rows import MAX_LISTED, BadRows
-from audiostride.dataset.columns import path_columns, read_parts
-from audiostride.dataset.folders import UNWRITABLE, FolderWalk, find_name_fault, walk_folder
+from audiostride.dataset.bad_rows import BadRows
+from audiostride.dataset.class_folders import read_folder
+from audiostride.dataset.columns import SPLIT_NAMES, path_columns, read_parts
+from audiostride.dataset.folders import UNWRITABLE, find_name_fault
 from audiostride.dataset.labels import LabelSets, read_label_sets
 from audiostride.dataset.scores import has_scores, is_score_column, read_scores
 from audiostride.dataset.store import is_store, read_store_clips
 from audiostride.dataset.text_table import RESERVED, is_of_raven, read_columns, read_table
 from audiostride.errors import InputError
-from audiostride.wording import count_of, escape, name_some
-
-SPLITS = ("train", "valid", "test")
-SPLIT_NAMES = {"train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid"} | {
-    "dev": "valid",
-    "test": "test",
-    "testing": "test",
-}
 
 # From this many files in a folder on, listing the folder is faster than asking for each file.
 LIST_FOLDER_FROM = 20
@@ -82,7 +75,7 @@ def inspect_manifest(
                 "a CSV manifest, or leave --multi-label out"
             )
         if is_folder:
-            return _read_folder(manifest, bad), bad
+            return read_folder(manifest, bad), bad
         table = read_table(manifest, root, bad)
     for column in {*labels, group} & {*RESERVED}:
         raise InputError(f"manifest {manifest}: a column of labels or groups must not be named {column!r}; rename it")
@@ -246,62 +239,3 @@ def _exist(paths: "pd.Series[str]") -> "pd.Series[bool]":
         else:
             there[numbers] = [os.path.basename(unique[number]) in files for number in numbers]
     return pd.Series(there[codes], index=paths.index, dtype=bool)
-
-
-def read_class_folders(root: Path, *, who: str) -> tuple[FolderWalk, pd.DataFrame, list[str]]:
-    """The audio files of ``ROOT/<class>/<file>``, or of ``ROOT/<split>/<class>/<file>`` where all folders are splits.
-
-    Args:
-        root: The folder.
-        who: Who asks, for messages.
-
-    Returns:
-        All that lies in the folder; a table with ``path`` (from the root on, with slashes), ``label`` and ``split``
-        (or None), ordered by the parts of the paths; and a line on each thing that is left out or taken otherwise.
-
-    Raises:
-        InputError: There is no audio in class folders.
-    """
-    walk = walk_folder(root)
-    top = [name for name in walk.folders if "/" not in name]
-    split_folders = [name for name in top if name.lower() in SPLIT_NAMES]
-    depth = 2 if top and len(split_folders) == len(top) else 1
-    notes, rows, loose = walk.notes(), [], []
-    if split_folders and depth == 1:
-        verb = "are taken as classes" if len(split_folders) > 1 else "is taken as a class"
-        notes.append(f"{', '.join(split_folders)} {verb}, since other folders stand beside")
-    for path in walk.audio:
-        *parts, _ = path.split("/")
-        if len(parts) < depth:
-            loose.append(path)
-        else:
-            rows.append((path, parts[depth - 1], SPLIT_NAMES[parts[0].lower()] if depth == 2 else None))
-    if not rows:
-        lines = [f"{who} {root} must hold class folders with audio files, e.g. {root}/dog/1.wav; found none"]
-        raise InputError("\n".join([*lines, *[*walk.faults.values()][:MAX_LISTED], *notes]))
-    if loose:
-        notes.append(f"{count_of(len(loose), 'audio file')} outside of a class folder, left out: {name_some(loose)}")
-    filled = {"/".join(path.split("/")[:depth]) for path, _, _ in rows}
-    notes += [
-        f"{escape(name)} holds no audio files"
-        for name in walk.folders
-        if name.count("/") == depth - 1 and name not in filled and os.path.join(root, name) not in walk.faults
-    ]
-    clips = pd.DataFrame(rows, columns=["path", "label", "split"])
-    clips["split"] = clips["split"].astype(object).where(clips["split"].notna(), None)
-    return walk, clips, notes
-
-
-def _read_folder(root: Path, bad: BadRows) -> pd.DataFrame:
-    walk, clips, notes = read_class_folders(root, who="folder")
-    faults = [*walk.faults.values()]
-    bad.add([0] * len(faults), "place", faults)
-    bad.notes += notes + faults
-    return pd.DataFrame(
-        {
-            "path": f"{root.absolute()}{os.sep}" + clips["path"].str.replace("/", os.sep),
-            "clip_name": "/" + clips["path"],
-            "split": clips["split"], "label": clips["label"], "line": range(1, len(clips) + 1),
-            "start_s": 0.0, "duration_s": float("nan"), "group": None,
-        }
-    )  # fmt: skip

@@ -9,8 +9,8 @@ from functools import partial
 import pandas as pd
 
 from audiostride.dataset.bad_rows import describe_bad_rows
+from audiostride.dataset.columns import SPLITS
 from audiostride.dataset.labels import explode_labels, holds_sets, show_labels, split_labels
-from audiostride.dataset.manifest import SPLITS
 from audiostride.errors import InputError
 from audiostride.wording import count_of, name_some
 

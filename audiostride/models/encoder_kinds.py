@@ -62,32 +62,34 @@ def check_blocks(who: str, strides: Sequence[Sequence[float]], channels: Sequenc
 
 def check_stages(who: str, strides: Sequence[Sequence[float]], channels: Sequence[int]) -> None:
     """Raise unless there are channels for four stages, and strides for all of them or for all but the first."""
-    if len(channels) != N_STAGES or any(count < 1 for count in channels):
-        raise InputError(
-            f"{who}: channels must be {N_STAGES} positive numbers, one per stage, got {tuple(channels)}; "
-            "ResNet-18 has 64, 128, 256 and 512"
-        )
-    if len(strides) not in (N_STAGES - 1, N_STAGES):
-        raise InputError(
-            f"{who}: strides must have {N_STAGES - 1} pairs (stages 2 to {N_STAGES}) or {N_STAGES} (all stages), "
-            f"got {len(strides)}: {tuple(strides)}; ResNet-18 has (2, 2) in stages 2 to {N_STAGES}"
-        )
-    for pair in strides:
-        check_axes(who, pair, 2, "each entry of strides")
+    places = f"{N_STAGES - 1} pairs (stages 2 to {N_STAGES}) or {N_STAGES} (all stages)"
+    of_paper = f"ResNet-18 has channels {RESNET_CHANNELS} and strides (2, 2) in stages 2 to {N_STAGES}"
+    _check_staged(who, strides, channels, n_strides=(N_STAGES - 1, N_STAGES), places=places, of_paper=of_paper)
 
 
 def check_broadcasted(who: str, strides: Sequence[Sequence[float]], channels: Sequence[int]) -> None:
     """Raise unless there are channels for four stages, and strides for the three places where a BC-ResNet pools."""
+    n_places = len(BCRESNET_STRIDES)
+    places = f"{n_places} pairs (stem, stages 2 and 3)"
+    of_paper = f"BC-ResNet-1 has channels {BCRESNET_CHANNELS} and strides (1, 2) in each"
+    _check_staged(who, strides, channels, n_strides=(n_places,), places=places, of_paper=of_paper)
+
+
+def _check_staged(
+    who: str,
+    strides: Sequence[Sequence[float]],
+    channels: Sequence[int],
+    *,
+    n_strides: Sequence[int],
+    places: str,
+    of_paper: str,
+) -> None:
     if len(channels) != N_STAGES or any(count < 1 for count in channels):
         raise InputError(
-            f"{who}: channels must be {N_STAGES} positive numbers, one per stage, got {tuple(channels)}; "
-            "BC-ResNet-1 has 8, 12, 16 and 20"
+            f"{who}: channels must be {N_STAGES} positive numbers, one per stage, got {tuple(channels)}; {of_paper}"
         )
-    if len(strides) != len(BCRESNET_STRIDES):
-        raise InputError(
-            f"{who}: strides must have {len(BCRESNET_STRIDES)} pairs (stem, stages 2 and 3), got {len(strides)}: "
-            f"{tuple(strides)}; BC-ResNet has (1, 2) in each"
-        )
+    if len(strides) not in n_strides:
+        raise InputError(f"{who}: strides must have {places}, got {len(strides)}: {tuple(strides)}; {of_paper}")
     for pair in strides:
         check_axes(who, pair, 2, "each entry of strides")
 

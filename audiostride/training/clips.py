@@ -8,8 +8,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from audiostride.dataset.bad_rows import describe_bad_rows
+from audiostride.dataset.columns import SPLITS
 from audiostride.dataset.labels import explode_labels, multi_hot
-from audiostride.dataset.manifest import SPLITS
 from audiostride.dataset.readers import AudioReader, open_reader
 from audiostride.distributed import Processes
 from audiostride.errors import InputError

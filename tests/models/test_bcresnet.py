@@ -253,7 +253,7 @@ def test_onnx_agrees(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"strides": [(1, 2)] * 2}, r"strides must have 3 pairs \(stem, stages 2 and 3\), got 2.*has \(1, 2\) in each"),
+        ({"strides": [(1, 2)] * 2}, r"must have 3 pairs \(stem, stages 2 and 3\), got 2.*strides \(1, 2\) in each"),
         ({"strides": [(1, 2), (2,), (1, 2)]}, "each entry of strides must have one entry per axis"),
         ({"channels": (8, 8, 8)}, r"channels must be 4 positive numbers, one per stage, got \(8, 8, 8\); BC-ResNet-1"),
         ({"pooling": "strided", "strides": [(1.5, 2)] * 3}, "strides must be integers, got .*'spectral' or"),

@@ -20,8 +20,9 @@ from audiostride.dataset.check.label_faults import (
     find_label_faults,
     find_split_faults,
 )
+from audiostride.dataset.columns import SPLITS
 from audiostride.dataset.labels import LabelSets, explode_labels, show_labels
-from audiostride.dataset.manifest import SPLITS, check_targets, inspect_manifest, multi_hot_columns
+from audiostride.dataset.manifest import check_targets, inspect_manifest, multi_hot_columns
 from audiostride.dataset.readers import StoreReader
 from audiostride.dataset.scores import fill_labels, read_scores
 from audiostride.dataset.splits import class_names, describe_several_labels
