@@ -2,11 +2,9 @@
 
 import os
 import re
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
@@ -16,17 +14,11 @@ import soundfile
 from numpy.typing import NDArray
 
 from audiostride.audio.containers import measure_container
+from audiostride.audio.decoder import CAREFUL_FRAMES, Decoder
 from audiostride.audio.ffmpeg import ffmpeg_is_installed, probe_with_ffmpeg, stream_with_ffmpeg
-from audiostride.audio.pieces import Piece, PieceFile
+from audiostride.audio.pieces import Piece
 from audiostride.audio.signatures import CONVERT, COPY, identify
-from audiostride.audio.streams import (
-    count_flac_surplus,
-    file_state,
-    find_flac_streams,
-    flac_piece,
-    measure_mpeg,
-    measure_ogg,
-)
+from audiostride.audio.streams import file_state, flac_piece, measure_mpeg, measure_ogg
 from audiostride.errors import InputError
 
 # MPEG streams and ffmpeg's containers state their length to about a frame of the codec only.
@@ -47,7 +39,6 @@ _MOST_FRAMES_A_BYTE = 8192
 
 # Memory for more than this many times a file's bytes is not taken before they are decoded: headers promise terabytes.
 _TRUSTED_EXPANSION = 64
-_CAREFUL_FRAMES = 2**20
 
 _OGG_PAGE_BYTES = 65307  # at most, header included
 
@@ -90,7 +81,7 @@ def probe_audio(path: str | Path) -> AudioInfo:
     return info
 
 
-def open_audio(path: str | Path) -> "tuple[Decoder | None, AudioInfo]":
+def open_audio(path: str | Path) -> tuple[Decoder | None, AudioInfo]:
     """An open file, or none where ffmpeg has to decode it, and what its header says, or what was counted."""
     refused, file = "Format not recognised", None
     try:
@@ -127,7 +118,7 @@ def open_audio(path: str | Path) -> "tuple[Decoder | None, AudioInfo]":
     return file, info
 
 
-def _find_pieces(path: str | Path, file: "Decoder | None") -> tuple[Sequence[Piece], str]:
+def _find_pieces(path: str | Path, file: Decoder | None) -> tuple[Sequence[Piece], str]:
     """What of a file to read where its header is wrong, and what is doubtful about it."""
     kind, frames = ("", 0) if file is None else (file.encoding.split()[0], file.frames)
     if file is not None and kind == "OGG":
@@ -149,7 +140,7 @@ def _count_frames(path: str, *_: int) -> int:
     """Samples per channel of a file that does not say how many it has."""
     file = Decoder(path)
     try:
-        return sum(len(frames) for frames in _decoded_blocks(path, file, 0, 2**62, _CAREFUL_FRAMES))
+        return sum(len(frames) for frames in _decoded_blocks(path, file, 0, 2**62, CAREFUL_FRAMES))
     finally:
         file.close()
 
@@ -169,118 +160,6 @@ def _check(path: str | Path, info: AudioInfo, log: str) -> None:
         raise InputError(f"audio file {path} is damaged: bytes are missing within it; copy it again")
     if kind == "OGG" and not _read_ogg_end(path)[0]:
         raise InputError(f"audio file {path} is cut off within its last page; copy it again")
-
-
-class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
-    """A file that is not made to jump after each block, which soundfile does and which MP3 does not do exactly."""
-
-    def seekable(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        super().close()
-        if isinstance(self.name, PieceFile):
-            self.name.close()
-
-
-class Decoder:
-    """A file that libsndfile decodes: as it is, or pieces of it one behind another as if they were one.
-
-    Args:
-        path: The file.
-        pieces: What of it is read; nothing stands for all.
-    """
-
-    def __init__(self, path: str | Path, pieces: Sequence[Piece] = ()) -> None:
-        self.path, self._pieces, self._at, self._place = path, pieces, 0, 0
-        self._file = first = self._open(0)
-        self.sample_rate, self.channels, self.log = first.samplerate, first.channels, first.extra_info
-        self.encoding, self.doubt = f"{first.format} {first.subtype}", ""
-        lengths = [(pieces[0].frames if pieces else None) or first.frames]
-        for number, piece in enumerate(pieces[1:], start=1):
-            why = "is damaged"
-            try:
-                with self._open(number) as file:
-                    if (file.samplerate, file.channels) == (self.sample_rate, self.channels):
-                        lengths.append(piece.frames or file.frames)
-                        continue
-                    why = f"has {file.channels} channels at {file.samplerate} Hz"
-            except (soundfile.LibsndfileError, RuntimeError):
-                pass
-            self.doubt = (
-                f"holds {len(pieces)} streams one behind another, of which the first {number} can be read: the next, "
-                f"from byte {piece.first:,} on, {why}"
-            )
-            break
-        self._ends = list(accumulate(lengths))
-        self.frames = self._ends[-1]
-
-    def _open(self, number: int) -> _ForwardFile:
-        if not self._pieces:
-            return _ForwardFile(str(self.path))
-        piece = self._pieces[number]
-        file = _ForwardFile(PieceFile(self.path, piece))
-        if piece.frames is not None and 0 < file.frames < piece.frames:
-            claimed = (piece.last - piece.first) * (piece.frames // file.frames + 1) + 65536
-            file.close()
-            file = _ForwardFile(PieceFile(self.path, piece, claimed=claimed))
-        return file
-
-    @property
-    def is_chain(self) -> bool:
-        """Whether it has several pieces."""
-        return len(self._ends) > 1
-
-    def seek(self, frame: int) -> None:
-        """Go to a frame."""
-        number = bisect_right(self._ends, frame)
-        if number != self._at:
-            self._turn_to(number)
-        self._file.seek(frame - (self._ends[number - 1] if number else 0))
-        self._place = frame
-
-    def read(self, frames: int) -> NDArray[np.float32]:
-        """Up to so many frames ``(frames, channels)``, all of one piece; none at the end."""
-        while True:
-            count = min(frames, self._ends[self._at] - self._place)
-            found: NDArray[np.float32] = self._file.read(count, dtype="float32", always_2d=True)
-            self._place += len(found)
-            if len(found) or self._at == len(self._ends) - 1:
-                return found
-            self._place = self._ends[self._at]
-            self._turn_to(self._at + 1)
-
-    def _turn_to(self, number: int) -> None:
-        self._file.close()
-        self._at, self._file = number, self._open(number)
-
-    def describe_rest(self) -> str:
-        """What of a FLAC file is not of the stream that is read, in words that follow its name: mostly nothing."""
-        surplus = count_flac_surplus(self.path, self.frames) if self.encoding.startswith("FLAC") else 0
-        if surplus == 0 or (piece := flac_piece(self.path, 0)) is None:
-            return ""
-        rest = 0
-        try:
-            # As a file of unknown length it does not end where its header says.
-            with _ForwardFile(PieceFile(self.path, piece)) as file:
-                file.seek(self.frames)
-                while found := len(file.read(_CAREFUL_FRAMES, dtype="float32")):
-                    rest += found
-        except (soundfile.LibsndfileError, RuntimeError):
-            pass  # nothing is there of this stream
-        begins = find_flac_streams(self.path)
-        if rest:
-            return f"has {rest:,} frames behind the {self.frames:,} that its header states"
-        if len(begins) > 1:
-            first = f"of which the first is read: the next begins at byte {begins[1]:,}"
-            return f"holds {len(begins)} streams one behind another, {first}"
-        if surplus is not None and surplus < 0:
-            return "changes its sample rate or its bits per sample within: what follows is not what it should be"
-        return ""
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 def _read_ogg_end(path: str | Path) -> tuple[bool, int]:
@@ -332,7 +211,7 @@ def frame_blocks(
     whole = block is None
     block = max(1, last - start) if block is None else block
     careful = whole and 4 * info.channels * block > _TRUSTED_EXPANSION * os.path.getsize(path)
-    block = min(block, _CAREFUL_FRAMES) if careful else block
+    block = min(block, CAREFUL_FRAMES) if careful else block
     if file is None:
         source = stream_with_ffmpeg(
             path, start, last, sample_rate=info.sample_rate, channels=info.channels, block=block
