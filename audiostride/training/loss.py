@@ -8,7 +8,6 @@ from typing import Self
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -17,19 +16,12 @@ from audiostride.errors import InputError
 from audiostride.models import AudioClassifier
 from audiostride.models.budget import classifier_budget
 from audiostride.strides.diffstride import diffstride_layers, stride_cost
-from audiostride.training.augmentation.mixup import mix_up, mixed_cross_entropy, mixed_normaliser
+from audiostride.training.augmentation.mixup import mix_up
 from audiostride.training.augmentation.transforms import add_noise, apply_gain, cut_noise, mask_spectrogram
 from audiostride.training.config import TrainConfig
 from audiostride.training.initial import encoder_parts
 from audiostride.training.loop import Training
-from audiostride.training.targets import (
-    binary_cross_entropy,
-    binary_normaliser,
-    binary_targets,
-    mix_targets,
-    target_cross_entropy,
-    target_normaliser,
-)
+from audiostride.training.task_losses import task_loss
 
 OPTIMIZERS: dict[str, type[Adam]] = {"adamw": AdamW, "adam": Adam}
 
@@ -76,64 +68,6 @@ def mask(spectrogram: Tensor, batch: dict[str, Tensor]) -> Tensor:
     names = ("time_mask_starts", "time_mask_lengths", "mel_mask_starts", "mel_mask_lengths")
     stretches = [batch.get(name) for name in names]
     return spectrogram if all(item is None for item in stretches) else mask_spectrogram(spectrogram, *stretches)
-
-
-def class_normaliser(classes: Tensor, *, weight: Tensor | None = None) -> Tensor:
-    """What the mean of `mean_cross_entropy` divides by: examples that have a class, or the sum of their weights."""
-    known = classes >= 0
-    return known.sum() if weight is None else (weight[classes.clamp(min=0)] * known).sum()
-
-
-def mean_cross_entropy(
-    logits: Tensor,
-    classes: Tensor,
-    *,
-    weight: Tensor | None = None,
-    normaliser: Tensor | None = None,
-    smoothing: float = 0.0,
-) -> Tensor:
-    """Cross entropy over the examples that have a class, 0 where none has.
-
-    Args:
-        logits: Scores.
-        classes: Class of each example, -1 for one without.
-        weight: Of the classes; the mean is then the weighted one.
-        normaliser: What the sum is divided by, for a part of a batch: `class_normaliser` of the whole.
-        smoothing: Share of the target that is spread over all classes.
-
-    Shape:
-        logits: ``(B, classes)``. classes: ``(B,)``. weight: ``(classes,)``. Result: a scalar.
-    """
-    summed = F.cross_entropy(
-        logits, classes, weight=weight, ignore_index=-1, reduction="sum", label_smoothing=smoothing
-    )
-    normaliser = class_normaliser(classes, weight=weight) if normaliser is None else normaliser
-    # At most the division by zero is kept away: the sum is 0 where no example has a class.
-    return summed / normaliser.clamp(min=torch.finfo(logits.dtype).tiny)
-
-
-def _target_loss(
-    logits: Tensor, target: Tensor, batch: dict[str, Tensor], *, weight: Tensor | None, smoothing: float
-) -> Tensor:
-    """Cross entropy of a batch, or what a part of one adds to that, with the target distributions of the whole."""
-    if "mixup_weight" in batch:
-        target = mix_targets(target, batch["mixup_partner"], batch["mixup_weight"])
-    own = target[batch["rows"]] if "rows" in batch else target
-    normaliser = target_normaliser(target, weight=weight)
-    own = (1 - smoothing) * own + smoothing / own.shape[1] * own.sum(dim=1, keepdim=True)
-    return target_cross_entropy(logits, own, weight=weight, normaliser=normaliser)
-
-
-def _binary_loss(
-    logits: Tensor, target: Tensor, known: Tensor, batch: dict[str, Tensor], *, weight: Tensor | None, smoothing: float
-) -> Tensor:
-    """As `_target_loss` of examples with several labels; `known` is whether an example of the whole has any."""
-    shares = binary_targets(target, known)
-    if "mixup_weight" in batch:
-        shares = mix_targets(shares, batch["mixup_partner"], batch["mixup_weight"])
-    own = shares[batch["rows"]] if "rows" in batch else shares
-    normaliser = binary_normaliser(shares, weight=weight)
-    return binary_cross_entropy(logits, own, weight=weight, normaliser=normaliser, smoothing=smoothing)
 
 
 class ClassifierTraining(Training):
@@ -244,52 +178,20 @@ class ClassifierTraining(Training):
 
         Of a part of a batch it is what the part adds to the loss of the whole, whose excerpts are counted.
         """
-        rows, smoothing = batch.get("rows"), self.config.label_smoothing
         losses, counts = [], []
         for number, task in enumerate(self.tasks):
-            whole = classes[:, number]
-            own = whole if rows is None else whole[rows]
-            weight = getattr(self, f"class_weights_{number}") if self._weighted else None
-            normaliser = None
-            if task in self.model.config.multi_label:
-                losses.append(
-                    _binary_loss(
-                        logits[task].float(),
-                        batch[f"target_{number}"],
-                        whole >= 0,
-                        batch,
-                        weight=weight,
-                        smoothing=smoothing,
-                    )
-                )
-            elif f"target_{number}" in batch:
-                target = batch[f"target_{number}"]
-                losses.append(_target_loss(logits[task].float(), target, batch, weight=weight, smoothing=smoothing))
-            elif "mixup_weight" in batch:
-                partners, mixup_weight = whole[batch["mixup_partner"]], batch["mixup_weight"]
-                if rows is not None:
-                    normaliser = mixed_normaliser(whole, partners, mixup_weight, weight=weight)
-                    partners, mixup_weight = partners[rows], mixup_weight[rows]
-                losses.append(
-                    mixed_cross_entropy(
-                        logits[task].float(),
-                        own,
-                        partners,
-                        mixup_weight,
-                        weight=weight,
-                        normaliser=normaliser,
-                        smoothing=smoothing,
-                    )
-                )
-            else:
-                if rows is not None:
-                    normaliser = class_normaliser(whole, weight=weight)
-                losses.append(
-                    mean_cross_entropy(
-                        logits[task].float(), own, weight=weight, normaliser=normaliser, smoothing=smoothing
-                    )
-                )
-            counts.append((whole >= 0).sum())
+            own = classes[:, number]
+            loss = task_loss(
+                logits[task].float(),
+                own,
+                batch,
+                target=batch.get(f"target_{number}"),
+                weight=getattr(self, f"class_weights_{number}") if self._weighted else None,
+                smoothing=self.config.label_smoothing,
+                several=task in self.model.config.multi_label,
+            )
+            losses.append(loss)
+            counts.append((own >= 0).sum())
         return torch.stack(losses), torch.stack(counts).to(losses[0].dtype)
 
     def limit_strides(self, step: int) -> None:

@@ -17,7 +17,8 @@ from audiostride.models import AudioClassifier, ClassifierConfig, load_classifie
 from audiostride.training import TrainConfig
 from audiostride.training.batches import ExcerptBatches, MixedBatches
 from audiostride.training.loading import load_batches
-from audiostride.training.loss import ClassifierTraining, mean_cross_entropy
+from audiostride.training.loss import ClassifierTraining
+from audiostride.training.task_losses import mean_cross_entropy
 from lab.clips import read_clips
 
 Run = Callable[..., int]

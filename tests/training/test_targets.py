@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from audiostride.training.augmentation.mixup import mixed_cross_entropy
-from audiostride.training.loss import mean_cross_entropy
 from audiostride.training.targets import blend_targets, mix_targets, target_cross_entropy, target_normaliser
+from audiostride.training.task_losses import mean_cross_entropy
 
 WEIGHT = torch.tensor([0.5, 1.0, 3.0], dtype=torch.float64)
 

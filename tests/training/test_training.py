@@ -19,8 +19,9 @@ from audiostride.errors import InputError
 from audiostride.models import AudioClassifier, ClassifierConfig, load_classifier
 from audiostride.training import TrainConfig, evaluate_run, train
 from audiostride.training.augmentation.mixup import mixed_cross_entropy
-from audiostride.training.loss import ClassifierTraining, learning_rate_factor, mean_cross_entropy
+from audiostride.training.loss import ClassifierTraining, learning_rate_factor
 from audiostride.training.resuming import check_same_settings
+from audiostride.training.task_losses import mean_cross_entropy
 
 RUN_FILES = [
     "checkpoints/last.ckpt",
