@@ -1,26 +1,19 @@
 """A trained classifier as one file that other programs run: ONNX, torch.export, C99, or a page for a browser."""
 
 import copy
-import io
-import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
-from audiostride import __version__
 from audiostride.checks import check_choice
 from audiostride.errors import InputError
 from audiostride.models.classifier import AudioClassifier
 from audiostride.models.export.c_source import COMPILERS, c_runner, find_compiler, to_c
-from audiostride.models.export.graph import ExportedClassifier, ExportInput, output_name, tidy_graph
+from audiostride.models.export.formats import ExportFormat, check_int8, check_packages, check_place, choose_format
+from audiostride.models.export.graph import ExportedClassifier, ExportInput, output_name
 from audiostride.models.export.int8 import quantise
 from audiostride.models.export.parity import (
     Latency,
@@ -32,19 +25,11 @@ from audiostride.models.export.parity import (
     onnx_runner,
     torch_export_runner,
 )
+from audiostride.models.export.programs import export_metadata, to_onnx, to_torch_export, without_noise
 from audiostride.models.export.web_page import find_node, node_runner, to_html
 from audiostride.writing import write_bytes
 
-ExportFormat = Literal["onnx", "torch-export", "c", "html"]
-SUFFIXES: dict[str, ExportFormat] = {".onnx": "onnx", ".pt2": "torch-export", ".h": "c", ".html": "html"}
 INPUT_NAMES: dict[ExportInput, str] = {"waveform": "waveform", "log-mel": "log_mel"}
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-
-# The oldest operators that the exporter of torch knows, for the widest choice of runtimes (tried: onnxruntime 1.15.1).
-OPSET = 18
-IR_VERSION = 8  # of the file, which came with these operators; the exporter's 10 is refused by runtimes before 1.18
-MAX_BATCH = 4096
-METADATA_FILE = "audiostride.json"  # inside a torch.export archive
 
 
 @dataclass(frozen=True)
@@ -71,35 +56,6 @@ class Exported:
     """Of an int8 file the size in float32."""
     float_latencies: list[Latency] | None = None
     """Of an int8 file its times in float32."""
-
-
-def choose_format(out: str | Path, given: str | None) -> ExportFormat:
-    """The format that is asked for, else that of the suffix of the output.
-
-    Raises:
-        InputError: A format or a suffix that is not known, or the suffix of one and the name of the other.
-    """
-    suffix = Path(out).suffix.lower()
-    by_suffix = SUFFIXES.get(suffix)
-    if given is None:
-        if by_suffix is None:
-            raise InputError(
-                f"export: -o must end in {', '.join(SUFFIXES)}, or --format be given, got {out}; "
-                "name it model.onnx, model.pt2, model.h (C) or model.html"
-            )
-        return by_suffix
-    format = check_format(given)
-    if by_suffix is not None and by_suffix != format:
-        raise InputError(
-            f"export: -o must fit --format {format}, got {out}, a name for {by_suffix}; change one of them"
-        )
-    return format
-
-
-def check_format(given: str) -> ExportFormat:
-    """The format of that name, or `InputError`."""
-    check_choice("export", "format", given, ExportFormat)
-    return cast("ExportFormat", given)
 
 
 def export_classifier(
@@ -220,11 +176,11 @@ def _make_contents(
     metadata = export_metadata(model, input=input)
     # Not a clip: archives of torch.export keep their example. Of two: a batch of one would be taken for a constant.
     example = torch.zeros(2, *inputs.shape[1:])
-    with _without_noise():
+    with without_noise():
         try:
             if format == "torch-export":
-                return _to_torch_export(network, example, metadata), None
-            content = _to_onnx(network, example, INPUT_NAMES[input], metadata)
+                return to_torch_export(network, example, metadata), None
+            content = to_onnx(network, example, INPUT_NAMES[input], metadata)
         except (ImportError, RuntimeError) as error:  # such as an onnxscript that does not fit torch
             reason = (str(error).strip().splitlines() or [repr(error)])[0]
             raise InputError(
@@ -234,7 +190,7 @@ def _make_contents(
     if calibration is None:
         return content, None
     examples = calibration.detach().float().cpu()
-    with torch.no_grad(), _without_noise():
+    with torch.no_grad(), without_noise():
         examples = examples if input == "waveform" else network.model.frontend(examples)
         return content, quantise(content, examples.numpy())
 
@@ -246,103 +202,3 @@ def _runner_of(format: ExportFormat) -> Callable[[bytes], Runner] | None:
     if format == "html" and find_node() is None:
         return None
     return {"onnx": onnx_runner, "torch-export": torch_export_runner, "c": c_runner, "html": node_runner}[format]
-
-
-def check_int8(format: ExportFormat, *, int8: bool) -> None:
-    """Raise where int8 is asked of a format that has none."""
-    if int8 and format not in ("onnx", "c"):
-        raise InputError(f"export: int8 must be given with ONNX or C, got {format}; name the output model.onnx")
-
-
-def export_metadata(model: AudioClassifier, *, input: ExportInput) -> dict[str, str]:
-    """What a program must know to use the file: all values are texts, those that are no single word or number JSON.
-
-    Args:
-        model: The classifier.
-        input: ``"waveform"`` or ``"log-mel"``.
-    """
-    config = model.config
-    frontend = {**config.frontend_settings(), "power_floor": model.frontend.power_floor, "frames": config.window_frames}
-    return {
-        "audiostride_version": __version__,
-        "input": input,
-        "sample_rate": str(config.sample_rate),
-        "window_samples": str(config.window_samples),
-        "window_s": repr(config.window_s),
-        "tasks": json.dumps(config.tasks, ensure_ascii=False),
-        "multi_label": json.dumps(config.multi_label, ensure_ascii=False),
-        "outputs": json.dumps({task: output_name(task) for task in config.tasks}, ensure_ascii=False),
-        "frontend": json.dumps(frontend),
-    }
-
-
-def check_place(out: Path, *, overwrite: bool) -> None:
-    """Raise unless a file may be written there: it costs seconds to find out later."""
-    if not out.parent.is_dir():
-        raise InputError(f"export: -o must lie in a folder that exists, got {out}")
-    if out.is_dir():
-        raise InputError(f"export: -o must be a file, but {out} is a folder; give a name in it, such as model.onnx")
-    if out.exists() and not overwrite:
-        raise InputError(f"export: {out} exists; choose another -o, or give --overwrite")
-
-
-def check_packages(format: ExportFormat) -> None:
-    """Raise where ONNX is asked for and its packages are missing."""
-    missing = [package for package in PACKAGES if format == "onnx" and find_spec(package) is None]
-    if missing:
-        raise InputError(
-            f"export: ONNX needs the packages {', '.join(PACKAGES)}, and these are missing: {', '.join(missing)}; "
-            "install them with pip install 'audiostride[export]', or give --format torch-export"
-        )
-
-
-def _to_onnx(network: ExportedClassifier, example: Tensor, name: str, metadata: dict[str, str]) -> bytes:
-    program = torch.onnx.export(
-        network,
-        (example,),
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=[name],
-        output_names=[output_name(task) for task in network.model.config.tasks],
-        dynamic_shapes={"inputs": {0: torch.export.Dim("batch", min=1, max=MAX_BATCH)}},
-        verbose=False,
-    )
-    if program is None:  # what dynamo rules out, for the type checker
-        raise InputError("export: torch.onnx gave no program; update torch")
-    proto: Any = program.model_proto
-    tidy_graph(proto)
-    proto.ir_version = IR_VERSION
-    for key, value in metadata.items():
-        entry = proto.metadata_props.add()
-        entry.key, entry.value = key, value
-    content: bytes = proto.SerializeToString()
-    return content
-
-
-def _to_torch_export(network: ExportedClassifier, example: Tensor, metadata: dict[str, str]) -> bytes:
-    shapes = {"inputs": {0: torch.export.Dim("batch", min=1, max=MAX_BATCH)}}
-    with torch.no_grad():
-        program = torch.export.export(network, (example,), dynamic_shapes=shapes)
-    for module in program.graph_module.modules():
-        if isinstance(module, torch.fx.GraphModule):
-            for node in module.graph.nodes:
-                node.meta.pop("stack_trace", None)  # the paths of this machine
-    buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files={METADATA_FILE: json.dumps(metadata, indent=2, ensure_ascii=False)})
-    return buffer.getvalue()
-
-
-@contextmanager
-def _without_noise() -> Iterator[None]:
-    """Keep the exporter from telling of packages that it does not need and of its own deprecated calls."""
-    loggers = [logging.getLogger("torch.onnx"), logging.getLogger()]  # the second is onnxruntime's, when it quantises
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
