@@ -93,7 +93,10 @@ def run(arguments: Any) -> int:
     )
     shape = " x ".join(["batch", *map(str, found.input_shape)])
     outputs = ", ".join(f"{name} (batch x {len(model.config.tasks[task])})" for task, name in found.outputs.items())
-    beside = "" if found.float_bytes is None else f" in int8; in float32 it is {found.float_bytes / 2**20:.2f} MiB"
+    beside = ""
+    if found.float_bytes is not None:
+        beside = f" in int8; in float32 it is {found.float_bytes / 2**20:.2f} MiB"
+        beside += "" if found.n_bytes <= found.float_bytes else ", which is less: leave --int8 out"
     print(f"{found.path}: {found.format}, {found.n_bytes / 2**20:.2f} MiB{beside}")
     if format == "html":
         print("open it in a browser and drop a recording on it; it needs no network")

@@ -156,14 +156,30 @@ def test_small_programs_tell_what_they_take(
 
 
 def test_8_bit_weights_in_c_tell_what_they_cost(
-    run_command: Run, trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run_command: Run,
+    trained_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     if not any(map(shutil.which, ("cc", "gcc", "clang"))):
         pytest.skip("no C compiler is installed")
-    assert run_command("export", trained_run, "-o", tmp_path / "m.h", "--int8", "--max-drop", "100") == 0
+    given = ["export", trained_run, "-o", tmp_path / "m.h", "--int8", "--max-drop", "100", "--overwrite"]
+    assert run_command(*given) == 0
     shown = capsys.readouterr().out
     assert re.search(r"kind: accuracy of 6 test clips [\d.]+ % in float32, [\d.]+ % in int8", shown)
     assert "8-bit integers, with a factor in float for each row" in shown
+    assert re.search(r"MiB in int8; in float32 it is [\d.]+ MiB\n", shown)
+    from audiostride.models.export import files
+
+    export = files.export_classifier  # small networks gain nothing: ONNX has nodes for each scale
+
+    def without_gain(*given: Any, **settings: Any) -> files.Exported:
+        return replace(export(*given, **settings), float_bytes=1)
+
+    monkeypatch.setattr(files, "export_classifier", without_gain)
+    assert run_command(*given) == 0
+    assert "in float32 it is 0.00 MiB, which is less: leave --int8 out\n" in capsys.readouterr().out
 
 
 @pytest.mark.slow
