@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from itertools import combinations
 
 import matplotlib as mpl
 import numpy as np
@@ -13,7 +14,7 @@ from matplotlib.text import Text
 from audiostride.reporting import style
 from audiostride.reporting.class_figures import draw_confusion, draw_confusion_figure
 from audiostride.reporting.figures import draw_accuracies
-from audiostride.reporting.style import choose_fonts, render
+from audiostride.reporting.style import STYLE, choose_fonts, legend_below, new_panel, render
 
 BIRD = "\u9ce5"  # which no font has that comes with matplotlib
 PRIVATE = "\ue000"  # which DejaVu Sans lacks, and a font of mathematical signs has
@@ -46,6 +47,27 @@ def test_a_character_without_a_font_is_named_once_and_without_a_warning(capsys: 
         f"figures: no font that is installed has {BIRD}: in PNG files boxes stand in their place (not in the page); "
         "install one, such as Noto Sans"
     ]
+
+
+@pytest.mark.parametrize("format", ["svg", "png"])
+def test_what_is_drawn_lies_within_the_figure(format: str) -> None:
+    with mpl.rc_context(STYLE):
+        figure, panel = new_panel("A title", "x", "y")
+        panel.plot([0, 1], [0, 1], label="a line")
+        panel.set_yticks([0, 1], ["a class with a long name", "b"])
+        legend_below(figure, panel)
+    render(figure, format=format)
+    figure.draw_without_rendering()  # boxes are those of the last drawing, which had the resolution of the file
+    names = ["A title", "x", "y", "a class with a long name", "b", "a line"]
+    found = figure.findobj(lambda each: isinstance(each, Text) and each.get_visible() and each.get_text() in names)
+    texts = {text.get_text(): text.get_window_extent() for text in found}
+    assert set(texts) == set(names)
+    for name, box in texts.items():
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1, name
+        assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1, name
+    overlapping = [(one, other) for one, other in combinations(texts, 2) if texts[one].overlaps(texts[other])]
+    assert overlapping == []
+    assert texts["A title"].y0 >= panel.get_window_extent().y1
 
 
 @pytest.mark.parametrize("first", ["italic", "normal"])
