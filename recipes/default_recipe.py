@@ -53,20 +53,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bare": BARE,
     "bare, 400 steps, best validation kept": BARE | {"max_steps": 400, "valid_every": 100, "keep": "best"},
 }
-# For manifests with columns score:CLASS, which are half of the target otherwise.
-TAUGHT: dict[str, dict[str, Any]] = {
-    "without the teacher": {"distillation": 0.0},
-    "teacher alone": {"distillation": 1.0},
-}
 
 
 def main() -> int:
     """Train what is missing, then print the table; the return value is the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="+", metavar="NAME=MANIFEST:COLUMN", help="sets to learn, each on its own")
-    parser.add_argument(
-        "--only", nargs="+", choices=[*VARIANTS, *TAUGHT], default=list(VARIANTS), help="what is compared"
-    )
+    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), help="what is compared")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(DEFAULT_SEEDS))
     parser.add_argument("--width", type=float, default=0.25)
     parser.add_argument("--pooling", choices=POOLINGS, default="diffstride", help="of variants not named after one")
@@ -92,7 +85,7 @@ def compare(arguments: argparse.Namespace) -> None:
                 own = {
                     **PRESETS[DEFAULT_PRESET],
                     **shared,
-                    **(VARIANTS | TAUGHT)[variant],
+                    **VARIANTS[variant],
                     "manifest": manifest,
                     "label": column,
                     "seed": seed,
