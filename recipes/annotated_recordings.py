@@ -25,9 +25,9 @@ import soundfile
 from numpy.typing import NDArray
 
 from audiostride.audio.resampling import read_audio
-from audiostride.dataset.columns import SPLITS
 from audiostride.dataset.importers import AnnotationSettings, import_annotations, write_manifest
 from audiostride.dataset.noise import make_noises
+from audiostride.dataset.splits import SPLITS
 from audiostride.errors import InputError
 from audiostride.inference.thresholds import poisson_interval
 from audiostride.models import AudioClassifier, load_classifier

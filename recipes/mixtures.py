@@ -20,8 +20,8 @@ import soundfile
 import torch
 
 from audiostride.audio.resampling import read_audio
-from audiostride.dataset.columns import SPLITS
 from audiostride.dataset.labels import SEPARATORS
+from audiostride.dataset.splits import SPLITS
 from audiostride.errors import InputError
 from audiostride.inference.evaluation import classify_clips, evaluate_label_sets
 from audiostride.models import load_classifier

@@ -14,8 +14,8 @@ import soundfile
 from numpy.typing import NDArray
 
 from audiostride.audio.containers import measure_container
-from audiostride.audio.decoder import CAREFUL_FRAMES, Decoder
 from audiostride.audio.ffmpeg import ffmpeg_is_installed, probe_with_ffmpeg, stream_with_ffmpeg
+from audiostride.audio.libsndfile import CAREFUL_FRAMES, Decoder
 from audiostride.audio.pieces import Piece
 from audiostride.audio.signatures import CONVERT, COPY, identify
 from audiostride.audio.streams import file_state, flac_piece, measure_mpeg, measure_ogg

@@ -9,8 +9,8 @@ import soxr
 from numpy.typing import NDArray
 
 from audiostride.audio.band import BandEnergy
-from audiostride.audio.decoder import Decoder
 from audiostride.audio.decoding import AudioInfo, frame_blocks, open_audio, probe_audio
+from audiostride.audio.libsndfile import Decoder
 from audiostride.errors import InputError
 
 # Read beyond both ends of a part before resampling it, so that the filter sees what it sees in the whole file: from

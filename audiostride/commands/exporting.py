@@ -51,8 +51,8 @@ def run(arguments: Any) -> int:
     """Write a trained classifier as one file of ONNX, torch.export, C or HTML, and compare it with PyTorch."""
     # --help and errors in options need not wait for torch.
     from audiostride.models import load_classifier
+    from audiostride.models.export.export_format import check_int8, check_packages, check_place, choose_format
     from audiostride.models.export.files import export_classifier
-    from audiostride.models.export.formats import check_int8, check_packages, check_place, choose_format
 
     check_count("export", clips=arguments.clips)
     out = Path(arguments.out)

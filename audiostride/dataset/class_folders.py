@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from audiostride.dataset.bad_rows import MAX_LISTED, BadRows
-from audiostride.dataset.columns import SPLIT_NAMES
 from audiostride.dataset.folders import FolderWalk, walk_folder
+from audiostride.dataset.splits import SPLIT_NAMES
 from audiostride.errors import InputError
 from audiostride.wording import count_of, escape, name_some
 
@@ -56,7 +56,7 @@ def read_class_folders(root: Path, *, who: str) -> tuple[FolderWalk, pd.DataFram
     return walk, clips, notes
 
 
-def read_folder(root: Path, bad: BadRows) -> pd.DataFrame:
+def read_folder_clips(root: Path, bad: BadRows) -> pd.DataFrame:
     """The clips of class folders as `inspect_manifest` gives them; what is wrong goes to `bad`."""
     walk, clips, notes = read_class_folders(root, who="folder")
     faults = [*walk.faults.values()]

@@ -1,4 +1,4 @@
-"""Columns of clips as other programs name them: the file, start, end or length of a part; and the names of splits."""
+"""Columns of clips under the names that other programs give them: the file, and start, end or length of a part."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -9,13 +9,6 @@ from numpy.typing import NDArray
 
 from audiostride.dataset.bad_rows import BadRows
 from audiostride.errors import InputError
-
-SPLITS = ("train", "valid", "test")
-SPLIT_NAMES = {"train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid"} | {
-    "dev": "valid",
-    "test": "test",
-    "testing": "test",
-}
 
 # From the most to the least telling: a table of Raven has both a path and a file name.
 PATH_NAMES = (

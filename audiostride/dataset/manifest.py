@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from audiostride.dataset.bad_rows import BadRows
-from audiostride.dataset.class_folders import read_folder
-from audiostride.dataset.columns import SPLIT_NAMES, path_columns, read_parts
+from audiostride.dataset.class_folders import read_folder_clips
+from audiostride.dataset.columns import path_columns, read_parts
 from audiostride.dataset.folders import UNWRITABLE, find_name_fault
 from audiostride.dataset.labels import LabelSets, read_label_sets
 from audiostride.dataset.scores import has_scores, is_score_column, read_scores
+from audiostride.dataset.splits import SPLIT_NAMES
 from audiostride.dataset.store import is_store, read_store_clips
 from audiostride.dataset.text_table import RESERVED, is_of_raven, read_columns, read_table
 from audiostride.errors import InputError
@@ -75,7 +76,7 @@ def inspect_manifest(
                 "a CSV manifest, or leave --multi-label out"
             )
         if is_folder:
-            return read_folder(manifest, bad), bad
+            return read_folder_clips(manifest, bad), bad
         table = read_table(manifest, root, bad)
     for column in {*labels, group} & {*RESERVED}:
         raise InputError(f"manifest {manifest}: a column of labels or groups must not be named {column!r}; rename it")

@@ -9,10 +9,16 @@ from functools import partial
 import pandas as pd
 
 from audiostride.dataset.bad_rows import describe_bad_rows
-from audiostride.dataset.columns import SPLITS
 from audiostride.dataset.labels import explode_labels, holds_sets, show_labels, split_labels
 from audiostride.errors import InputError
 from audiostride.wording import count_of, name_some
+
+SPLITS = ("train", "valid", "test")
+SPLIT_NAMES = {"train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid"} | {
+    "dev": "valid",
+    "test": "test",
+    "testing": "test",
+}
 
 # Holding out whole groups needs enough of them: with two or three, one of them is most of the data.
 MIN_GROUPS = 10

@@ -98,7 +98,8 @@ def _draw(figure: Figure, format: str) -> tuple[bytes, str]:
     metadata = {"Date": None} if format == "svg" else {}
     with mpl.rc_context(STYLE), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        ConstrainedLayoutEngine().execute(figure)  # a figure that has it as its own draws everything twice
+        if figure.get_layout_engine() is None:  # one of its own lays it out, and makes matplotlib draw all of it twice
+            ConstrainedLayoutEngine().execute(figure)
         figure.savefig(buffer, format=format, dpi=144, metadata=metadata)
     codes = [re.match(r"Glyph (\d+) .*missing from", str(each.message)) for each in caught]
     for each, code in zip(caught, codes, strict=True):

@@ -8,9 +8,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from audiostride.dataset.bad_rows import describe_bad_rows
-from audiostride.dataset.columns import SPLITS
 from audiostride.dataset.labels import explode_labels, multi_hot
 from audiostride.dataset.readers import AudioReader, open_reader
+from audiostride.dataset.splits import SPLITS
 from audiostride.distributed import Processes
 from audiostride.errors import InputError
 from audiostride.inference.evaluation import Evaluation, evaluate_reader

@@ -180,15 +180,15 @@ class ClassifierTraining(Training):
         """
         losses, counts = [], []
         for number, task in enumerate(self.tasks):
-            own = classes[:, number]
+            own, several, target = classes[:, number], task in self.model.config.multi_label, f"target_{number}"
             loss = task_loss(
                 logits[task].float(),
                 own,
                 batch,
-                target=batch.get(f"target_{number}"),
+                target=batch[target] if several else batch.get(target),
                 weight=getattr(self, f"class_weights_{number}") if self._weighted else None,
                 smoothing=self.config.label_smoothing,
-                several=task in self.model.config.multi_label,
+                several=several,
             )
             losses.append(loss)
             counts.append((own >= 0).sum())

@@ -323,9 +323,9 @@ def test_missing_packages_are_named(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from audiostride.models.export import formats
+    from audiostride.models.export import export_format
 
-    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    monkeypatch.setattr(export_format, "find_spec", lambda name: None)
     assert run_command("export", trained_run, "-o", tmp_path / "model.onnx") == BAD_INPUT
     assert "pip install 'audiostride[export]'" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

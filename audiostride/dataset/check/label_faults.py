@@ -9,9 +9,9 @@ import pandas as pd
 from audiostride.dataset.check.audio_facts import AudioFacts
 from audiostride.dataset.check.audio_faults import MIN_DURATION_S, SILENT_SWING
 from audiostride.dataset.check.findings import Finding, name_clips
-from audiostride.dataset.columns import SPLITS, is_place_column
+from audiostride.dataset.columns import is_place_column
 from audiostride.dataset.scores import is_score_column
-from audiostride.dataset.splits import PART_COLUMNS, class_names
+from audiostride.dataset.splits import PART_COLUMNS, SPLITS, class_names
 from audiostride.dataset.store import PLACE_COLUMNS
 
 # Columns that are not labels, whatever their name in the set at hand: those of the manifest, of a store, and what is

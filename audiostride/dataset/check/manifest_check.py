@@ -20,12 +20,11 @@ from audiostride.dataset.check.label_faults import (
     find_label_faults,
     find_split_faults,
 )
-from audiostride.dataset.columns import SPLITS
 from audiostride.dataset.labels import LabelSets, explode_labels, show_labels
 from audiostride.dataset.manifest import check_targets, inspect_manifest, multi_hot_columns
 from audiostride.dataset.readers import StoreReader
 from audiostride.dataset.scores import fill_labels, read_scores
-from audiostride.dataset.splits import class_names, describe_several_labels
+from audiostride.dataset.splits import SPLITS, class_names, describe_several_labels
 from audiostride.dataset.store import is_store, read_store_header, verify_store
 from audiostride.distributed import default_jobs, map_in_threads
 from audiostride.errors import InputError

@@ -10,14 +10,8 @@ import numpy as np
 import pandas as pd
 
 from audiostride.dataset.bad_rows import BadRows
-from audiostride.dataset.columns import (
-    SPLIT_NAMES,
-    frequency_columns,
-    is_place_column,
-    label_columns,
-    path_columns,
-    read_parts,
-)
+from audiostride.dataset.columns import frequency_columns, is_place_column, label_columns, path_columns, read_parts
+from audiostride.dataset.splits import SPLIT_NAMES
 from audiostride.dataset.text_table import is_of_raven, read_table
 from audiostride.errors import InputError, reason_of
 

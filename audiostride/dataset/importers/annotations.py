@@ -6,12 +6,11 @@ from pathlib import Path
 import pandas as pd
 
 from audiostride.checks import NotNegative, Positive, WholeNumber
-from audiostride.dataset.columns import SPLITS
 from audiostride.dataset.importers.annotated_windows import Annotation, LabelledWindows, WindowSettings, label_windows
 from audiostride.dataset.importers.annotation_recordings import Recordings
 from audiostride.dataset.importers.annotation_rows import AnnotatedRows, read_annotations
 from audiostride.dataset.importers.imported import Imported
-from audiostride.dataset.splits import assign_random_splits
+from audiostride.dataset.splits import SPLITS, assign_random_splits
 from audiostride.errors import InputError
 from audiostride.wording import count_of, escape, name_some
 

@@ -5,9 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from audiostride.dataset.class_folders import read_class_folders
-from audiostride.dataset.columns import SPLIT_NAMES, SPLITS
 from audiostride.dataset.importers.imported import Imported, list_folder
-from audiostride.dataset.splits import hash_split
+from audiostride.dataset.splits import SPLIT_NAMES, SPLITS, hash_split
 from audiostride.errors import InputError
 from audiostride.wording import name_some
 

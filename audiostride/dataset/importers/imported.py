@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from audiostride.dataset.columns import SPLITS
 from audiostride.dataset.folders import list_folder as list_all
 from audiostride.dataset.folders import walk_folder
+from audiostride.dataset.splits import SPLITS
 from audiostride.errors import InputError
 from audiostride.wording import count_of, name_some
 from audiostride.writing import write_text

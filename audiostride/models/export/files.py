@@ -12,7 +12,7 @@ from audiostride.checks import check_choice
 from audiostride.errors import InputError
 from audiostride.models.classifier import AudioClassifier
 from audiostride.models.export.c_source import COMPILERS, c_runner, find_compiler, to_c
-from audiostride.models.export.formats import ExportFormat, check_int8, check_packages, check_place, choose_format
+from audiostride.models.export.export_format import ExportFormat, check_int8, check_packages, check_place, choose_format
 from audiostride.models.export.graph import ExportedClassifier, ExportInput, output_name
 from audiostride.models.export.int8 import quantise
 from audiostride.models.export.parity import (

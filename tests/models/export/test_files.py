@@ -24,7 +24,7 @@ from audiostride import (
     load_classifier,
 )
 from audiostride.models import save_classifier
-from audiostride.models.export import export_classifier, files, formats
+from audiostride.models.export import export_classifier, export_format, files
 from audiostride.models.export.graph import ExportInput, LogMelProducts
 from audiostride.models.export.parity import Parity, Runner, generate_clips, measure_parity
 
@@ -367,7 +367,7 @@ def test_clips_of_another_length_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_package_is_named_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formats, "find_spec", lambda name: None if name == "onnxscript" else object())
+    monkeypatch.setattr(export_format, "find_spec", lambda name: None if name == "onnxscript" else object())
     with pytest.raises(InputError, match=r"missing: onnxscript; install them with pip install 'audiostride\[export\]'"):
         export_classifier(make_classifier(), tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
